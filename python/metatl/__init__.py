@@ -1,0 +1,1 @@
+"""MetaTL: meta transitional learning for cold-start sequential recommendation."""
