@@ -1,0 +1,337 @@
+"""The outer loop: meta-batches in, weights out (Eq. 5 and 6 of Wang et al. 2021).
+
+Each step draws a meta-batch of tasks, lets the model adapt to their supports, and moves the weights
+against the loss of the adapted model on the queries. Every `eval_every` steps the model ranks fixed
+candidates of the validation users; the best weights by MRR are kept.
+
+A checkpoint holds everything that the next step depends on, and the tasks of a step are a function
+of (seed, step) alone, so that a resumed training ends in the weights of an uninterrupted one, to the
+byte on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+
+from metatl.checkpoints import load_checkpoint, save_checkpoint
+from metatl.episodes import EpisodeBatch, episode_sampler
+from metatl.exceptions import RunError
+from metatl.metrics import mean_metrics
+from metatl.ranking import rank_candidates
+from metatl.runs import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from numpy.typing import NDArray
+
+    from metatl.candidates import CandidateSets
+    from metatl.models.metatl import MetaTL, MetaTLConfig
+    from metatl.split import ColdStartSplit
+
+
+class TrainingStopped(Exception):  # noqa: N818 (not an error: somebody asked for it)
+    """A signal asked the training to stop; a checkpoint was saved first where there is a run directory."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+        self.signal_number = signal_number
+        self.step = step
+
+
+@dataclass
+class TrainingState:
+    """What the loop knows beside tensors; it travels in the checkpoint's record."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    """Sum of the losses since the last evaluation."""
+    best_step: int = 0
+    best_mrr: float = -math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+    """At each evaluation: step, mean loss since the last one, and the validation metrics."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training tells whoever watches it, after every step."""
+
+    step: int
+    max_steps: int
+    loss: torch.Tensor
+    """The step's loss, still on the device: reading it waits for the step to end."""
+    validation_mrr: float | None
+
+
+def learning_rate(config: MetaTLConfig, step: int) -> float:
+    """Meta step size at a step: linear warm-up, then a cosine to `final_lr_share` of `meta_lr`."""
+    if step < config.warmup_steps:
+        return config.meta_lr * (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * share))
+    return config.meta_lr * (config.final_lr_share + (1 - config.final_lr_share) * cosine)
+
+
+def make_optimizer(model: MetaTL, config: MetaTLConfig) -> torch.optim.Optimizer:
+    """Build the outer optimiser that a config names."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=config.meta_lr)
+    return torch.optim.Adam(model.parameters(), lr=config.meta_lr, fused=True)
+
+
+def train(
+    model: MetaTL,
+    split: ColdStartSplit,
+    candidates: CandidateSets,
+    *,
+    config: MetaTLConfig,
+    seed: int,
+    device: str,
+    directory: Path | None = None,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingState:
+    """Train a model in place and leave it with its best weights.
+
+    Parameters
+    ----------
+    model
+        A freshly initialised model.
+    split
+        Its training users are trained on.
+    candidates
+        Candidate sets of the validation users; MRR on them chooses the weights and stops early.
+    config
+        The model's config.
+    seed
+        Seed of tasks and dropout.
+    device
+        `cpu` or `cuda`.
+    directory
+        Run directory for checkpoints and TensorBoard scalars; None keeps everything in memory.
+    resume
+        Continue from the directory's last checkpoint, if it has one.
+    on_progress
+        Called after every step.
+
+    Raises
+    ------
+    TrainingStopped
+        After Ctrl-C or SIGTERM, once a checkpoint is saved.
+    RunError
+        If the last checkpoint is damaged, or the loss is no longer finite.
+    """
+    files = None if directory is None else CheckpointFiles(directory)
+    checkpoint = files.load_last() if files is not None and resume else None
+    state = TrainingState() if checkpoint is None else TrainingState(**checkpoint.record)
+    fabric = Fabric(
+        accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
+    )
+    optimizer = make_optimizer(model.to(fabric.device), config)
+    best = _weights(model)
+    # The caller's random generators are left as they were.
+    cuda = [fabric.device] if device == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _StopSignals() as stop:
+        torch.manual_seed(seed)
+        if files is not None and checkpoint is not None:
+            restore(checkpoint.tensors, model, optimizer)
+            best = files.load_best() if state.best_step > 0 else _weights(model)
+        module, outer = fabric.setup(model, optimizer)
+        module.mark_forward_method("episode_loss")
+        _set_mode(model, config, state)
+        sampler = episode_sampler(split.train, config, k=split.k, seed=seed)
+        loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
+        with sampler.prefetch(state.step, config.batch_size) as batches:
+            while state.step < config.max_steps and not _out_of_patience(config, state):
+                items, negatives, shared = _to_device(EpisodeBatch(*next(batches)), fabric.device)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config, state.step)
+                loss = module.episode_loss(items, negatives, shared)
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+                outer.step()
+                state.step += 1
+                loss_sum += loss.detach()
+                if state.step % config.eval_every == 0 or state.step == config.max_steps:
+                    state.loss_sum = loss_sum.item()
+                    if _evaluate(model, split, candidates, config, state):
+                        best = _weights(model)
+                        if files is not None:
+                            files.save_best(best, state)
+                    loss_sum.zero_()
+                    _set_mode(model, config, state)
+                    fabric.log_dict(state.history[-1], step=state.step)
+                    if files is not None:
+                        files.save_last(training_tensors(model, optimizer), state)
+                if on_progress is not None:
+                    mrr = state.history[-1]["MRR"] if state.history else None
+                    on_progress(Progress(state.step, config.max_steps, loss.detach(), mrr))
+                if stop.received is not None:
+                    state.loss_sum = loss_sum.item()
+                    if files is not None:
+                        files.save_last(training_tensors(model, optimizer), state)
+                    raise TrainingStopped(stop.received, state.step)
+    load_weights(model, best)
+    model.eval()
+    return state
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read from a file."""
+
+    tensors: dict[str, NDArray[Any]]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files that the outer loop keeps in a run directory."""
+
+    directory: Path
+
+    def save_last(self, tensors: dict[str, NDArray[Any]], state: TrainingState) -> None:
+        """Write the state that `--resume` continues from."""
+        save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
+        write_json(self.directory / "history.json", state.history)
+
+    def load_last(self) -> Checkpoint | None:
+        """Read the last state; None where the run was stopped before it wrote one."""
+        path = self.directory / "last.safetensors"
+        return Checkpoint(*load_checkpoint(path)) if path.exists() else None
+
+    def save_best(self, weights: dict[str, NDArray[Any]], state: TrainingState) -> None:
+        """Write the weights with the best validation MRR."""
+        save_checkpoint(self.directory / "best.safetensors", weights, state.history[-1])
+
+    def load_best(self) -> dict[str, NDArray[Any]]:
+        """Read the weights with the best validation MRR."""
+        weights, _ = load_checkpoint(self.directory / "best.safetensors")
+        return weights
+
+    def logger(self, step: int) -> TensorBoardLogger:
+        """Open the TensorBoard scalars, hiding what an interrupted run logged after `step`."""
+        return TensorBoardLogger(self.directory, name="tensorboard", version="", purge_step=step + 1)
+
+
+def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+    """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
+    tensors = {f"model.{name}": array for name, array in _weights(model).items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy()
+    tensors["generator.cpu"] = torch.get_rng_state().numpy()
+    if model.device.type == "cuda":
+        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.device).numpy()
+    return tensors
+
+
+def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what :func:`training_tensors` collected."""
+    weights: dict[str, NDArray[Any]] = {}
+    optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = array
+        elif kind == "optimizer":
+            index, _, key = rest.partition(".")
+            optimizer_state.setdefault(int(index), {})[key] = torch.from_numpy(array)
+    load_weights(model, weights)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+    torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
+    if "generator.cuda" in tensors and model.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
+
+
+def load_weights(model: MetaTL, weights: dict[str, NDArray[Any]]) -> None:
+    """Copy weights into a model."""
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+
+
+def _weights(model: MetaTL) -> dict[str, NDArray[Any]]:
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:
+    for array in (batch.items, batch.negatives, batch.shared_negatives):
+        tensor = torch.from_numpy(array)
+        # Pinned memory lets the copy overlap the step before.
+        yield tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def _set_mode(model: MetaTL, config: MetaTLConfig, state: TrainingState) -> None:
+    # The released program never returns to training mode once it has evaluated.
+    model.train(not (config.freeze_after_first_evaluation and state.history))
+
+
+def _out_of_patience(config: MetaTLConfig, state: TrainingState) -> bool:
+    if config.patience is None or not state.history:
+        return False
+    return sum(entry["step"] > state.best_step for entry in state.history) >= config.patience
+
+
+def _evaluate(
+    model: MetaTL,
+    split: ColdStartSplit,
+    candidates: CandidateSets,
+    config: MetaTLConfig,
+    state: TrainingState,
+) -> bool:
+    """Append the validation metrics to the history; True where the MRR is the best so far."""
+    steps = state.step - (int(state.history[-1]["step"]) if state.history else 0)
+    loss = state.loss_sum / steps
+    state.loss_sum = 0.0
+    if not math.isfinite(loss):
+        raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
+    model.eval()
+    model.set_mean_transition(torch.from_numpy(split.train_histories()))
+    metrics = validation_metrics(model, split, candidates)
+    state.history.append(
+        {"step": state.step, "learning_rate": learning_rate(config, state.step - 1), "loss": loss, **metrics}
+    )
+    if metrics["MRR"] <= state.best_mrr:
+        return False
+    state.best_mrr, state.best_step = metrics["MRR"], state.step
+    return True
+
+
+class _StopSignals:
+    """Remember SIGINT and SIGTERM for the loop to act on between steps; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            self._restore()
+            signal.raise_signal(number)
+        self.received = number
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __enter__(self) -> _StopSignals:
+        # Python delivers signals to the main thread only; elsewhere the caller decides when to stop.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
