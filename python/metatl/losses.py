@@ -59,12 +59,12 @@ class Geometry:
     ----------
     distance : {"squared_l2", "l2"}
         ‖u‖² as in the paper's score, or ‖u‖ as in the released program.
-    inverse_temperature : Tensor, optional
+    inverse_temperature : Tensor or float, optional
         Scalar; None means 1 and costs nothing.
     """
 
     distance: Distance
-    inverse_temperature: Tensor | None = None
+    inverse_temperature: Tensor | float | None = None
 
     def _finish(self, squared: Tensor, bias: Tensor | None) -> Costs:
         scale = self.inverse_temperature
@@ -133,12 +133,18 @@ def _products(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
     return torch.baddbmm(of_row.unsqueeze(1), points, rows.transpose(1, 2))
 
 
+def excluded_cost(dtype: torch.dtype) -> float:
+    """Return a cost so high that a negative with it contributes nothing; finite, so that no NaN can arise."""
+    return torch.finfo(dtype).max / 4
+
+
 @dataclass(frozen=True)
 class PairLoss:
     """The loss of one positive among its negatives, from costs.
 
     ``margin``: mean over negatives of [γ + c⁺ - c⁻]₊, which is a term of Eq. 3 where there is one negative.
-    ``softmax``: -log of the softmax of -cost at the positive. A negative of cost +∞ does not count.
+    ``softmax``: -log of the softmax of -cost at the positive. A negative whose cost is
+    `excluded_cost` does not count.
 
     Parameters
     ----------
@@ -168,7 +174,7 @@ class PairLoss:
         if self.kind == "margin":
             return F.relu(self.margin + positive.unsqueeze(-1) - negatives).mean(dim=-1)
         # -log softmax = log(1 + exp(c⁺ + logsumexp(-c⁻)))
-        return F.softplus(positive + torch.logsumexp(-negatives, dim=-1))
+        return -F.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
 
     def slopes(self, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of `values` by its arguments, themselves differentiable.
