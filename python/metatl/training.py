@@ -149,7 +149,7 @@ def train(
                 if stop.received is not None:
                     loop.save()
                     raise TrainingStopped(stop.received, state.step)
-    load_weights(model, loop.best)
+    model.load_tensors(loop.best)
     model.eval()
     return state
 
@@ -175,7 +175,7 @@ class _OuterLoop:
         self.files = files
         self.state = state
         self.optimizer = make_optimizer(model, config)
-        self.best = files.load_best() if files is not None and state.best_step > 0 else _weights(model)
+        self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
         self.module.mark_forward_method("episode_loss")
         self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
@@ -220,7 +220,7 @@ class _OuterLoop:
         self.fabric.log_dict(state.history[-1], step=state.step)
         if metrics["MRR"] > state.best_mrr:
             state.best_mrr, state.best_step = metrics["MRR"], state.step
-            self.best = _weights(model)
+            self.best = model.tensors()
             if self.files is not None:
                 self.files.save_best(self.best, state)
 
@@ -283,7 +283,7 @@ class CheckpointFiles:
 
 def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
     """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
-    tensors = {f"model.{name}": array for name, array in _weights(model).items()}
+    tensors = {f"model.{name}": array for name, array in model.tensors().items()}
     for index, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             if value is not None:
@@ -305,21 +305,12 @@ def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.op
         elif kind == "optimizer":
             index, _, key = rest.partition(".")
             optimizer_state.setdefault(int(index), {})[key] = torch.from_numpy(array)
-    load_weights(model, weights)
+    model.load_tensors(weights)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
     torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
     if "generator.cuda" in tensors and model.device.type == "cuda":
         torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
-
-
-def load_weights(model: MetaTL, weights: dict[str, NDArray[Any]]) -> None:
-    """Copy weights into a model."""
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-
-
-def _weights(model: MetaTL) -> dict[str, NDArray[Any]]:
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
 
 
 def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:
