@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    from typing_extensions import Self
+
     from numpy.typing import NDArray
 
     from metatl.candidates import CandidateSets
+    from metatl.models.contract import Model
     from metatl.models.metatl import MetaTL, MetaTLConfig
     from metatl.split import ColdStartSplit
 
@@ -72,15 +75,6 @@ class Progress:
     loss: torch.Tensor
     """The step's loss, still on the device: reading it waits for the step to end."""
     validation_mrr: float | None
-
-
-def learning_rate(config: MetaTLConfig, step: int) -> float:
-    """Meta step size at a step: linear warm-up, then a cosine to `final_lr_share` of `meta_lr`."""
-    if step < config.warmup_steps:
-        return config.meta_lr * (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * share))
-    return config.meta_lr * (config.final_lr_share + (1 - config.final_lr_share) * cosine)
 
 
 def make_optimizer(model: MetaTL, config: MetaTLConfig) -> torch.optim.Optimizer:
@@ -138,53 +132,115 @@ def train(
     fabric = Fabric(
         accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
     )
-    optimizer = make_optimizer(model.to(fabric.device), config)
-    best = _weights(model)
+    loop = _OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
     # The caller's random generators are left as they were.
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _StopSignals() as stop:
         torch.manual_seed(seed)
-        if files is not None and checkpoint is not None:
-            restore(checkpoint.tensors, model, optimizer)
-            best = files.load_best() if state.best_step > 0 else _weights(model)
-        module, outer = fabric.setup(model, optimizer)
-        module.mark_forward_method("episode_loss")
-        _set_mode(model, config, state)
+        if checkpoint is not None:
+            restore(checkpoint.tensors, model, loop.optimizer)
         sampler = episode_sampler(split.train, config, k=split.k, seed=seed)
-        loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
         with sampler.prefetch(state.step, config.batch_size) as batches:
-            while state.step < config.max_steps and not _out_of_patience(config, state):
-                items, negatives, shared = _to_device(EpisodeBatch(*next(batches)), fabric.device)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, state.step)
-                loss = module.episode_loss(items, negatives, shared)
-                optimizer.zero_grad(set_to_none=True)
-                fabric.backward(loss)
-                outer.step()
-                state.step += 1
-                loss_sum += loss.detach()
-                if state.step % config.eval_every == 0 or state.step == config.max_steps:
-                    state.loss_sum = loss_sum.item()
-                    if _evaluate(model, split, candidates, config, state):
-                        best = _weights(model)
-                        if files is not None:
-                            files.save_best(best, state)
-                    loss_sum.zero_()
-                    _set_mode(model, config, state)
-                    fabric.log_dict(state.history[-1], step=state.step)
-                    if files is not None:
-                        files.save_last(training_tensors(model, optimizer), state)
+            while not loop.is_finished():
+                loss = loop.step(EpisodeBatch(*next(batches)))
                 if on_progress is not None:
                     mrr = state.history[-1]["MRR"] if state.history else None
-                    on_progress(Progress(state.step, config.max_steps, loss.detach(), mrr))
+                    on_progress(Progress(state.step, config.max_steps, loss, mrr))
                 if stop.received is not None:
-                    state.loss_sum = loss_sum.item()
-                    if files is not None:
-                        files.save_last(training_tensors(model, optimizer), state)
+                    loop.save()
                     raise TrainingStopped(stop.received, state.step)
-    load_weights(model, best)
+    load_weights(model, loop.best)
     model.eval()
     return state
+
+
+class _OuterLoop:
+    """The parts of a training that every step needs."""
+
+    def __init__(
+        self,
+        model: MetaTL,
+        split: ColdStartSplit,
+        candidates: CandidateSets,
+        config: MetaTLConfig,
+        fabric: Fabric,
+        files: CheckpointFiles | None,
+        state: TrainingState,
+    ) -> None:
+        self.model = model
+        self.split = split
+        self.candidates = candidates
+        self.config = config
+        self.fabric = fabric
+        self.files = files
+        self.state = state
+        self.optimizer = make_optimizer(model, config)
+        self.best = files.load_best() if files is not None and state.best_step > 0 else _weights(model)
+        self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
+        self.module.mark_forward_method("episode_loss")
+        self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
+
+    def is_finished(self) -> bool:
+        """Whether all steps are done, or the validation MRR has stopped rising."""
+        state = self.state
+        evaluations_since_best = sum(entry["step"] > state.best_step for entry in state.history)
+        return state.step >= self.config.max_steps or evaluations_since_best >= self.config.patience
+
+    def step(self, batch: EpisodeBatch) -> torch.Tensor:
+        """Move the weights once; evaluate and save where it is time. Returns the loss, on the device."""
+        config, state = self.config, self.state
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(state.step)
+        loss = self.module.episode_loss(*_to_device(batch, self.fabric.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.fabric_optimizer.step()
+        loss = loss.detach()
+        self.loss_sum += loss
+        state.step += 1
+        if state.step % config.eval_every == 0 or state.step == config.max_steps:
+            self.evaluate()
+            self.save()
+        return loss
+
+    def evaluate(self) -> None:
+        """Append the validation metrics to the history, and keep the weights if their MRR is the best."""
+        state, model = self.state, self.model
+        steps = state.step - (int(state.history[-1]["step"]) if state.history else 0)
+        loss = self.loss_sum.item() / steps
+        self.loss_sum.zero_()
+        if not math.isfinite(loss):
+            raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
+        model.set_mean_transition(torch.from_numpy(self._first_interactions()).to(self.fabric.device))
+        metrics = validation_metrics(model, self.split, self.candidates)
+        model.after_evaluation()
+        rate = self.config.learning_rate(state.step - 1)
+        state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
+        self.fabric.log_dict(state.history[-1], step=state.step)
+        if metrics["MRR"] > state.best_mrr:
+            state.best_mrr, state.best_step = metrics["MRR"], state.step
+            self.best = _weights(model)
+            if self.files is not None:
+                self.files.save_best(self.best, state)
+
+    def save(self) -> None:
+        """Write the state that a resumed training continues from."""
+        self.state.loss_sum = self.loss_sum.item()
+        if self.files is not None:
+            self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
+
+    def _first_interactions(self) -> NDArray[np.int64]:
+        """The first K items of every training user who has as many."""
+        train, k = self.split.train, self.split.k
+        starts = train.indptr[:-1][np.diff(train.indptr) >= k]
+        return train.items[starts[:, None] + np.arange(k)]
+
+
+def validation_metrics(model: Model, split: ColdStartSplit, candidates: CandidateSets) -> dict[str, float]:
+    """Rank fixed candidates of the validation users; the means of the metrics by name."""
+    histories = split.histories(candidates.users)
+    return mean_metrics(*rank_candidates(model, histories, candidates.candidates))
 
 
 @dataclass(frozen=True)
@@ -273,42 +329,6 @@ def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tens
         yield tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _set_mode(model: MetaTL, config: MetaTLConfig, state: TrainingState) -> None:
-    # The released program never returns to training mode once it has evaluated.
-    model.train(not (config.freeze_after_first_evaluation and state.history))
-
-
-def _out_of_patience(config: MetaTLConfig, state: TrainingState) -> bool:
-    if config.patience is None or not state.history:
-        return False
-    return sum(entry["step"] > state.best_step for entry in state.history) >= config.patience
-
-
-def _evaluate(
-    model: MetaTL,
-    split: ColdStartSplit,
-    candidates: CandidateSets,
-    config: MetaTLConfig,
-    state: TrainingState,
-) -> bool:
-    """Append the validation metrics to the history; True where the MRR is the best so far."""
-    steps = state.step - (int(state.history[-1]["step"]) if state.history else 0)
-    loss = state.loss_sum / steps
-    state.loss_sum = 0.0
-    if not math.isfinite(loss):
-        raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
-    model.eval()
-    model.set_mean_transition(torch.from_numpy(split.train_histories()))
-    metrics = validation_metrics(model, split, candidates)
-    state.history.append(
-        {"step": state.step, "learning_rate": learning_rate(config, state.step - 1), "loss": loss, **metrics}
-    )
-    if metrics["MRR"] <= state.best_mrr:
-        return False
-    state.best_mrr, state.best_step = metrics["MRR"], state.step
-    return True
-
-
 class _StopSignals:
     """Remember SIGINT and SIGTERM for the loop to act on between steps; a second one acts at once."""
 
@@ -317,6 +337,7 @@ class _StopSignals:
         self._previous: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
         if self.received is not None:
             self._restore()
             signal.raise_signal(number)
@@ -326,7 +347,7 @@ class _StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def __enter__(self) -> _StopSignals:
+    def __enter__(self) -> Self:
         # Python delivers signals to the main thread only; elsewhere the caller decides when to stop.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,6 +9,9 @@
 use rand_core::{Rng as _, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::Error;
+use crate::parallel::{Interrupt, allocate};
+
 /// What random numbers are drawn for. Stages never share a generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -28,6 +31,9 @@ pub enum Stage {
     /// Negatives that a whole training batch shares: epoch is the training step.
     SharedNegatives = 7,
 }
+
+/// Estimated nanoseconds per element of [`random_order`].
+pub const NANOSECONDS: u64 = 5;
 
 /// 2⁶⁴ divided by the golden ratio: the increment of SplitMix64.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -132,12 +138,24 @@ impl Rng {
 }
 
 /// The numbers 0 to `count` − 1 in a random order of their own per (seed, epoch).
-pub fn random_order(count: usize, seed: u64, epoch: u64) -> Result<Vec<i64>, crate::Error> {
-    let mut order = crate::parallel::allocate(count, 1)?;
+pub fn random_order(
+    count: usize,
+    seed: u64,
+    epoch: u64,
+    interrupt: &Interrupt,
+) -> Result<Vec<i64>, Error> {
+    let mut order = allocate(count, 1)?;
     for (position, value) in order.iter_mut().enumerate() {
         *value = position as i64;
     }
-    Rng::new(seed, Stage::Split, epoch, 0).shuffle(&mut order);
+    let mut rng = Rng::new(seed, Stage::Split, epoch, 0);
+    // `Rng::shuffle` with a look at the interrupt flag now and then.
+    for last in (1..count).rev() {
+        if last % (1 << 16) == 0 {
+            interrupt.check()?;
+        }
+        order.swap(last, rng.below(last as u64 + 1) as usize);
+    }
     Ok(order)
 }
 
@@ -173,7 +191,7 @@ mod tests {
 
         #[test]
         fn shuffle_permutes(seed: u64, length in 0usize..200) {
-            let mut order = random_order(length, seed, 0).unwrap();
+            let mut order = random_order(length, seed, 0, &Interrupt::new()).unwrap();
             order.sort_unstable();
             prop_assert!(order.iter().enumerate().all(|(position, &value)| position as i64 == value));
         }
