@@ -61,7 +61,7 @@ class ItemKNNConfig(BaseModel):
     neighbours: int | None = Field(default=None, ge=1)
     recency: float = Field(default=0.9, gt=0.0, le=1.0)
     second_step: float = Field(default=4.0, ge=0.0)
-    popularity: float = Field(default=1.5, ge=0.0)
+    popularity: float = Field(default=0.75, ge=0.0)
 
     @classmethod
     def preset(cls, name: str) -> ItemKNNConfig:
