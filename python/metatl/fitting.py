@@ -15,8 +15,8 @@ from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
 from metatl.exceptions import ConfigError, RunError
 from metatl.interactions import Interactions
-from metatl.models import System, find_system
 from metatl.metrics import mean_metrics
+from metatl.models import System, find_system
 from metatl.ranking import rank_candidates
 from metatl.runs import (
     Run,
