@@ -28,7 +28,9 @@ class Translation:
         self.similarity = similarity
         self.support_negatives = negatives
         self.item_table = torch.from_numpy(generator.integers(-1, 2, (NUM_ITEMS, DIM)).astype(np.float32))
-        self.item_bias = torch.from_numpy(generator.integers(0, 2, NUM_ITEMS).astype(np.float32)) if biased else None
+        self.item_bias = (
+            torch.from_numpy(generator.integers(0, 2, NUM_ITEMS).astype(np.float32)) if biased else None
+        )
         self.moved = moved
 
     def encode(self, histories, negatives):
@@ -136,7 +138,9 @@ def test_support_negatives_depend_on_the_user_and_the_seed_alone():
 @pytest.mark.parametrize("model", [Translation("dot", biased=True, moved=True), Scorer()])
 def test_blocks_do_not_show(model, monkeypatch):
     generator = np.random.default_rng(2)
-    rows = [generator.integers(0, NUM_ITEMS, size=length).tolist() for length in generator.integers(1, 6, size=40)]
+    rows = [
+        generator.integers(0, NUM_ITEMS, size=length).tolist() for length in generator.integers(1, 6, size=40)
+    ]
     candidates = generator.integers(0, NUM_ITEMS, size=(40, 11))
     whole = rank_candidates(model, Histories.from_rows(rows), candidates)
     monkeypatch.setattr("metatl.ranking.ENCODE_BLOCK_ITEMS", 7)

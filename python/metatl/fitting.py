@@ -15,8 +15,8 @@ from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
 from metatl.exceptions import ConfigError, RunError
 from metatl.interactions import Interactions
-from metatl.models import System, find_system
 from metatl.metrics import mean_metrics
+from metatl.models import System, find_system
 from metatl.ranking import rank_candidates
 from metatl.runs import (
     Run,
@@ -55,7 +55,7 @@ RUN_FILES = (
 )
 
 
-def configure(system: System, preset: str, overrides: Mapping[str, Any]) -> BaseModel:
+def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
     """Build a system's config: a preset with some fields replaced.
 
     Parameters
@@ -66,6 +66,8 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any]) -> Base
         One of its presets.
     overrides
         Fields that differ from the preset; text is read as the field's type.
+    k
+        K of the split: the length of the histories that the system is made for.
 
     Raises
     ------
@@ -77,8 +79,13 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any]) -> Base
     for name in overrides:
         if name not in fields:
             raise ConfigError(f"config: {system.name} has no field {name!r}; it has {', '.join(fields)}")
+    values = {**config_class.preset(preset).model_dump(), **overrides}
+    if "k" in fields:
+        if overrides.get("k", k) != k:
+            raise ConfigError(f"config: found k={overrides['k']!r}, expected {k} as in the split; use --k")
+        values["k"] = k
     try:
-        config: BaseModel = config_class(**{**config_class.preset(preset).model_dump(), **overrides})
+        config: BaseModel = config_class(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "config"
@@ -143,7 +150,10 @@ def fit(
         After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
     """
     system = find_system(model, preset)
-    settings = configure(system, preset, config or {})
+    split_settings = split or SplitSettings()
+    if k is not None:
+        split_settings = SplitSettings(**{**split_settings.model_dump(), "k": k})
+    settings = configure(system, preset, config or {}, k=split_settings.k)
     device = resolve_device(device)
     directory = None if out is None else Path(out)
     if directory is not None:
@@ -151,9 +161,6 @@ def fit(
         if resume and is_finished(directory):
             return load_run(directory, device=device)
     interactions = data if isinstance(data, Interactions) else datasets.load(data)
-    split_settings = split or SplitSettings()
-    if k is not None:
-        split_settings = SplitSettings(**{**split_settings.model_dump(), "k": k})
     cold_start = split_settings.split(interactions)
     candidates = sample_candidate_sets(cold_start, cold_start.validation, n=VALIDATION_NEGATIVES, seed=seed)
     record = RunRecord(

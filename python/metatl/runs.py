@@ -146,6 +146,12 @@ def is_finished(path: Path) -> bool:
     return (path / "metrics.json").exists()
 
 
+def read_metrics(path: Path) -> dict[str, float]:
+    """Read the validation metrics of a finished run."""
+    metrics: dict[str, float] = json.loads((path / "metrics.json").read_text(encoding="utf-8"))["validation"]
+    return metrics
+
+
 def read_record(path: str | Path) -> RunRecord:
     """Read `run.json`.
 

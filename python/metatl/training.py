@@ -12,8 +12,6 @@ byte on a CPU.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +26,11 @@ from metatl.exceptions import RunError
 from metatl.metrics import mean_metrics
 from metatl.ranking import rank_candidates
 from metatl.runs import write_json
+from metatl.stopping import StopSignals, TrainingStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from types import FrameType
-
-    from typing_extensions import Self
 
     from numpy.typing import NDArray
 
@@ -42,15 +38,6 @@ if TYPE_CHECKING:
     from metatl.models.contract import Model
     from metatl.models.metatl import MetaTL, MetaTLConfig
     from metatl.split import ColdStartSplit
-
-
-class TrainingStopped(Exception):  # noqa: N818 (not an error: somebody asked for it)
-    """A signal asked the training to stop; a checkpoint was saved first where there is a run directory."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
-        self.signal_number = signal_number
-        self.step = step
 
 
 @dataclass
@@ -135,7 +122,7 @@ def train(
     loop = _OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
     # The caller's random generators are left as they were.
     cuda = [fabric.device] if device == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _StopSignals() as stop:
+    with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
         torch.manual_seed(seed)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
@@ -149,7 +136,7 @@ def train(
                 if stop.received is not None:
                     loop.save()
                     raise TrainingStopped(stop.received, state.step)
-    load_weights(model, loop.best)
+    model.load_tensors(loop.best)
     model.eval()
     return state
 
@@ -175,7 +162,7 @@ class _OuterLoop:
         self.files = files
         self.state = state
         self.optimizer = make_optimizer(model, config)
-        self.best = files.load_best() if files is not None and state.best_step > 0 else _weights(model)
+        self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
         self.module.mark_forward_method("episode_loss")
         self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
@@ -220,7 +207,7 @@ class _OuterLoop:
         self.fabric.log_dict(state.history[-1], step=state.step)
         if metrics["MRR"] > state.best_mrr:
             state.best_mrr, state.best_step = metrics["MRR"], state.step
-            self.best = _weights(model)
+            self.best = model.tensors()
             if self.files is not None:
                 self.files.save_best(self.best, state)
 
@@ -231,7 +218,7 @@ class _OuterLoop:
             self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
 
     def _first_interactions(self) -> NDArray[np.int64]:
-        """The first K items of every training user who has as many."""
+        """Take the first K items of every training user who has as many."""
         train, k = self.split.train, self.split.k
         starts = train.indptr[:-1][np.diff(train.indptr) >= k]
         return train.items[starts[:, None] + np.arange(k)]
@@ -283,7 +270,7 @@ class CheckpointFiles:
 
 def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
     """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
-    tensors = {f"model.{name}": array for name, array in _weights(model).items()}
+    tensors = {f"model.{name}": array for name, array in model.tensors().items()}
     for index, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             if value is not None:
@@ -305,7 +292,7 @@ def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.op
         elif kind == "optimizer":
             index, _, key = rest.partition(".")
             optimizer_state.setdefault(int(index), {})[key] = torch.from_numpy(array)
-    load_weights(model, weights)
+    model.load_tensors(weights)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
     torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
@@ -313,46 +300,8 @@ def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.op
         torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
 
 
-def load_weights(model: MetaTL, weights: dict[str, NDArray[Any]]) -> None:
-    """Copy weights into a model."""
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-
-
-def _weights(model: MetaTL) -> dict[str, NDArray[Any]]:
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
-
-
 def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:
     for array in (batch.items, batch.negatives, batch.shared_negatives):
         tensor = torch.from_numpy(array)
         # Pinned memory lets the copy overlap the step before.
         yield tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-class _StopSignals:
-    """Remember SIGINT and SIGTERM for the loop to act on between steps; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self.received is not None:
-            self._restore()
-            signal.raise_signal(number)
-        self.received = number
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __enter__(self) -> Self:
-        # Python delivers signals to the main thread only; elsewhere the caller decides when to stop.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+from metatl.cli.errors import Command
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 STOPPED_BY_SIGNAL = 128
 _SPLIT_OPTIONS = {"k", "cutoff", "cutoff_quantile", "min_item_count"}
@@ -28,7 +32,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
     return overrides
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
 @click.option("--model", default="metatl", help="System to fit: metatl, popularity or knn.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
@@ -72,7 +76,7 @@ def train(
     overwrite: bool,
     device: str,
 ) -> None:
-    """Fit a system on the users of a data set and write a run directory.
+    r"""Fit a system on the users of a data set and write a run directory.
 
     \b
     Examples:
@@ -129,7 +133,8 @@ def _fit(out: Path, **arguments: Any) -> None:
 
     from metatl.cli.progress import training_progress
     from metatl.fitting import fit
-    from metatl.training import TrainingStopped
+    from metatl.runs import read_metrics
+    from metatl.stopping import TrainingStopped
 
     try:
         with training_progress(Console(stderr=True)) as update:
