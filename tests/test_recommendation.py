@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import metatl
 from metatl.exceptions import InvalidArgumentError
-from metatl.recommendation import MAX_HISTORY, item_names, recommend
+from metatl.recommendation import MAX_HISTORY, find_names, recommend
 
 ITEM_IDS = pl.Series([7, 9, 10, 100, 101, 205, 1000])
 COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])
@@ -98,11 +98,10 @@ def test_at_least_one_item_is_asked_for():
 
 
 def test_wines_have_names():
-    names = dict(metatl.datasets.item_names())
-    first = next(iter(names))
-    ids = pl.Series([first, -1] if isinstance(first, int) else [str(first), "-1"])
-    assert item_names(run_of(None, data="wines"), ids).to_list() == [names[first], None]
-    assert item_names(run_of(None, data="other.csv"), ids) is None
+    ids = pl.Series([100003, -1])
+    names = find_names(run_of(None, data="wines"), ids)
+    assert names.to_list() == ["Cabernet Sauvignon, Castellamare", None]
+    assert find_names(run_of(None, data="other.csv"), ids) is None
 
 
 @pytest.fixture(scope="module", params=["knn", "metatl"])

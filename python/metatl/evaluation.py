@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
 CandidateKind = Literal["uniform", "popularity"]
 _KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,7 +370,7 @@ def _report_protocol(run: Run, split: ColdStartSplit, ties: TieRule, seed: int) 
     settings = run.record.split
     return ProtocolReport(
         k=split.k,
-        cutoff=_EPOCH + timedelta(microseconds=int(split.cutoff_timestamp)),
+        cutoff=split.cutoff,
         min_item_count=settings.min_item_count,
         min_train_rows=settings.min_train_rows,
         unseen_items=settings.unseen_items,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from metatl.cli.errors import one_line_errors
+from metatl.cli.errors import Command
 
 DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", help="The data that the run was fitted on, if it is not where the run says.")
 @click.option(
@@ -36,7 +36,6 @@ DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
-@one_line_errors
 def main(  # noqa: PLR0917 (click passes them by name)
     run: Path,
     data: str | None,
@@ -76,8 +75,8 @@ def main(  # noqa: PLR0917 (click passes them by name)
         num_threads=threads,
     )
     if per_user is not None:
-        with replace_file(per_user) as temporary:
-            evaluation.per_user.write_parquet(temporary)
+        with replace_file(per_user) as temporary, temporary.open("wb") as file:
+            evaluation.per_user.write_parquet(file)
     if out is not None:
         write_results(out, evaluation.results)
     Console().print(results_table(evaluation.results))

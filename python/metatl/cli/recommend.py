@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.errors import one_line_errors
+from metatl.cli.errors import Command
 
 if TYPE_CHECKING:
     from metatl.recommendation import Recommendations
     from metatl.runs import Run
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--history", help="One user's items, oldest first, separated by commas.")
 @click.option(
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
-@one_line_errors
 def recommend(  # noqa: PLR0917 (click passes them by name)
     run: Path,
     history: str | None,
@@ -67,7 +66,7 @@ def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from metatl.recommendation import item_names, recommend
+    from metatl.recommendation import find_names, recommend
 
     items = [item.strip() for item in next(csv.reader([history]), []) if item.strip()]
     answer = recommend(run, [items], top=top, num_threads=threads)
@@ -75,7 +74,7 @@ def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
         click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
     _explain(int(answer.known_items[0]))
     frame = answer.frame()
-    names = item_names(run, frame["item_id"])
+    names = find_names(run, frame["item_id"])
     table = Table()
     table.add_column("item")
     if names is not None:
@@ -99,16 +98,16 @@ def _answer_file(run: Run, source: Path, out: Path, top: int, threads: int | Non
     """Write the items of every user of a file."""
     from metatl.files import replace_file
     from metatl.readers import read_interactions
-    from metatl.recommendation import item_names, recommend
+    from metatl.recommendation import find_names, recommend
 
     interactions = read_interactions(source)
     answer = recommend(run, interactions, top=top, num_threads=threads)
     frame = answer.frame(interactions.user_ids)
-    names = item_names(run, frame["item_id"])
+    names = find_names(run, frame["item_id"])
     if names is not None:
         frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
-    with replace_file(out) as temporary:
-        frame.write_parquet(temporary)
+    with replace_file(out) as temporary, temporary.open("wb") as file:
+        frame.write_parquet(file)
     click.echo(_summary(answer, out))
 
 
