@@ -135,7 +135,8 @@ class CandidateSets:
         )
 
     def __repr__(self) -> str:
-        return f"CandidateSets({len(self.users)} users, {self.n} {self.kind} negatives, k={self.k}, seed={self.seed})"
+        drawn = f"{self.n} {self.kind} negatives, k={self.k}, seed={self.seed}"
+        return f"CandidateSets({len(self.users)} users, {drawn})"
 
 
 def sample_candidate_sets(
@@ -268,15 +269,19 @@ def _read(path: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     damaged = "found a damaged candidate file ({}); sample the candidates again"
     try:
         metadata = pl.read_parquet_metadata(io.BytesIO(content))
-        raw = pl.read_parquet(content, use_statistics=False)
+        raw = pl.read_parquet(content)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(damaged.format(str(error).partition("\n")[0])) from None
     if _METADATA_KEY not in metadata:
         raise DataError("found a Parquet file without metadata of metatl, expected saved candidates")
-    record = json.loads(metadata[_METADATA_KEY])
-    if record["format_version"] != FORMAT_VERSION:
-        raise DataError(f"found candidate format {record['format_version']}, expected {FORMAT_VERSION}")
-    protocol = cast("dict[str, Any]", record["protocol"])
-    if _sha256(protocol, raw) != record["sha256"]:
+    try:
+        record = json.loads(metadata[_METADATA_KEY])
+        if record["format_version"] != FORMAT_VERSION:
+            raise DataError(f"found candidate format {record['format_version']}, expected {FORMAT_VERSION}")
+        protocol = cast("dict[str, Any]", record["protocol"])
+        is_sound = _sha256(protocol, raw) == record["sha256"]
+    except (ValueError, KeyError, pl.exceptions.PolarsError):
+        is_sound = False
+    if not is_sound:
         raise DataError(damaged.format("its SHA-256 is not that of its content"))
     return protocol, raw

@@ -248,21 +248,31 @@ def _raw_ids(column: pl.Series) -> pl.Series:
     dtype = column.dtype
     if dtype.is_nested() or dtype == pl.Object:
         raise DataError(f"found values of type {dtype}, expected integers or text", column=column.name)
+    integers: pl.Series = column.cast(pl.Int64, strict=False) if dtype.is_numeric() else column
     if dtype.is_float():
         refuse(column.is_nan(), column, f"found NaN, {expected}")
         # A table with gaps elsewhere often turns whole numbers into floats. Up to 2^53 they are exact.
         exact = 2**53
         if ((column.floor() == column) & (column.abs() <= exact)).all():
-            return column.cast(pl.Int64)
-    if dtype.is_integer():
-        integers = column.cast(pl.Int64, strict=False)
-        return integers if integers.null_count() == 0 else column.cast(pl.String)
-    text = column.cast(pl.String, strict=False)
-    refuse(text.is_null(), column, "found bytes that are not UTF-8, expected text")
+            return integers
+    if dtype.is_integer() and integers.null_count() == 0:
+        return integers
+    text: pl.Series = _decode(column) if dtype == pl.Binary else column.cast(pl.String)
     refuse(text == "", column, f"found nothing, {expected}")
     integers = text.cast(pl.Int64, strict=False)
     is_plain = integers.null_count() == 0 and (integers.cast(pl.String) == text).all()
     return integers if is_plain else text
+
+
+def _decode(column: pl.Series) -> pl.Series:
+    """Read bytes as text, as in Parquet files whose writer did not say that its text is text."""
+    texts = []
+    for row, value in enumerate(column.to_list(), start=1):
+        try:
+            texts.append(value.decode())
+        except UnicodeDecodeError:
+            raise DataError(f"found {value!r}, expected UTF-8", row=row, column=column.name) from None
+    return pl.Series(column.name, texts, dtype=pl.String)
 
 
 def _number(raw_ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -284,4 +294,5 @@ def _find(ids: pl.Series, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int6
     found = wanted.cast(pl.String).replace_strict(
         ids.cast(pl.String), numbers, default=-1, return_dtype=pl.Int64
     )
-    return found.to_numpy()
+    positions: NDArray[np.int64] = found.to_numpy()
+    return positions

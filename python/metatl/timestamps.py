@@ -107,7 +107,8 @@ def _from_text(column: pl.Series, unit: TimestampUnit, expected: str) -> pl.Seri
     # Integers stay exact where floats are not.
     from_floats = _from_floats(floats, column, unit)
     from_integers = _from_integers(integers.fill_null(0), column, unit)
-    return from_integers.zip_with(integers.is_not_null(), from_floats)
+    combined: pl.Series = from_integers.zip_with(integers.is_not_null(), from_floats)
+    return combined
 
 
 def _from_iso_dates(column: pl.Series) -> pl.Series:
@@ -142,9 +143,10 @@ def _from_integers(integers: pl.Series, column: pl.Series, unit: TimestampUnit) 
 def _from_floats(floats: pl.Series, column: pl.Series, unit: TimestampUnit) -> pl.Series:
     _, multiplier, divisor = _UNITS[unit]
     refuse(~floats.is_finite(), column, "found {}, expected a finite number")
-    microseconds = (floats * multiplier / divisor).round()
-    refuse((microseconds < _EARLIEST) | (microseconds > _LATEST), column, _OUTSIDE)
-    return microseconds.cast(pl.Int64).alias(column.name)
+    rounded = (floats * multiplier / divisor).round()
+    refuse((rounded < _EARLIEST) | (rounded > _LATEST), column, _OUTSIDE)
+    microseconds: pl.Series = rounded.cast(pl.Int64)
+    return microseconds.alias(column.name)
 
 
 def _in_range(microseconds: pl.Series, column: pl.Series) -> pl.Series:
