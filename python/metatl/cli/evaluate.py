@@ -35,7 +35,9 @@ DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
     "--per-user", type=click.Path(path_type=Path), help="Write every user's rank and metrics as Parquet."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
+)
 def main(  # noqa: PLR0917 (click passes them by name)
     run: Path,
     data: str | None,

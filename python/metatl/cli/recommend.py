@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
+)
 def recommend(  # noqa: PLR0917 (click passes them by name)
     run: Path,
     history: str | None,
