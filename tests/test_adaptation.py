@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from metatl.adaptation import InnerLoop, Slots, Support, adapt
+from metatl.adaptation import InnerLoop, adapt
 from metatl.losses import Geometry, PairLoss
 from metatl.models.metatl import MetaTL, MetaTLConfig
 from metatl.models.transition import OneLayer
+from metatl.support import Slots, Support
 
 LEARNER = "learner."
 TABLE = "embedding.weight"
@@ -18,13 +19,14 @@ TABLE = "embedding.weight"
 def reference_transition(params, rows, config, learner):
     """Eq. 1 and 2 for one task: rows (K, d) to tr (d,)."""
     heads, tails = rows[:-1], rows[1:]
+    pairs = torch.stack((heads, tails), dim=1)
     if config.learner == "mlp":
         weights = {name.removeprefix(LEARNER): p for name, p in params.items() if name.startswith(LEARNER)}
-        return functional_call(learner, weights, (heads[None], tails[None]))[0].mean(0)
+        return functional_call(learner, weights, (pairs[None],))[0].mean(0)
     inputs = torch.cat((heads, tails), dim=1)
     transitions = torch.sigmoid(inputs @ params["learner.weight"].T + params["learner.bias"])
     if config.transition_skip is not None:
-        transitions = transitions + params["learner.head_skip"] * heads + params["learner.tail_skip"] * tails
+        transitions = transitions + params["learner.skip"][0] * heads + params["learner.skip"][1] * tails
     return transitions.mean(0)
 
 
@@ -260,7 +262,10 @@ def test_dropped_embeddings_still_share_one_row():
     expected = reference_task_loss(params, items[0], negatives[0], shared, config, None, 1, keep)
 
     support = Support(
-        Slots(items[:, :4], table[items[:, :4]] * keep["sequence"], None, keep["sequence"][None]),
+        [
+            Slots(items[:, j], table[items[:, j]] * keep["sequence"][j], None, keep["sequence"][None, j])
+            for j in range(4)
+        ],
         Slots(negatives[:, :3], table[negatives[:, :3]] * keep["own"][:3], None, keep["own"][None, :3]),
         Slots(shared, table[shared] * keep["common"], None, keep["common"]),
     )
@@ -285,15 +290,15 @@ def test_per_task_weights_and_low_rank_agree():
             super().__init__()
             self.layer = layer
 
-        def forward(self, heads, tails):
-            return self.layer(heads, tails)
+        def forward(self, pairs):
+            return self.layer(pairs)
 
     torch.manual_seed(0)
     layer = OneLayer(6, (0.5, -0.5)).double()
     rows = torch.randn(7, 6, dtype=torch.float64)
     items = torch.randint(7, (4, 4))
     negatives = torch.randint(7, (4, 3, 2))
-    support = Support(Slots(items, rows[items]), Slots(negatives, rows[negatives]))
+    support = Support([Slots(i, rows[i]) for i in items.T], Slots(negatives, rows[negatives]))
     for target in ("learner", "learner_and_embeddings"):
         inner = InnerLoop(3, 0.1, False, target, "mean", Geometry("l2"), PairLoss("softmax"))
         one = adapt(layer, support, inner, with_loss=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, fields
-from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +16,8 @@ from metatl.fingerprints import add_array, add_json
 from metatl.timestamps import from_date, to_datetime
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
+
     import polars as pl
     from numpy.typing import NDArray
 

@@ -14,6 +14,9 @@ use crate::rng::{Key, Rng, Stage};
 /// Estimated nanoseconds per item or negative of an episode.
 pub const NANOSECONDS: u64 = 12;
 
+/// Tasks whose users are drawn together, before their rows are needed.
+const BLOCK: usize = 32;
+
 /// Which tasks an [`EpisodeSampler`] draws.
 #[derive(Clone, Copy, Debug)]
 pub struct EpisodeSettings {
@@ -165,11 +168,23 @@ impl EpisodeSampler {
             interrupt,
             || (),
             |(), chunk, (users, items, mut negatives)| {
-                let tasks = users.iter_mut().zip(items.chunks_mut(k + 1));
-                for (index, (user, items)) in (chunk * size..).zip(tasks) {
-                    let (own, rest) = std::mem::take(&mut negatives).split_at_mut(width);
-                    negatives = rest;
-                    *user = self.draw(&mut key.rng(index as u64), items, own);
+                let blocks = users
+                    .chunks_mut(BLOCK)
+                    .zip(items.chunks_mut(BLOCK * (k + 1)));
+                for (block, (users, items)) in blocks.enumerate() {
+                    let first = chunk * size + block * BLOCK;
+                    let mut rngs: [_; BLOCK] =
+                        std::array::from_fn(|index| key.rng((first + index) as u64));
+                    for (user, rng) in users.iter_mut().zip(&mut rngs) {
+                        *user = self.users[rng.below(self.users.len() as u64) as usize];
+                    }
+                    self.interactions.fetch(users);
+                    let tasks = users.iter().zip(&mut rngs).zip(items.chunks_mut(k + 1));
+                    for ((&user, rng), items) in tasks {
+                        let (own, rest) = std::mem::take(&mut negatives).split_at_mut(width);
+                        negatives = rest;
+                        self.draw(user, rng, items, own);
+                    }
                 }
                 Ok(())
             },
@@ -177,11 +192,10 @@ impl EpisodeSampler {
         Ok(episodes)
     }
 
-    /// Draws one task; returns its user.
+    /// Draws one task of a user.
     #[inline]
-    fn draw(&self, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) -> i64 {
+    fn draw(&self, user: i64, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) {
         let EpisodeSettings { k, .. } = self.settings;
-        let user = self.users[rng.below(self.users.len() as u64) as usize];
         let row = self.interactions.row(user as usize);
         let mut support_is_empty = false;
         if rng.happens(self.settings.window_share) {
@@ -214,27 +228,25 @@ impl EpisodeSampler {
                 negatives[..query].fill(-1);
             }
         }
-        user
     }
 }
 
-/// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely (Floyd's method).
+/// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely.
+///
+/// Each number is a rank among those not yet chosen. Which way the comparisons go is random, so they are
+/// arithmetic, not branches.
 #[inline]
 fn choose(chosen: &mut [i64], length: usize, rng: &mut Rng) {
-    let smallest = length - chosen.len();
     for filled in 0..chosen.len() {
-        let last = smallest + filled;
-        let number = rng.below(last as u64 + 1) as i64;
-        let mut slot = filled;
-        while slot > 0 && chosen[slot - 1] > number {
-            slot -= 1;
+        let rank = rng.below((length - filled) as u64) as i64;
+        let mut number = rank;
+        for (position, &other) in chosen[..filled].iter().enumerate() {
+            number += i64::from(other - position as i64 <= rank);
         }
-        if slot > 0 && chosen[slot - 1] == number {
-            chosen[filled] = last as i64;
-        } else {
-            chosen.copy_within(slot..filled, slot + 1);
-            chosen[slot] = number;
+        for other in &mut chosen[..filled] {
+            (*other, number) = ((*other).min(number), (*other).max(number));
         }
+        chosen[filled] = number;
     }
 }
 
