@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 
 import jsonschema
+import metatl
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-
-import metatl
 from metatl.cli.evaluate import DEFAULT_METRICS, main
 from metatl.metrics import DEFAULT_METRICS as METRICS
 from metatl.report import results_schema
@@ -179,7 +178,8 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "import sys\n"
         "from metatl.cli.evaluate import main\n"
         "main(['--help'], standalone_mode=False)\n"
-        "print([name for name in ('torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich') if name in sys.modules])"
+        "heavy = {'torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     assert run_python(script).splitlines()[-1] == "[]"
     times = []

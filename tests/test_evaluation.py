@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import metatl
 import numpy as np
 import polars as pl
 import pytest
-
-import metatl
 from metatl.evaluation import evaluate_users, parse_candidates
 from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
 
@@ -40,7 +39,6 @@ def user_scores(run, history):
     if hasattr(run.model, "score"):
         return run.model.score(history[None])[0]
     import torch
-
     from metatl import _metatl
 
     count = run.model.support_negatives
@@ -154,12 +152,12 @@ def test_other_data_is_refused(popularity, interactions_file, tmp_path):
 
 
 def test_more_shown_than_anybody_has(popularity):
-    with pytest.raises(DataError, match="smaller|more than 50"):
+    with pytest.raises(DataError, match=r"smaller|more than 50"):
         metatl.evaluate(popularity, k=50)
 
 
 def test_more_candidates_than_items(popularity):
-    with pytest.raises(MetatlError, match="195|items"):
+    with pytest.raises(MetatlError, match=r"195|items"):
         metatl.evaluate(popularity, candidates="uni195")
 
 

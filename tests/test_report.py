@@ -9,8 +9,6 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from rich.console import Console
-
 from metatl.report import (
     SCHEMA_FILE,
     BootstrapReport,
@@ -25,6 +23,7 @@ from metatl.report import (
     results_table,
     write_results,
 )
+from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
 

@@ -258,8 +258,10 @@ def resolve_device(device: str) -> str:
 
 def place(model: Model, device: str) -> Model:
     """Move a model that holds torch tensors to a device, ready to answer."""
-    import torch
+    # A model that scores by itself holds arrays; it runs without torch.
+    if hasattr(model, "encode"):
+        import torch
 
-    if isinstance(model, torch.nn.Module):
-        model.to(resolve_device(device)).eval()
+        if isinstance(model, torch.nn.Module):
+            model.to(resolve_device(device)).eval()
     return model

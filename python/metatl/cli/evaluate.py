@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from metatl.cli.errors import Command
+
+if TYPE_CHECKING:
+    from metatl.metrics import TieRule
 
 DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 
@@ -38,13 +42,13 @@ DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
 )
-def main(  # noqa: PLR0917 (click passes them by name)
+def main(
     run: Path,
     data: str | None,
     k: int | None,
     candidates: str,
     seed: int,
-    ties: str,
+    ties: TieRule,
     metrics: str,
     out: Path | None,
     per_user: Path | None,

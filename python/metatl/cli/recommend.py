@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
 )
-def recommend(  # noqa: PLR0917 (click passes them by name)
+def recommend(
     run: Path,
     history: str | None,
     source: Path | None,
