@@ -66,7 +66,7 @@ def main(
     from rich.console import Console
 
     from metatl.evaluation import evaluate_users
-    from metatl.files import replace_file
+    from metatl.files import write_parquet
     from metatl.report import results_table, write_results
     from metatl.runs import load_run
 
@@ -81,8 +81,7 @@ def main(
         num_threads=threads,
     )
     if per_user is not None:
-        with replace_file(per_user) as temporary, temporary.open("wb") as file:
-            evaluation.per_user.write_parquet(file)
+        write_parquet(per_user, evaluation.per_user)
     if out is not None:
         write_results(out, evaluation.results)
     Console().print(results_table(evaluation.results))

@@ -98,7 +98,7 @@ def _explain(known_items: int) -> None:
 
 def _answer_file(run: Run, source: Path, out: Path, top: int, threads: int | None) -> None:
     """Write the items of every user of a file."""
-    from metatl.files import replace_file
+    from metatl.files import write_parquet
     from metatl.readers import read_interactions
     from metatl.recommendation import find_names, recommend
 
@@ -108,8 +108,7 @@ def _answer_file(run: Run, source: Path, out: Path, top: int, threads: int | Non
     names = find_names(run, frame["item_id"])
     if names is not None:
         frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
-    with replace_file(out) as temporary, temporary.open("wb") as file:
-        frame.write_parquet(file)
+    write_parquet(out, frame)
     click.echo(_summary(answer, out))
 
 
