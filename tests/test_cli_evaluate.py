@@ -110,7 +110,7 @@ def test_moved_data_is_found_with_an_option(run, tmp_path):
     [
         (["--metrics", "MAP"], ["unknown metric 'MAP'", "MRR, HR@k and NDCG@k"]),
         (["--candidates", "top10"], ["found 'top10'", "uni100"]),
-        (["--candidates", "uni199"], ["199"]),
+        (["--candidates", "uni199"], ["199", "fewer candidates"]),
         (["--k", "50"], ["50"]),
         (["--data", "missing.csv"], ["missing.csv"]),
     ],

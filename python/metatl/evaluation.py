@@ -12,7 +12,7 @@ import polars as pl
 
 from metatl import datasets
 from metatl.candidates import CandidateSets, sample_candidate_sets
-from metatl.exceptions import ConfigError, DataError, RunError
+from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
 from metatl.histories import Histories
 from metatl.interactions import Interactions
 from metatl.metrics import (
@@ -215,7 +215,10 @@ def evaluate_users(
         sets = None
         if negatives is not None:
             kind, n = negatives
-            sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+            try:
+                sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+            except NoNegativeError as error:
+                raise NoNegativeError(f"{error}; choose fewer candidates than {candidates}") from None
     sampled, full = rank_users(
         run.model,
         split,

@@ -55,14 +55,14 @@ def main(
     threads: int | None,
     device: str,
 ) -> None:
-    r"""Evaluate the run directory RUN on its test users.
+    """Evaluate the run directory RUN on its test users.
 
     \b
     Examples:
       metatl-eval runs/wines
       metatl-eval runs/wines --candidates pop100 --out results.json
       metatl-eval runs/wines --candidates full --metrics HR@10,NDCG@10 --per-user ranks.parquet
-    """
+    """  # noqa: D301 (click reads the character)
     from rich.console import Console
 
     from metatl.evaluation import evaluate_users

@@ -39,7 +39,7 @@ def recommend(
     threads: int | None,
     device: str,
 ) -> None:
-    r"""Recommend items to new users with the run directory RUN; nothing is trained.
+    """Recommend items to new users with the run directory RUN; nothing is trained.
 
     A user's last 50 items count. Items that the run does not know are left out and reported. A user without
     known items gets the most popular ones.
@@ -48,7 +48,7 @@ def recommend(
     Examples:
       metatl recommend runs/wines --history 100001,100010,102345 --top 5
       metatl recommend runs/wines --input visitors.csv --out recommended.parquet
-    """
+    """  # noqa: D301 (click reads the character)
     if (history is None) == (source is None):
         raise click.UsageError("give either --history or --input")
     if (source is None) != (out is None):
