@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 
 import jsonschema
+import metatl
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-
-import metatl
 from metatl.cli.evaluate import DEFAULT_METRICS, main
 from metatl.metrics import DEFAULT_METRICS as METRICS
 from metatl.report import results_schema
@@ -111,10 +110,9 @@ def test_moved_data_is_found_with_an_option(run, tmp_path):
     [
         (["--metrics", "MAP"], ["unknown metric 'MAP'", "MRR, HR@k and NDCG@k"]),
         (["--candidates", "top10"], ["found 'top10'", "uni100"]),
-        (["--candidates", "uni199"], ["199"]),
+        (["--candidates", "uni199"], ["199", "fewer candidates"]),
         (["--k", "50"], ["50"]),
         (["--data", "missing.csv"], ["missing.csv"]),
-        (["--device", "abacus"], ["abacus", "cpu"]),
     ],
 )
 def test_bad_input_is_one_line(run, tmp_path, options, parts):
@@ -180,14 +178,18 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "import sys\n"
         "from metatl.cli.evaluate import main\n"
         "main(['--help'], standalone_mode=False)\n"
-        "print([name for name in ('torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich') if name in sys.modules])"
+        "heavy = {'torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     assert run_python(script).splitlines()[-1] == "[]"
     times = []
     for _ in range(5):
         begin = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "metatl.cli.evaluate", "--help"], capture_output=True, check=True, timeout=60
+            [sys.executable, "-m", "metatl.cli.evaluate", "--help"],
+            capture_output=True,
+            check=True,
+            timeout=60,
         )
         times.append(time.perf_counter() - begin)
     # The best of five: the machine may be busy.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ import polars as pl
 
 from metatl import datasets
 from metatl.candidates import CandidateSets, sample_candidate_sets
-from metatl.exceptions import ConfigError, DataError, RunError
+from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
 from metatl.histories import Histories
 from metatl.interactions import Interactions
 from metatl.metrics import (
@@ -42,6 +41,7 @@ from metatl.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from metatl.models.contract import Model
     from metatl.runs import Run
@@ -215,7 +215,10 @@ def evaluate_users(
         sets = None
         if negatives is not None:
             kind, n = negatives
-            sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+            try:
+                sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+            except NoNegativeError as error:
+                raise NoNegativeError(f"{error}; choose fewer candidates than {candidates}") from None
     sampled, full = rank_users(
         run.model,
         split,
