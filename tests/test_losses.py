@@ -126,7 +126,9 @@ def test_common_rows_cost_what_their_offsets_cost(
     offsets = points.unsqueeze(2) - each
     expected = geometry.of_offsets(offsets, None if bias is None else bias.expand(tasks, common).unsqueeze(1))
     assert torch.allclose(found.cost, expected.cost, rtol=0, atol=1e-11)
-    gradients = [torch.autograd.grad(c.cost.sum(), (points, rows), retain_graph=True) for c in (found, expected)]
+    gradients = [
+        torch.autograd.grad(c.cost.sum(), (points, rows), retain_graph=True) for c in (found, expected)
+    ]
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-9)
     pull = torch.as_tensor(expected.pull, dtype=torch.float64).expand_as(expected.cost)

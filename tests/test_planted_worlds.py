@@ -53,7 +53,9 @@ class World:
         users = torch.randint(len(walks), (config.batch_size,), generator=self.generator)
         starts = torch.randint(self.length - config.k, (config.batch_size, 1), generator=self.generator)
         items = walks[users].gather(1, starts + torch.arange(config.k + 1))
-        negatives = self.others(walks[users], config.k * config.negatives) if config.negatives else items[:, :0]
+        negatives = (
+            self.others(walks[users], config.k * config.negatives) if config.negatives else items[:, :0]
+        )
         shared = torch.randint(len(self.items), (config.shared_negatives,), generator=self.generator)
         return items, negatives.view(config.batch_size, config.k, config.negatives), shared
 
@@ -112,9 +114,7 @@ def plane_of_directions(count, length):
 def planted(seed, *, step):
     generator = torch.Generator().manual_seed(seed)
     items = torch.rand(200, 2, generator=generator) * 10
-    world = World(
-        items=items, translations=plane_of_directions(6, step), noise=0.8, length=9, seed=seed + 1
-    )
+    world = World(items=items, translations=plane_of_directions(6, step), noise=0.8, length=9, seed=seed + 1)
     return world, items - items.mean(dim=0)
 
 
