@@ -23,6 +23,9 @@ from metatl.models.transition import Mlp, OneLayer
 from metatl.support import Slots, Support
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
     from torch import Tensor
 
 Preset: TypeAlias = Literal["paper", "official", "tuned"]
@@ -326,6 +329,35 @@ class MetaTL(nn.Module):
         )
         self.register_buffer("mean_transition", torch.zeros(config.dim))
         self.register_buffer("evaluated", torch.zeros((), dtype=torch.bool))
+
+    # --- Saving -------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Give a copy of what a checkpoint must hold besides the settings."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Put back what `tensors` gave.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are not those of this model.
+        """
+        self.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+
+    @classmethod
+    def from_tensors(cls, config: MetaTLConfig, num_items: int, tensors: Mapping[str, np.ndarray]) -> MetaTL:
+        """Rebuild a model from its settings and `tensors`.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are not those of such a model.
+        """
+        model = cls(config, num_items)
+        model.load_tensors(tensors)
+        return model.eval()
 
     # --- Modes --------------------------------------------------------------------------------------------------
 

@@ -1,3 +1,17 @@
 //! Episode sampling, candidate sets and ranking evaluation for cold-start sequential recommendation.
 //!
 //! Pure Rust: this crate knows neither Python nor numpy. Ids are `i64`, scores are `f32`.
+//!
+//! Kernels take slices, return vectors and run on the calling thread, unless [`parallel::run`] put them on a
+//! pool; results never depend on the number of threads.
+
+pub mod candidates;
+pub mod episodes;
+mod error;
+pub mod interactions;
+pub mod negatives;
+pub mod parallel;
+pub mod rng;
+mod weighted;
+
+pub use error::Error;

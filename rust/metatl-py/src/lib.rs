@@ -1,7 +1,37 @@
 //! The Python module `metatl._metatl`: one thin wrapper file per file of `metatl-core`.
+//!
+//! A wrapper checks and borrows its arrays ([`arrays`]), detaches from the interpreter and runs the kernel
+//! ([`parallel`]), and converts the result back. Nothing else happens here.
+
+mod arrays;
+mod candidates;
+mod episodes;
+mod error;
+mod interactions;
+mod negatives;
+mod parallel;
+mod rng;
 
 use pyo3::prelude::*;
 
 /// Kernels of metatl.
 #[pymodule]
-mod _metatl {}
+mod _metatl {
+    #[pymodule_export]
+    use crate::error::{
+        ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
+    };
+
+    // In the order of the files: candidates, episodes, interactions, metrics, negatives, ranking, rng.
+
+    #[pymodule_export]
+    use crate::candidates::sample_candidates;
+    #[pymodule_export]
+    use crate::episodes::{EpisodePrefetcher, EpisodeSampler};
+    #[pymodule_export]
+    use crate::interactions::Interactions;
+    #[pymodule_export]
+    use crate::negatives::{sample_negatives, sample_support_negatives};
+    #[pymodule_export]
+    use crate::rng::random_order;
+}

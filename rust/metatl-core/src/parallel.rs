@@ -1,0 +1,379 @@
+//! Threads: cached pools that survive a fork, chunks of work, and interruption.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::Error;
+
+/// Estimated work of one chunk in nanoseconds: long enough to be worth handing out, short enough for a prompt
+/// answer to an interrupt.
+const CHUNK_WORK: u64 = 100_000;
+
+/// The environment variable that sets the number of threads.
+pub const NUM_THREADS: &str = "METATL_NUM_THREADS";
+
+/// More threads than this are refused: a slip of the pen, not a machine.
+const MAX_THREADS: usize = 1024;
+
+/// Work up to this many nanoseconds (a caller's estimate) stays on the calling thread: handing it to a pool
+/// and back costs tens of microseconds.
+const INLINE_WORK: u64 = 250_000;
+
+/// How often the waiting thread looks for an interruption.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Asks running kernels to stop. Kernels look at it once per chunk, that is, well within a
+/// millisecond.
+#[derive(Debug, Default)]
+pub struct Interrupt(AtomicBool);
+
+impl Interrupt {
+    /// A flag that is not raised.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Asks the kernel to stop.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// [`Error::Interrupted`] once the flag is raised.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Relaxed) {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How many threads to use: `requested`, else `METATL_NUM_THREADS`, else what the operating system grants
+/// this process (CPU affinity and quota included).
+pub fn thread_count(requested: Option<u64>) -> Result<usize, Error> {
+    let valid = |argument, found: String, count: Option<u64>| match count {
+        Some(count) if (1..=MAX_THREADS as u64).contains(&count) => Ok(count as usize),
+        _ => Err(Error::invalid(
+            argument,
+            found,
+            format_args!("an integer from 1 to {MAX_THREADS}"),
+        )),
+    };
+    if let Some(count) = requested {
+        return valid("num_threads", count.to_string(), requested);
+    }
+    match std::env::var_os(NUM_THREADS) {
+        Some(value) if !value.is_empty() => {
+            let text = value.to_string_lossy();
+            valid(NUM_THREADS, format!("{text:?}"), text.trim().parse().ok())
+        }
+        _ => Ok(available_parallelism()),
+    }
+}
+
+/// What the operating system grants, asked once: the answer takes it a good part of a small kernel's time.
+fn available_parallelism() -> usize {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => {
+            let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+            let count = count.min(MAX_THREADS);
+            KNOWN.store(count, Ordering::Relaxed);
+            count
+        }
+        known => known,
+    }
+}
+
+/// The pools of one process, one per thread count.
+struct Pools {
+    process: u32,
+    pools: Vec<Arc<ThreadPool>>,
+}
+
+static POOLS: ArcSwapOption<Pools> = ArcSwapOption::const_empty();
+
+impl Pools {
+    fn find(&self, process: u32, threads: usize) -> Option<&Arc<ThreadPool>> {
+        self.pools
+            .iter()
+            .find(|pool| self.process == process && pool.current_num_threads() == threads)
+    }
+}
+
+/// The pool of this process with `threads` threads.
+///
+/// Lock-free, because a fork copies locks in whatever state they are in. A forked child finds its parent's
+/// pools, whose threads do not exist there; it leaks them (dropping them would wait for those threads) and
+/// builds its own.
+fn pool(threads: usize) -> Result<Arc<ThreadPool>, Error> {
+    let process = std::process::id();
+    if let Some(pool) = POOLS
+        .load()
+        .as_deref()
+        .and_then(|pools| pools.find(process, threads))
+    {
+        return Ok(Arc::clone(pool));
+    }
+    let built = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("metatl-{index}"))
+        .build()
+        .map(Arc::new)
+        .map_err(|error| Error::Threads {
+            threads,
+            reason: error.to_string(),
+        })?;
+    POOLS.rcu(|current| {
+        let mut pools = Vec::new();
+        if let Some(current) = current {
+            if current.process == process {
+                pools.clone_from(&current.pools);
+            } else {
+                std::mem::forget(Arc::clone(current));
+            }
+        }
+        // Another thread may have been quicker; then its pool is the one that everyone shares.
+        if !pools
+            .iter()
+            .any(|pool| pool.current_num_threads() == threads)
+        {
+            pools.push(Arc::clone(&built));
+        }
+        Some(Arc::new(Pools { process, pools }))
+    });
+    let current = POOLS.load();
+    let shared = current
+        .as_deref()
+        .and_then(|pools| pools.find(process, threads));
+    Ok(shared.map_or(built, Arc::clone))
+}
+
+/// Runs `kernel` on a pool of `threads` threads while the calling thread waits, or on the calling thread if
+/// `work` (estimated nanoseconds on one thread) is small.
+///
+/// While it waits, the calling thread calls `keep_waiting` every 50 ms; once that answers `false` the
+/// interrupt is raised and the kernel returns early.
+pub fn run<R: Send>(
+    threads: usize,
+    work: u64,
+    kernel: impl FnOnce(&Interrupt) -> Result<R, Error> + Send,
+    mut keep_waiting: impl FnMut() -> bool,
+) -> Result<R, Error> {
+    let interrupt = Interrupt::new();
+    if work < INLINE_WORK {
+        return kernel(&interrupt);
+    }
+    let pool = pool(threads)?;
+    let (sender, receiver) = mpsc::sync_channel(1);
+    pool.in_place_scope(|scope| {
+        let interrupt = &interrupt;
+        scope.spawn(move |_| {
+            // The receiver outlives this task, so there is always someone to send to.
+            let _ = sender.send(kernel(interrupt));
+        });
+        loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => {
+                    if !keep_waiting() {
+                        interrupt.raise();
+                    }
+                }
+                // Only a panic drops the sender unused; the scope passes it on when this closure returns.
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Interrupted),
+            }
+        }
+    })
+}
+
+/// The estimated work, for [`run`], of `rows` rows with `columns` elements that take `nanoseconds` each.
+#[must_use]
+pub fn work(rows: usize, columns: usize, nanoseconds: u64) -> u64 {
+    (rows as u64)
+        .saturating_mul(columns as u64)
+        .saturating_mul(nanoseconds)
+}
+
+/// How many rows make a good chunk for [`for_each_chunk`], if each takes [`work`]`(1, columns, nanoseconds)`.
+#[must_use]
+pub fn rows_per_chunk(columns: usize, nanoseconds: u64) -> usize {
+    (CHUNK_WORK / work(1, columns, nanoseconds).max(1)).max(1) as usize
+}
+
+/// Calls `body(scratch, index, chunk)` for every chunk, on all threads of the pool that the calling thread
+/// belongs to, or in a plain loop if it belongs to none.
+///
+/// Chunks are handed out in order and each thread makes one `scratch`. A typical `chunks` is
+/// `users.chunks(64).zip(output.chunks_mut(64 * width))`. Of several errors the one of the lowest chunk is
+/// returned, whatever the number of threads; a raised interrupt ends the loop at the next chunk.
+pub fn for_each_chunk<C: Send, S>(
+    chunks: impl Iterator<Item = C> + Send,
+    interrupt: &Interrupt,
+    scratch: impl Fn() -> S + Sync,
+    body: impl Fn(&mut S, usize, C) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    // Asked of no pool, `broadcast` would start rayon's global one, which does not survive a fork.
+    if rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1 {
+        let mut scratch = scratch();
+        for (index, chunk) in chunks.enumerate() {
+            interrupt.check()?;
+            body(&mut scratch, index, chunk)?;
+        }
+        return Ok(());
+    }
+    let queue = Mutex::new(chunks.enumerate());
+    let failed_at = AtomicUsize::new(usize::MAX);
+    let failures = rayon::broadcast(|_| {
+        let mut scratch = scratch();
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let (index, chunk) = next?;
+            // Chunks below a failed one have been handed out already, and their threads finish them.
+            if index > failed_at.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Err(error) = interrupt
+                .check()
+                .and_then(|()| body(&mut scratch, index, chunk))
+            {
+                failed_at.fetch_min(index, Ordering::Relaxed);
+                return Some((index, error));
+            }
+        }
+    });
+    match failures
+        .into_iter()
+        .flatten()
+        .min_by_key(|failure| failure.0)
+    {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// A zeroed vector of `rows` times `columns` elements, or [`Error::OutOfMemory`].
+pub(crate) fn allocate<T: Clone + Default>(rows: usize, columns: usize) -> Result<Vec<T>, Error> {
+    let out_of_memory = || Error::OutOfMemory {
+        elements: rows as u128 * columns as u128,
+    };
+    let elements = rows.checked_mul(columns).ok_or_else(out_of_memory)?;
+    // `vec!` aborts when there is no memory, so ask first; but only `vec!` gets lazily zeroed pages, which
+    // the kernels' threads then touch in parallel.
+    Vec::<T>::new()
+        .try_reserve_exact(elements)
+        .map_err(|_| out_of_memory())?;
+    Ok(vec![T::default(); elements])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MUCH: u64 = u64::MAX;
+
+    #[test]
+    fn chunks_are_all_done_on_any_number_of_threads() {
+        for threads in [1, 2, 3, 8] {
+            let mut output = vec![0; 10_007];
+            run(
+                threads,
+                MUCH,
+                |interrupt| {
+                    let chunks = output.chunks_mut(13);
+                    for_each_chunk(
+                        chunks,
+                        interrupt,
+                        || (),
+                        |(), index, chunk| {
+                            for (offset, value) in chunk.iter_mut().enumerate() {
+                                *value = index * 13 + offset;
+                            }
+                            Ok(())
+                        },
+                    )
+                },
+                || true,
+            )
+            .unwrap();
+            assert!(
+                output
+                    .iter()
+                    .enumerate()
+                    .all(|(index, &value)| index == value)
+            );
+        }
+    }
+
+    #[test]
+    fn the_lowest_failing_chunk_is_reported() {
+        let fail = |index: usize| Error::invalid("index", index, "another");
+        for threads in [1, 2, 3, 8] {
+            for _ in 0..50 {
+                let result = run(
+                    threads,
+                    MUCH,
+                    |interrupt| {
+                        for_each_chunk(
+                            0..500,
+                            interrupt,
+                            || (),
+                            |(), index, _| {
+                                if index % 7 == 5 {
+                                    Err(fail(index))
+                                } else {
+                                    Ok(())
+                                }
+                            },
+                        )
+                    },
+                    || true,
+                );
+                assert_eq!(result, Err(fail(5)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_waiting_thread_can_interrupt() {
+        let endless = |interrupt: &Interrupt| {
+            for_each_chunk(
+                std::iter::repeat(()),
+                interrupt,
+                || (),
+                |(), _, ()| {
+                    std::thread::sleep(Duration::from_millis(1));
+                    Ok(())
+                },
+            )
+        };
+        assert_eq!(run(2, MUCH, endless, || false), Err(Error::Interrupted));
+    }
+
+    #[test]
+    fn pools_are_shared() {
+        let first = pool(2).unwrap();
+        assert!(Arc::ptr_eq(&first, &pool(2).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &pool(3).unwrap()));
+    }
+
+    #[test]
+    fn a_thread_count_out_of_range_is_an_error() {
+        assert_eq!(thread_count(Some(5)), Ok(5));
+        assert!(matches!(
+            thread_count(Some(0)),
+            Err(Error::InvalidArgument { .. })
+        ));
+        assert!(matches!(
+            thread_count(Some(1 << 40)),
+            Err(Error::InvalidArgument { .. })
+        ));
+    }
+}

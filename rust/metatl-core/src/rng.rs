@@ -1,0 +1,199 @@
+//! Random numbers: one generator per unit of work, so that results do not depend on who does the work.
+//!
+//! The generator is xoshiro256++ (Blackman and Vigna 2018). Its state is four successive outputs of
+//! SplitMix64 (Steele et al. 2014) started from a key, and the key folds (seed, stage, epoch, index) by
+//! `key = mix((key ^ word) + GOLDEN)`, `mix` being SplitMix64's output function. Integers below `n` come
+//! from Lemire's multiplication (2019). All of it is integer arithmetic, pinned by golden vectors, and
+//! therefore the same on every platform and in every release.
+
+use rand_core::{Rng as _, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::Error;
+use crate::parallel::{Interrupt, allocate};
+
+/// What random numbers are drawn for. Stages never share a generator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Stage {
+    /// Training tasks: epoch is the training step, index the task in its batch.
+    Episodes = 1,
+    /// Negatives for given users: index is the position in the batch.
+    Negatives = 2,
+    /// Candidate sets: index is the user.
+    Candidates = 3,
+    /// The order in which users are shared out between validation and test.
+    Split = 4,
+    /// Negatives for a history that is being served: index is a hash of the history.
+    SupportNegatives = 5,
+    /// Bootstrap resamples: index is the resample.
+    Bootstrap = 6,
+    /// Negatives that a whole training batch shares: epoch is the training step.
+    SharedNegatives = 7,
+}
+
+/// Estimated nanoseconds per element of [`random_order`].
+pub const NANOSECONDS: u64 = 5;
+
+/// 2⁶⁴ divided by the golden ratio: the increment of SplitMix64.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's output function, a bijection.
+#[inline]
+const fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+/// Folds one more word into a key.
+#[inline]
+const fn fold(key: u64, word: u64) -> u64 {
+    mix((key ^ word).wrapping_add(GOLDEN))
+}
+
+/// A key of 64 bits for a sequence of ids.
+#[must_use]
+pub fn hash(ids: &[i64]) -> u64 {
+    ids.iter()
+        .fold(fold(0, ids.len() as u64), |key, &id| fold(key, id as u64))
+}
+
+/// The part of a generator's key that a batch of work has in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Key(u64);
+
+impl Key {
+    /// The key of (seed, stage, epoch).
+    #[must_use]
+    pub const fn new(seed: u64, stage: Stage, epoch: u64) -> Self {
+        Self(fold(fold(fold(0, seed), stage as u64), epoch))
+    }
+
+    /// The generator of one unit of work.
+    #[inline]
+    #[must_use]
+    pub fn rng(self, index: u64) -> Rng {
+        let start = fold(self.0, index);
+        let mut state = [0; 32];
+        for (word, bytes) in (1..=4u64).zip(state.chunks_exact_mut(8)) {
+            bytes
+                .copy_from_slice(&mix(start.wrapping_add(GOLDEN.wrapping_mul(word))).to_le_bytes());
+        }
+        Rng(Xoshiro256PlusPlus::from_seed(state))
+    }
+}
+
+/// The generator of one unit of work.
+#[derive(Clone, Debug)]
+pub struct Rng(Xoshiro256PlusPlus);
+
+impl Rng {
+    /// The generator keyed by (seed, stage, epoch, index).
+    #[must_use]
+    pub fn new(seed: u64, stage: Stage, epoch: u64, index: u64) -> Self {
+        Key::new(seed, stage, epoch).rng(index)
+    }
+
+    /// The next 64 random bits.
+    #[inline]
+    pub fn word(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A uniform integer below `bound`, exactly (Lemire 2019); 0 for a bound of 0.
+    #[inline]
+    pub fn below(&mut self, bound: u64) -> u64 {
+        let mut product = u128::from(self.word()) * u128::from(bound);
+        if (product as u64) < bound {
+            // The few words whose products would make small results too likely are drawn again.
+            let surplus = bound.wrapping_neg() % bound;
+            while (product as u64) < surplus {
+                product = u128::from(self.word()) * u128::from(bound);
+            }
+        }
+        (product >> 64) as u64
+    }
+
+    /// A uniform number in [0, 1): 53 random bits over 2⁵³.
+    #[inline]
+    pub fn uniform_f64(&mut self) -> f64 {
+        (self.word() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// True with the given probability. Draws nothing when the answer is certain.
+    #[inline]
+    pub fn happens(&mut self, probability: f64) -> bool {
+        probability >= 1.0 || (probability > 0.0 && self.uniform_f64() < probability)
+    }
+
+    /// Puts `values` in a uniformly random order (Fisher and Yates, from the back).
+    #[inline]
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for last in (1..values.len()).rev() {
+            let other = self.below(last as u64 + 1) as usize;
+            values.swap(last, other);
+        }
+    }
+}
+
+/// The numbers 0 to `count` − 1 in a random order of their own per (seed, epoch).
+pub fn random_order(
+    count: usize,
+    seed: u64,
+    epoch: u64,
+    interrupt: &Interrupt,
+) -> Result<Vec<i64>, Error> {
+    let mut order = allocate(count, 1)?;
+    for (position, value) in order.iter_mut().enumerate() {
+        *value = position as i64;
+    }
+    let mut rng = Rng::new(seed, Stage::Split, epoch, 0);
+    // `Rng::shuffle` with a look at the interrupt flag now and then.
+    for last in (1..count).rev() {
+        if last % (1 << 16) == 0 {
+            interrupt.check()?;
+        }
+        order.swap(last, rng.below(last as u64 + 1) as usize);
+    }
+    Ok(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+
+    use super::*;
+
+    #[test]
+    fn state_is_splitmix64_of_the_key() {
+        let key = fold(fold(fold(fold(0, 9), Stage::Split as u64), 2), 7);
+        assert_eq!(
+            Rng::new(9, Stage::Split, 2, 7).0,
+            Xoshiro256PlusPlus::seed_from_u64(key)
+        );
+    }
+
+    #[test]
+    fn uniform_is_below_one() {
+        let mut rng = Rng::new(1, Stage::Split, 0, 0);
+        assert!((0..10_000).all(|_| (0.0..1.0).contains(&rng.uniform_f64())));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn below_stays_below(seed: u64, index: u64, bound in 1u64..) {
+            let mut rng = Rng::new(seed, Stage::Negatives, 0, index);
+            prop_assert!((0..16).all(|_| rng.below(bound) < bound));
+        }
+
+        #[test]
+        fn shuffle_permutes(seed: u64, length in 0usize..200) {
+            let mut order = random_order(length, seed, 0, &Interrupt::new()).unwrap();
+            order.sort_unstable();
+            prop_assert!(order.iter().enumerate().all(|(position, &value)| position as i64 == value));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Checks at the boundary: arrays have exactly the dtype, dimensions and order that a kernel expects, and
+//! anything else is an `InvalidArgumentError` that names the argument. Nothing is ever cast or copied.
+
+use metatl_core::Error;
+use numpy::{
+    Element, Ix1, Ix2, PyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods,
+    PyReadonlyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
+    dtype, ndarray::Dimension,
+};
+use pyo3::prelude::*;
+
+use crate::error::to_py;
+
+/// An `InvalidArgumentError`.
+pub(crate) fn invalid(
+    argument: &'static str,
+    found: impl std::fmt::Display,
+    expected: impl std::fmt::Display,
+) -> PyErr {
+    to_py(Error::invalid(argument, found, expected))
+}
+
+/// A one-dimensional array of `T`.
+pub(crate) fn vector<'py, T: Element>(
+    argument: &'static str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<PyReadonlyArray1<'py, T>> {
+    borrow::<T, Ix1>(argument, value, 1)
+}
+
+/// A two-dimensional, C-contiguous array of `T`.
+pub(crate) fn matrix<'py, T: Element>(
+    argument: &'static str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<PyReadonlyArray2<'py, T>> {
+    borrow::<T, Ix2>(argument, value, 2)
+}
+
+fn borrow<'py, T: Element, D: Dimension>(
+    argument: &'static str,
+    value: &Bound<'py, PyAny>,
+    dimensions: usize,
+) -> PyResult<PyReadonlyArray<'py, T, D>> {
+    let element = dtype::<T>(value.py());
+    let expected = || format!("a C-contiguous {dimensions}-d array of {element}");
+    let Ok(array) = value.cast::<PyUntypedArray>() else {
+        let found = value.get_type().fully_qualified_name()?;
+        return Err(invalid(argument, found, expected()));
+    };
+    if !array.dtype().is_equiv_to(&element) {
+        let found = format!("an array of {}", array.dtype());
+        return Err(invalid(argument, found, expected()));
+    }
+    if array.ndim() != dimensions {
+        let found = format!("shape {:?}", array.shape());
+        return Err(invalid(argument, found, expected()));
+    }
+    if !array.is_c_contiguous() {
+        let found = format!(
+            "shape {:?} with strides {:?}",
+            array.shape(),
+            array.strides()
+        );
+        return Err(invalid(argument, found, expected()));
+    }
+    let array = value.cast::<PyArray<T, D>>()?.try_readonly()?;
+    if array.as_slice().is_err() {
+        return Err(invalid(argument, "a misaligned array", expected()));
+    }
+    Ok(array)
+}
+
+/// A non-negative Python or numpy integer.
+pub(crate) fn unsigned(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    value
+        .extract()
+        .map_err(|_| invalid(argument, display(value), "an integer from 0 to 2**64 - 1"))
+}
+
+/// A non-negative Python or numpy integer that counts things in memory.
+pub(crate) fn count(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let count = value
+        .extract()
+        .ok()
+        .and_then(|count: i64| usize::try_from(count).ok());
+    count.ok_or_else(|| invalid(argument, display(value), "an integer from 0 to 2**63 - 1"))
+}
+
+/// A finite or infinite number.
+pub(crate) fn number(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    value
+        .extract()
+        .map_err(|_| invalid(argument, display(value), "a number"))
+}
+
+/// How a value that was found wrong is shown: its `repr`, shortened.
+pub(crate) fn display(value: &Bound<'_, PyAny>) -> String {
+    let shown = value.repr().map_or_else(
+        |_| "an object without a repr".to_owned(),
+        |text| text.to_string(),
+    );
+    if shown.chars().count() <= 80 {
+        shown
+    } else {
+        shown.chars().take(77).chain("...".chars()).collect()
+    }
+}
+
+/// A Python array that owns `values`.
+pub(crate) fn to_vector<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray1<T>> {
+    PyArray1::from_vec(py, values)
+}
+
+/// A Python array of shape (`rows`, `columns`) that owns `values`.
+pub(crate) fn to_matrix<T: Element>(
+    py: Python<'_>,
+    values: Vec<T>,
+    rows: usize,
+    columns: usize,
+) -> PyResult<Bound<'_, PyArray2<T>>> {
+    PyArray1::from_vec(py, values).reshape([rows, columns])
+}
