@@ -149,7 +149,9 @@ def test_a_row_depends_on_its_user_and_not_on_the_batch():
         some = rng.permutation(1000)[:77]
         subset = _metatl.sample_candidates(interactions, some, targets[some], 20, seed=4, weights=weights)
         assert (subset == everyone[some]).all()
-        alone = _metatl.sample_candidates(interactions, some[:1], targets[some[:1]], 20, seed=4, weights=weights)
+        alone = _metatl.sample_candidates(
+            interactions, some[:1], targets[some[:1]], 20, seed=4, weights=weights
+        )
         assert (alone == everyone[some[:1]]).all()
 
 
@@ -178,7 +180,9 @@ def test_catalogues_of_any_size(num_items):
 
 def test_targets_must_be_items_one_per_user():
     interactions = index([[0], [1]], 3)
-    with pytest.raises(InvalidArgumentError, match="targets: found 1 targets, expected one for each of the 2"):
+    with pytest.raises(
+        InvalidArgumentError, match="targets: found 1 targets, expected one for each of the 2"
+    ):
         _metatl.sample_candidates(interactions, np.arange(2), np.zeros(1, np.int64), 1, seed=1)
     for target in (-1, 3):
         with pytest.raises(InvalidArgumentError, match=f"targets: found {target} at position 1"):

@@ -49,9 +49,7 @@ def test_a_negative_is_never_an_item_of_the_user(rows, count, seed, epoch):
 def test_a_weighted_negative_has_weight_and_is_never_an_item_of_the_user(rows, weights, seed):
     possible = {item for item in range(12) if weights[item] > 0}
     assume(all(possible - set(row) for row in rows))
-    drawn = _metatl.sample_negatives(
-        index(rows, 12), users_of(rows), 5, seed=seed, weights=np.array(weights)
-    )
+    drawn = _metatl.sample_negatives(index(rows, 12), users_of(rows), 5, seed=seed, weights=np.array(weights))
     for row, negatives in zip(rows, drawn, strict=True):
         assert set(negatives) <= possible - set(row)
 
@@ -112,7 +110,7 @@ def test_a_user_with_all_items_but_one_gets_that_one(num_items):
 def test_a_user_with_all_items_is_an_error(num_items):
     interactions = index([[0], list(range(num_items))], num_items)
     for weights in (None, np.ones(num_items)):
-        with pytest.raises(NoNegativeError, match="user 1: found 0 items .* expected at least 1"):
+        with pytest.raises(NoNegativeError, match=r"user 1: found 0 items .* expected at least 1"):
             _metatl.sample_negatives(interactions, np.ones(1, np.int64), 1, seed=5, weights=weights)
     with pytest.raises(NoNegativeError, match="user 0: found 0 items"):
         _metatl.sample_support_negatives(np.arange(num_items)[None], 1, num_items, seed=5)
@@ -145,9 +143,7 @@ def test_the_first_user_without_a_negative_is_named():
 )
 def test_weights_that_cannot_be_drawn_from_are_errors(weights, message):
     with pytest.raises(InvalidArgumentError, match=message):
-        _metatl.sample_negatives(
-            index([[0]], 3), np.zeros(1, np.int64), 1, seed=5, weights=np.array(weights)
-        )
+        _metatl.sample_negatives(index([[0]], 3), np.zeros(1, np.int64), 1, seed=5, weights=np.array(weights))
 
 
 def test_an_unknown_user_is_an_error():
