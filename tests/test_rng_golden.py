@@ -1,6 +1,6 @@
 """The generator, and every kernel drawn with it, number by number.
 
-The oracle is a generator of our own in plain Python, written from the published algorithms: SplitMix64 (Steele
+The oracle is a generator of our own in plain Python, written from what was published: SplitMix64 (Steele
 et al. 2014) for the state, xoshiro256++ (Blackman and Vigna 2018), and Lemire's bounded integers (2019). The
 literal numbers pin what no oracle replays, so that a seed means the same in every release.
 """

@@ -308,7 +308,9 @@ def _adapt_any_learner(learner: nn.Module, support: Support, inner: InnerLoop, *
     run_tasks = vmap(
         lambda weights, pairs: functional_call(learner, weights, (pairs[None],))[0], randomness="different"
     )
-    recorded = torch.is_grad_enabled()  # serving runs without a graph; the inner gradient needs one all the same
+    recorded = (
+        torch.is_grad_enabled()
+    )  # serving runs without a graph; the inner gradient needs one all the same
 
     def differentiable(value: Tensor) -> Tensor:
         return value if recorded and value.requires_grad else value.detach().requires_grad_()
@@ -328,7 +330,10 @@ def _adapt_any_learner(learner: nn.Module, support: Support, inner: InnerLoop, *
             if step == 0 and with_loss:
                 loss = inner.reduce(losses)
             gradients = torch.autograd.grad(
-                losses.sum() * weight, by, create_graph=recorded and not inner.first_order, retain_graph=recorded
+                losses.sum() * weight,
+                by,
+                create_graph=recorded and not inner.first_order,
+                retain_graph=recorded,
             )
             weights = {
                 name: value - inner.rate * gradient

@@ -48,7 +48,10 @@ class Slots(NamedTuple):
         """Several slots from one, all parts divided in one way."""
         items, *others = (None if part is None else divide(part) for part in self)
         assert items is not None  # noqa: S101 (for the type checker)
-        return [Slots(*(None if part is None else part[i] for part in (items, *others))) for i in range(len(items))]  # type: ignore[arg-type]
+        return [
+            Slots(*(None if part is None else part[i] for part in (items, *others)))
+            for i in range(len(items))
+        ]  # type: ignore[arg-type]
 
     def beside(self, other: Slots) -> Slots:
         """Slots (B, n) and others (B, m) as (B, n + m)."""
@@ -179,7 +182,9 @@ def run_pass(support: Support, pairs: Tensor, transition: Tensor, geometry: Geom
     )
 
 
-def support_gradients(pairs: SupportPass, loss: PairLoss, weight: float, *, of_rows: bool) -> SupportGradients:
+def support_gradients(
+    pairs: SupportPass, loss: PairLoss, weight: float, *, of_rows: bool
+) -> SupportGradients:
     """Differentiate weight · Σ losses of the pairs.
 
     Parameters

@@ -425,9 +425,7 @@ class MetaTL(nn.Module):
             loss = loss + adapted.support_loss
         return loss.sum() if self.config.outer_reduction == "sum" else loss.mean()
 
-    def _query_loss(
-        self, adapted: Adapted, query: Slots, common: Slots | None, geometry: Geometry
-    ) -> Tensor:
+    def _query_loss(self, adapted: Adapted, query: Slots, common: Slots | None, geometry: Geometry) -> Tensor:
         """L_Q (B,) of each task, from its target and own negatives (B, 1 + n) and the common negatives (m,)."""
         point = adapted.last + adapted.transition
         costs = geometry.of_offsets(point.unsqueeze(1) - adapted.rows_of(query), query.bias).cost

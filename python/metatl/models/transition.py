@@ -123,7 +123,5 @@ class Mlp(nn.Module):
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             features = norm(layer(features))
             if index < last:
-                features = dropout(
-                    functional.leaky_relu(features), self.dropout, training=self.training
-                )
+                features = dropout(functional.leaky_relu(features), self.dropout, training=self.training)
         return features

@@ -358,3 +358,96 @@ impl Drop for EpisodePrefetcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume};
+
+    use super::*;
+    use crate::parallel;
+
+    const SETTINGS: EpisodeSettings = EpisodeSettings {
+        k: 3,
+        negatives: 2,
+        shared_negatives: 4,
+        window_share: 0.5,
+        released_windows: false,
+        shuffle_share: 0.0,
+        seed: 1,
+    };
+
+    fn sampler(rows: &[Vec<i64>], settings: EpisodeSettings) -> EpisodeSampler {
+        let mut indptr = vec![0];
+        for row in rows {
+            indptr.push(indptr.last().unwrap() + row.len() as i64);
+        }
+        let interactions =
+            Interactions::new(&indptr, &rows.concat(), 30, &Interrupt::new()).unwrap();
+        EpisodeSampler::new(Arc::new(interactions), settings).unwrap()
+    }
+
+    #[test]
+    fn a_prefetcher_draws_what_the_sampler_draws() {
+        let sampler = Arc::new(sampler(&[(0..9).collect(), (5..29).collect()], SETTINGS));
+        let prefetcher = EpisodePrefetcher::new(Arc::clone(&sampler), 5, 7, 2).unwrap();
+        for step in 5..50 {
+            let expected = sampler.sample(step, 7, &Interrupt::new()).unwrap();
+            let batch = loop {
+                if let Some(batch) = prefetcher.next(Duration::from_millis(50)).unwrap() {
+                    break batch;
+                }
+            };
+            assert_eq!(batch, expected);
+        }
+        prefetcher.close().unwrap();
+        assert_eq!(prefetcher.next(Duration::ZERO), Err(Error::Interrupted));
+    }
+
+    properties! {
+        fn chosen_numbers_ascend(length in 1usize..40, share in 0.0..1.0, seed in any::<u64>()) {
+            let mut chosen = vec![0; (length as f64 * share) as usize + 1];
+            choose(&mut chosen, length, &mut Rng::new(seed, Stage::Episodes, 0, 0));
+            prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(chosen.iter().all(|&number| (0..length as i64).contains(&number)));
+        }
+
+        fn tasks_follow_their_user_on_any_number_of_threads(
+            lengths in prop::collection::vec(0usize..12, 1..8),
+            k in 1usize..6,
+            released_windows in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            prop_assume!(lengths.iter().any(|&length| length > k));
+            // User u has the items u, u + 2, u + 4 …
+            let rows: Vec<Vec<i64>> = lengths
+                .iter()
+                .zip(0..)
+                .map(|(&length, user)| (0..length as i64).map(|row| user + 2 * row).collect())
+                .collect();
+            let settings = EpisodeSettings { k, released_windows, seed, ..SETTINGS };
+            let sampler = sampler(&rows, settings);
+            let draw = |threads| {
+                parallel::run(threads, u64::MAX, |interrupt| sampler.sample(9, 50, interrupt), || true)
+                    .unwrap()
+            };
+            let episodes = draw(1);
+            prop_assert_eq!(&draw(3), &episodes);
+            let tasks = episodes
+                .items
+                .chunks(k + 1)
+                .zip(episodes.negatives.chunks(2 * k));
+            for (&user, (items, negatives)) in episodes.users.iter().zip(tasks) {
+                let row = &rows[user as usize];
+                let support_is_empty = items[0] == -1;
+                let padded = if support_is_empty { (k, 2 * (k - 1)) } else { (0, 0) };
+                let (padding, items) = items.split_at(padded.0);
+                prop_assert!(padding.iter().all(|&item| item == -1));
+                prop_assert!(items.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert!(items.iter().all(|item| row.contains(item)));
+                let (padding, negatives) = negatives.split_at(padded.1);
+                prop_assert!(padding.iter().all(|&item| item == -1));
+                prop_assert!(negatives.iter().all(|item| (0..30).contains(item) && !row.contains(item)));
+            }
+        }
+    }
+}

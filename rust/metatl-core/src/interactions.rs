@@ -246,10 +246,7 @@ mod tests {
         );
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
+    properties! {
         fn rows_keep_their_order_and_members_are_sets(
             rows in prop::collection::vec(prop::collection::vec(0i64..20, 0..12), 0..50)
         ) {

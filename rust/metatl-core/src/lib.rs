@@ -5,6 +5,10 @@
 //! Kernels take slices, return vectors and run on the calling thread, unless [`parallel::run`] put them on a
 //! pool; results never depend on the number of threads.
 
+#[cfg(test)]
+#[macro_use]
+mod properties;
+
 pub mod candidates;
 pub mod episodes;
 mod error;
