@@ -6,7 +6,10 @@
 //! put them on a pool; results never depend on the number of threads.
 
 mod error;
+pub mod metrics;
 pub mod parallel;
+pub mod ranking;
 pub mod rng;
+pub mod simd;
 
 pub use error::Error;
