@@ -35,6 +35,8 @@ class DataError(MetatlError):
         The file at fault.
     line
         Its line, counted from 1.
+    row
+        The row of a table that has no lines, counted from 1.
     column
         The name of the column.
     """
@@ -45,15 +47,18 @@ class DataError(MetatlError):
         *,
         file: str | None = None,
         line: int | None = None,
+        row: int | None = None,
         column: str | None = None,
     ) -> None:
         self.message = message
         self.file = file
         self.line = line
+        self.row = row
         self.column = column
         places = (
             file,
             None if line is None else f"line {line}",
+            None if row is None else f"row {row}",
             None if column is None else f"column {column!r}",
         )
         place = ", ".join(place for place in places if place is not None)

@@ -11,6 +11,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Error;
 
+/// Estimated work of one chunk in nanoseconds: long enough to be worth handing out, short enough for a prompt
+/// answer to an interrupt.
+const CHUNK_WORK: u64 = 100_000;
+
 /// The environment variable that sets the number of threads.
 pub const NUM_THREADS: &str = "METATL_NUM_THREADS";
 
@@ -24,7 +28,8 @@ const INLINE_WORK: u64 = 250_000;
 /// How often the waiting thread looks for an interruption.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Asks running kernels to stop. Kernels look at it once per chunk, that is, every few milliseconds.
+/// Asks running kernels to stop. Kernels look at it once per chunk, that is, well within a
+/// millisecond.
 #[derive(Debug, Default)]
 pub struct Interrupt(AtomicBool);
 
@@ -69,7 +74,21 @@ pub fn thread_count(requested: Option<u64>) -> Result<usize, Error> {
             let text = value.to_string_lossy();
             valid(NUM_THREADS, format!("{text:?}"), text.trim().parse().ok())
         }
-        _ => Ok(std::thread::available_parallelism().map_or(1, NonZero::get)),
+        _ => Ok(available_parallelism()),
+    }
+}
+
+/// What the operating system grants, asked once: the answer takes it a good part of a small kernel's time.
+fn available_parallelism() -> usize {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => {
+            let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+            let count = count.min(MAX_THREADS);
+            KNOWN.store(count, Ordering::Relaxed);
+            count
+        }
+        known => known,
     }
 }
 
@@ -173,6 +192,20 @@ pub fn run<R: Send>(
             }
         }
     })
+}
+
+/// The estimated work, for [`run`], of `rows` rows with `columns` elements that take `nanoseconds` each.
+#[must_use]
+pub fn work(rows: usize, columns: usize, nanoseconds: u64) -> u64 {
+    (rows as u64)
+        .saturating_mul(columns as u64)
+        .saturating_mul(nanoseconds)
+}
+
+/// How many rows make a good chunk for [`for_each_chunk`], if each takes [`work`]`(1, columns, nanoseconds)`.
+#[must_use]
+pub fn rows_per_chunk(columns: usize, nanoseconds: u64) -> usize {
+    (CHUNK_WORK / work(1, columns, nanoseconds).max(1)).max(1) as usize
 }
 
 /// Calls `body(scratch, index, chunk)` for every chunk, on all threads of the pool that the calling thread

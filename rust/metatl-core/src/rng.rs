@@ -9,6 +9,9 @@
 use rand_core::{Rng as _, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::Error;
+use crate::parallel::{Interrupt, allocate};
+
 /// What random numbers are drawn for. Stages never share a generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -28,6 +31,9 @@ pub enum Stage {
     /// Negatives that a whole training batch shares: epoch is the training step.
     SharedNegatives = 7,
 }
+
+/// Estimated nanoseconds per element of [`random_order`].
+pub const NANOSECONDS: u64 = 5;
 
 /// 2⁶⁴ divided by the golden ratio: the increment of SplitMix64.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -132,18 +138,30 @@ impl Rng {
 }
 
 /// The numbers 0 to `count` − 1 in a random order of their own per (seed, epoch).
-pub fn random_order(count: usize, seed: u64, epoch: u64) -> Result<Vec<i64>, crate::Error> {
-    let mut order = crate::parallel::allocate(count, 1)?;
+pub fn random_order(
+    count: usize,
+    seed: u64,
+    epoch: u64,
+    interrupt: &Interrupt,
+) -> Result<Vec<i64>, Error> {
+    let mut order = allocate(count, 1)?;
     for (position, value) in order.iter_mut().enumerate() {
         *value = position as i64;
     }
-    Rng::new(seed, Stage::Split, epoch, 0).shuffle(&mut order);
+    let mut rng = Rng::new(seed, Stage::Split, epoch, 0);
+    // `Rng::shuffle` with a look at the interrupt flag now and then.
+    for last in (1..count).rev() {
+        if last % (1 << 16) == 0 {
+            interrupt.check()?;
+        }
+        order.swap(last, rng.below(last as u64 + 1) as usize);
+    }
     Ok(order)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+    use proptest::prelude::prop_assert;
 
     use super::*;
 
@@ -156,24 +174,40 @@ mod tests {
         );
     }
 
+    /// The numbers of an independent implementation, `tests/test_rng_golden.py`.
+    #[test]
+    fn words_are_golden() {
+        let mut rng = Rng::new(2021, Stage::Negatives, 3, 7);
+        let words = [(); 4].map(|()| rng.word());
+        assert_eq!(
+            words,
+            [
+                0xa968_87e1_f963_8177,
+                0x02c5_92b2_3dee_e3fd,
+                0xb8d5_f6b2_094b_e9be,
+                0x2b45_7e1c_0498_7f30
+            ]
+        );
+        let mut rng = Rng::new(2021, Stage::Negatives, 3, 7);
+        let dice = [(); 12].map(|()| rng.below(6));
+        assert_eq!(dice, [3, 0, 4, 1, 1, 0, 3, 3, 2, 0, 5, 2]);
+        assert_eq!(hash(&[3, 1, 4]), 0xd8d2_ef08_1a9a_07d9);
+    }
+
     #[test]
     fn uniform_is_below_one() {
         let mut rng = Rng::new(1, Stage::Split, 0, 0);
         assert!((0..10_000).all(|_| (0.0..1.0).contains(&rng.uniform_f64())));
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
+    properties! {
         fn below_stays_below(seed: u64, index: u64, bound in 1u64..) {
             let mut rng = Rng::new(seed, Stage::Negatives, 0, index);
             prop_assert!((0..16).all(|_| rng.below(bound) < bound));
         }
 
-        #[test]
         fn shuffle_permutes(seed: u64, length in 0usize..200) {
-            let mut order = random_order(length, seed, 0).unwrap();
+            let mut order = random_order(length, seed, 0, &Interrupt::new()).unwrap();
             order.sort_unstable();
             prop_assert!(order.iter().enumerate().all(|(position, &value)| position as i64 == value));
         }

@@ -4,7 +4,11 @@
 //! ([`parallel`]), and converts the result back. Nothing else happens here.
 
 mod arrays;
+mod candidates;
+mod episodes;
 mod error;
+mod interactions;
+mod negatives;
 mod parallel;
 mod rng;
 
@@ -20,6 +24,14 @@ mod _metatl {
 
     // In the order of the files: candidates, episodes, interactions, metrics, negatives, ranking, rng.
 
+    #[pymodule_export]
+    use crate::candidates::sample_candidates;
+    #[pymodule_export]
+    use crate::episodes::{EpisodePrefetcher, EpisodeSampler};
+    #[pymodule_export]
+    use crate::interactions::Interactions;
+    #[pymodule_export]
+    use crate::negatives::{sample_negatives, sample_support_negatives};
     #[pymodule_export]
     use crate::rng::random_order;
 }

@@ -16,7 +16,16 @@ pub(crate) fn run<R: Send>(
     work: u64,
     kernel: impl FnOnce(&parallel::Interrupt) -> Result<R, Error> + Send,
 ) -> PyResult<R> {
-    let threads = thread_count(num_threads)?;
+    run_on(py, thread_count(num_threads)?, work, kernel)
+}
+
+/// [`run`] with a number of threads that is known already.
+pub(crate) fn run_on<R: Send>(
+    py: Python<'_>,
+    threads: usize,
+    work: u64,
+    kernel: impl FnOnce(&parallel::Interrupt) -> Result<R, Error> + Send,
+) -> PyResult<R> {
     let mut signal = None;
     let result = py.detach(|| {
         parallel::run(threads, work, kernel, || {

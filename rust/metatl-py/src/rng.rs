@@ -1,5 +1,6 @@
 //! Seeded permutations.
 
+use metatl_core::parallel::work;
 use metatl_core::rng;
 use numpy::PyArray1;
 use pyo3::prelude::*;
@@ -18,6 +19,8 @@ pub(crate) fn random_order<'py>(
     let count = arrays::count("count", count)?;
     let seed = arrays::unsigned("seed", seed)?;
     let epoch = epoch.map_or(Ok(0), |epoch| arrays::unsigned("epoch", epoch))?;
-    let order = parallel::run(py, None, 0, |_| rng::random_order(count, seed, epoch))?;
+    let order = parallel::run(py, None, work(count, 1, rng::NANOSECONDS), |interrupt| {
+        rng::random_order(count, seed, epoch, interrupt)
+    })?;
     Ok(arrays::to_vector(py, order))
 }

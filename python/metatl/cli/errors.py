@@ -1,0 +1,68 @@
+"""Errors of commands: one line on stderr and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAILED = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the command with one line on stderr where the block raises what a user can mend.
+
+    `MetatlError` and `OSError` end it with exit code 2, Ctrl-C with 130. Anything else is a fault of ours
+    and keeps its traceback. Usable as a decorator too: `@one_line_errors()`.
+    """
+    from metatl.exceptions import MetatlError
+
+    try:
+        yield
+    except MetatlError as error:
+        raise _fail(str(error)) from None
+    except OSError as error:
+        # A closed pipe, as of `metatl stats ... | head -1`, is for click, which ends in silence.
+        if error.errno == errno.EPIPE:
+            raise
+        raise _fail(_describe(error)) from None
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+class Command(click.Command):
+    """A command under :func:`one_line_errors`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with one_line_errors():
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A group whose commands are under :func:`one_line_errors`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command of the group."""
+        with one_line_errors():
+            return super().invoke(ctx)
+
+
+def _fail(message: str) -> click.ClickException:
+    failure = click.ClickException(" ".join(message.split()))
+    failure.exit_code = FAILED
+    return failure
+
+
+def _describe(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"

@@ -1,0 +1,64 @@
+"""The progress bar of a training: steps, speed, loss, validation MRR, time left."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+    from rich.progress import Task
+
+    from metatl.training import Progress as TrainingProgress
+
+STEPS_BETWEEN_UPDATES = 10
+"""Reading the loss waits for the device, so it is not read at every step."""
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f} steps/s")
+
+
+@contextmanager
+def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress], None]]:
+    """Show a bar while a training runs, and yield the function that moves it."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("validation MRR {task.fields[mrr]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=None, loss="-", mrr="-", start=False)
+
+        def update(progress: TrainingProgress) -> None:
+            if progress.step % STEPS_BETWEEN_UPDATES and progress.step != progress.max_steps:
+                return
+            if not bar.tasks[task].started:
+                bar.start_task(task)
+            mrr = "-" if progress.validation_mrr is None else f"{progress.validation_mrr:.4f}"
+            bar.update(
+                task,
+                total=progress.max_steps,
+                completed=progress.step,
+                loss=f"{progress.loss.item():.4f}",
+                mrr=mrr,
+            )
+
+        yield update

@@ -1,0 +1,124 @@
+"""`metatl recommend`: what new users may want next, from what they did so far."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metatl.cli.errors import one_line_errors
+
+if TYPE_CHECKING:
+    from metatl.recommendation import Recommendations
+    from metatl.runs import Run
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--history", help="One user's items, oldest first, separated by commas.")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Interactions of many users, one answer for each.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
+@click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
+@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@one_line_errors
+def recommend(  # noqa: PLR0917 (click passes them by name)
+    run: Path,
+    history: str | None,
+    source: Path | None,
+    out: Path | None,
+    top: int,
+    threads: int | None,
+    device: str,
+) -> None:
+    r"""Recommend items to new users with the run directory RUN; nothing is trained.
+
+    A user's last 50 items count. Items that the run does not know are left out and reported. A user without
+    known items gets the most popular ones.
+
+    \b
+    Examples:
+      metatl recommend runs/wines --history 100001,100010,102345 --top 5
+      metatl recommend runs/wines --input visitors.csv --out recommended.parquet
+    """
+    if (history is None) == (source is None):
+        raise click.UsageError("give either --history or --input")
+    if (source is None) != (out is None):
+        raise click.UsageError("--input needs --out, and --out needs --input")
+
+    from metatl.runs import load_run
+
+    fitted = load_run(run, device=device)
+    if source is not None and out is not None:
+        _answer_file(fitted, source, out, top, threads)
+    elif history is not None:
+        _answer_one(fitted, history, top, threads)
+
+
+def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
+    """Print one user's items."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from metatl.recommendation import item_names, recommend
+
+    items = [item.strip() for item in next(csv.reader([history]), []) if item.strip()]
+    answer = recommend(run, [items], top=top, num_threads=threads)
+    if answer.unknown_items[0]:
+        click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
+    _explain(int(answer.known_items[0]))
+    frame = answer.frame()
+    names = item_names(run, frame["item_id"])
+    table = Table()
+    table.add_column("item")
+    if names is not None:
+        table.add_column("name")
+    table.add_column("score", justify="right")
+    for place, (item, score) in enumerate(frame.select("item_id", "score").rows()):
+        name = [] if names is None else [names[place] or ""]
+        table.add_row(str(item), *name, f"{score:.4f}")
+    Console().print(table)
+
+
+def _explain(known_items: int) -> None:
+    """Tell a user with little or no history what their answer rests on."""
+    if known_items == 0:
+        click.echo("no known item in the history: these are the most popular items", err=True)
+    elif known_items == 1:
+        click.echo("one known item in the history: the answer rests on it alone", err=True)
+
+
+def _answer_file(run: Run, source: Path, out: Path, top: int, threads: int | None) -> None:
+    """Write the items of every user of a file."""
+    from metatl.files import replace_file
+    from metatl.readers import read_interactions
+    from metatl.recommendation import item_names, recommend
+
+    interactions = read_interactions(source)
+    answer = recommend(run, interactions, top=top, num_threads=threads)
+    frame = answer.frame(interactions.user_ids)
+    names = item_names(run, frame["item_id"])
+    if names is not None:
+        frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
+    with replace_file(out) as temporary:
+        frame.write_parquet(temporary)
+    click.echo(_summary(answer, out))
+
+
+def _summary(answer: Recommendations, out: Path) -> str:
+    unknown = sorted({item for items in answer.unknown_items for item in items})
+    parts = [f"{len(answer):,} users, written to {out}"]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")  # noqa: PLR2004 (a handful)
+        parts.append(f"{len(unknown):,} unknown items left out ({shown})")
+    without = int((answer.known_items == 0).sum())
+    if without:
+        parts.append(f"{without:,} users without a known item got the most popular ones")
+    return "; ".join(parts)

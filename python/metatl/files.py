@@ -1,0 +1,71 @@
+"""Writing a file in one step, so that a crash leaves the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file beside `path`, then put it in the place of `path`.
+
+    The temporary file is flushed to disk before the rename, and its folder after it. If the block
+    raises, the temporary file is removed and `path` stays as it was. A symbolic link is followed.
+
+    Parameters
+    ----------
+    path
+        File to write or to replace.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty file in the same folder, to be written by the block.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; it names `path`, not the temporary file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "figures.txt"
+    >>> with replace_file(path) as temporary:
+    ...     _ = temporary.write_text("42")
+    >>> path.read_text()
+    '42'
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        # Made here, and exclusively, so that it gets the permissions that the user's umask asks for.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _flush(target.parent)
+    except OSError as error:
+        # Errors of a write (a full disk) name no file, and the temporary name means nothing to a reader.
+        if error.errno is None or error.filename not in (None, str(temporary), temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,38 @@
+"""Bytes under a fingerprint: the same content gives the same SHA-256 on any machine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def add_array(digest: _Digest, array: NDArray[np.int64]) -> None:
+    """Add the shape and the little-endian values of an int64 array."""
+    add_json(digest, list(array.shape))
+    digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+
+
+def add_ids(digest: _Digest, ids: pl.Series) -> None:
+    """Add raw ids: integers by value, text by its lengths and its UTF-8 bytes."""
+    if ids.dtype == pl.Int64:
+        add_json(digest, "integers")
+        add_array(digest, ids.to_numpy())
+        return
+    add_json(digest, "text")
+    add_array(digest, ids.str.len_bytes().cast(pl.Int64).to_numpy())
+    digest.update("".join(ids.to_list()).encode())
+
+
+def add_json(digest: _Digest, value: Any) -> None:
+    """Add what JSON can hold, with sorted keys."""
+    digest.update(json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n")

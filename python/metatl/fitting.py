@@ -1,0 +1,272 @@
+"""`fit`: from interactions to a fitted system, with or without a run directory."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from metatl import datasets
+from metatl.candidates import sample_candidate_sets
+from metatl.checkpoints import save_checkpoint
+from metatl.exceptions import ConfigError, RunError
+from metatl.interactions import Interactions
+from metatl.metrics import mean_metrics
+from metatl.models import System, find_system
+from metatl.ranking import rank_candidates
+from metatl.runs import (
+    Run,
+    RunRecord,
+    SplitSettings,
+    environment,
+    is_finished,
+    load_run,
+    read_record,
+    resolve_device,
+    write_items,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from metatl.candidates import CandidateSets
+    from metatl.models.contract import Model
+    from metatl.split import ColdStartSplit
+    from metatl.training import Progress
+
+VALIDATION_NEGATIVES = 100
+
+RUN_FILES = (
+    "metrics.json",
+    "run.json",
+    "environment.json",
+    "items.parquet",
+    "history.json",
+    "best.safetensors",
+    "last.safetensors",
+)
+
+
+def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
+    """Build a system's config: a preset with some fields replaced.
+
+    Parameters
+    ----------
+    system
+        The system to configure.
+    preset
+        One of its presets.
+    overrides
+        Fields that differ from the preset; text is read as the field's type.
+    k
+        K of the split: the length of the histories that the system is made for.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such field, or its value is not one that it can have.
+    """
+    config_class: Any = system.config_class()
+    fields = config_class.model_fields
+    for name in overrides:
+        if name not in fields:
+            raise ConfigError(f"config: {system.name} has no field {name!r}; it has {', '.join(fields)}")
+    values = {**config_class.preset(preset).model_dump(), **overrides}
+    if "k" in fields:
+        if overrides.get("k", k) != k:
+            raise ConfigError(f"config: found k={overrides['k']!r}, expected {k} as in the split; use --k")
+        values["k"] = k
+    try:
+        config: BaseModel = config_class(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ConfigError(f"{name}: found {first['input']!r}: {first['msg']}") from None
+    return config
+
+
+def fit(
+    data: str | Path | Interactions = "wines",
+    *,
+    model: str = "metatl",
+    preset: str = "tuned",
+    k: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    split: SplitSettings | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Fit a system on the training users of a cold-start split.
+
+    Parameters
+    ----------
+    data
+        `wines`, the path of an interactions file, or interactions in memory.
+    model
+        `metatl`, `popularity` or `knn`.
+    preset
+        `tuned`, or another that the system has.
+    k
+        Interactions that a new user has shown, K; overrides `split.k`.
+    seed
+        Seed of weights, tasks, dropout and validation candidates.
+    out
+        Run directory to write; None keeps the system in memory.
+    config
+        Fields of the system's config that differ from the preset.
+    split
+        How to split; the protocol's defaults where None.
+    device
+        `auto`, `cpu` or `cuda`.
+    resume
+        Continue the run in `out`; a finished one is loaded as it is.
+    overwrite
+        Replace the run in `out`.
+    on_progress
+        Called after every training step.
+
+    Returns
+    -------
+    Run
+        The fitted system with its best weights.
+
+    Raises
+    ------
+    MetatlError
+        If the data, the settings or the run directory are not what they have to be.
+    TrainingStopped
+        After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
+    """
+    system = find_system(model, preset)
+    split_settings = split or SplitSettings()
+    if k is not None:
+        split_settings = SplitSettings(**{**split_settings.model_dump(), "k": k})
+    settings = configure(system, preset, config or {}, k=split_settings.k)
+    device = resolve_device(device)
+    directory = None if out is None else Path(out)
+    if directory is not None:
+        _check_directory(directory, resume=resume, overwrite=overwrite)
+        if resume and is_finished(directory):
+            return load_run(directory, device=device)
+    interactions = data if isinstance(data, Interactions) else datasets.load(data)
+    cold_start = split_settings.split(interactions)
+    candidates = sample_candidate_sets(cold_start, cold_start.validation, n=VALIDATION_NEGATIVES, seed=seed)
+    record = RunRecord(
+        metatl_version=metadata.version("metatl"),
+        model=model,
+        preset=preset,
+        config=settings.model_dump(mode="json"),
+        seed=seed,
+        device=device,
+        data=None if isinstance(data, Interactions) else datasets.source(data),
+        dataset_fingerprint=interactions.fingerprint,
+        split=split_settings,
+        split_fingerprint=cold_start.fingerprint,
+        validation_candidates_sha256=candidates.sha256,
+        num_items=cold_start.train.num_items,
+    )
+    item_ids = cold_start.train.item_ids
+    item_counts = np.bincount(cold_start.train.items, minlength=record.num_items).astype(np.int64)
+    resume = resume and directory is not None and (directory / "run.json").exists()
+    if directory is not None:
+        if resume:
+            _check_same_run(read_record(directory), record, directory)
+        else:
+            _start_directory(directory, record, item_ids, item_counts)
+    fitted: Model
+    if system.trained:
+        fitted = _train(
+            record, settings, cold_start, candidates, directory, resume=resume, on_progress=on_progress
+        )
+    else:
+        fitted = system.model_class().fit(cold_start.train, settings)
+    metrics = mean_metrics(
+        *rank_candidates(fitted, cold_start.histories(cold_start.validation), candidates.candidates)
+    )
+    if directory is not None:
+        if not system.trained:
+            save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)
+        # The last file to be written: it says that the run is finished.
+        write_json(directory / "metrics.json", {"validation": metrics})
+    return Run(directory, record, settings, fitted, item_ids, item_counts)
+
+
+def _train(
+    record: RunRecord,
+    config: Any,
+    split: ColdStartSplit,
+    candidates: CandidateSets,
+    directory: Path | None,
+    *,
+    resume: bool,
+    on_progress: Callable[[Progress], None] | None,
+) -> Model:
+    import torch
+
+    from metatl.models.metatl import MetaTL
+    from metatl.training import train
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(record.seed)
+        model = MetaTL(config, record.num_items)
+    train(
+        model,
+        split,
+        candidates,
+        config=config,
+        seed=record.seed,
+        device=record.device,
+        directory=directory,
+        resume=resume,
+        on_progress=on_progress,
+    )
+    return model
+
+
+def _check_directory(directory: Path, *, resume: bool, overwrite: bool) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise RunError(f"{directory}: found a file, expected a directory to write the run to")
+    if resume and overwrite:
+        raise RunError("resume and overwrite exclude each other")
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not (directory / "run.json").exists():
+        raise RunError(f"{directory}: found a directory with other files; choose an empty or a new one")
+    if not resume and not overwrite:
+        raise RunError(
+            f"{directory}: already holds a run; continue it with --resume or replace it with --overwrite"
+        )
+
+
+def _check_same_run(held: RunRecord, asked: RunRecord, directory: Path) -> None:
+    differences = [
+        f"{name} was {getattr(held, name)}, now {getattr(asked, name)}"
+        for name in RunRecord.model_fields
+        if name not in ("device", "data") and getattr(held, name) != getattr(asked, name)
+    ]
+    if differences:
+        raise RunError(f"{directory}: cannot be continued with other settings: {'; '.join(differences)}")
+
+
+def _start_directory(
+    directory: Path, record: RunRecord, item_ids: pl.Series, item_counts: NDArray[np.int64]
+) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in RUN_FILES:
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+    write_items(directory / "items.parquet", item_ids, item_counts)
+    write_json(directory / "environment.json", environment())
+    write_json(directory / "run.json", record.model_dump(mode="json"))

@@ -1,0 +1,291 @@
+"""Interactions: who took what, and when, as arrays in the order of users and time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from metatl import _metatl
+from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.fingerprints import add_array, add_ids, add_json
+from metatl.timestamps import TimestampUnit, to_microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Repeats = Literal["first", "all"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interactions:
+    """Interactions of U users with I items, N in all, sorted by user and time.
+
+    Users and items are numbered by the position of their raw id among the sorted raw ids, so that the
+    numbering does not depend on the order of the rows that the data came in. The arrays are read-only.
+
+    Attributes
+    ----------
+    user_ids
+        Raw user ids (U,), sorted, distinct: Int64 or String.
+    item_ids
+        Raw item ids (I,), sorted, distinct: Int64 or String. It may hold items without a row.
+    indptr
+        int64 (U+1,): the rows of user u are `indptr[u]:indptr[u + 1]`. Every user has a row.
+    items
+        int64 (N,): item of each row. A user's rows are in time order; rows with equal times are in the
+        order in which they were given.
+    timestamps
+        int64 (N,): microseconds since 1970-01-01 UTC.
+    """
+
+    user_ids: pl.Series
+    item_ids: pl.Series
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name in ("indptr", "items", "timestamps"):
+            view = np.ascontiguousarray(getattr(self, name)).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pl.DataFrame,
+        *,
+        user_column: str = "user_id",
+        item_column: str = "item_id",
+        timestamp_column: str = "timestamp",
+        timestamp_unit: TimestampUnit = "s",
+        repeats: Repeats = "first",
+    ) -> Interactions:
+        """Build interactions from a table with one row per interaction.
+
+        Parameters
+        ----------
+        frame
+            The table. Its order matters only between rows of a user with equal times.
+        user_column, item_column
+            Columns of raw ids, of any scalar type. Whole numbers become Int64, in text too if the
+            whole column is plain integers, for a text file cannot tell them apart; one leading zero
+            ("007") keeps the column text. Everything else becomes text.
+        timestamp_column
+            Column of timestamps; see :func:`metatl.timestamps.to_microseconds`.
+        timestamp_unit
+            Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`.
+        repeats
+            What to do where a user has an item more than once: `first` keeps the earliest, `all` keeps
+            all of them.
+
+        Raises
+        ------
+        DataError
+            For a missing column, an empty table, a missing id, or a timestamp that is none; it has the
+            row and the column.
+        InvalidArgumentError
+            If `repeats` or `timestamp_unit` is not one of the above.
+
+        Examples
+        --------
+        >>> frame = pl.DataFrame({"user_id": ["b", "a", "b"], "item_id": [7, 7, 5], "timestamp": [3, 2, 1]})
+        >>> interactions = Interactions.from_frame(frame)
+        >>> interactions.item_ids.gather(interactions.items).to_list()
+        [7, 5, 7]
+        """
+        if repeats not in ("first", "all"):
+            raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
+        for column in (user_column, item_column, timestamp_column):
+            if column not in frame.columns:
+                raise DataError(f"found no column {column!r} among {', '.join(map(repr, frame.columns))}")
+        if frame.is_empty():
+            raise DataError("found no rows, expected interactions")
+        user_ids, users = _number(_raw_ids(frame[user_column]))
+        item_ids, items = _number(_raw_ids(frame[item_column]))
+        timestamps = to_microseconds(frame[timestamp_column], timestamp_unit)
+        rows = pl.DataFrame({"user": users, "item": items, "timestamp": timestamps})
+        rows = rows.sort("user", "timestamp", maintain_order=True)
+        if repeats == "first":
+            rows = rows.unique(["user", "item"], keep="first", maintain_order=True)
+        return cls(
+            user_ids,
+            item_ids,
+            _indptr(rows["user"].to_numpy(), len(user_ids)),
+            rows["item"].to_numpy(),
+            rows["timestamp"].to_numpy(),
+        )
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, U."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Number of items, I, those without a row included."""
+        return len(self.item_ids)
+
+    @property
+    def num_interactions(self) -> int:
+        """Number of rows, N."""
+        return len(self.items)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 (U,): rows of each user."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def users(self) -> NDArray[np.int64]:
+        """int64 (N,): user of each row."""
+        return np.repeat(np.arange(self.num_users), self.lengths)
+
+    @cached_property
+    def item_counts(self) -> NDArray[np.int64]:
+        """int64 (I,): rows of each item."""
+        return np.bincount(self.items, minlength=self.num_items)
+
+    @cached_property
+    def first_timestamps(self) -> NDArray[np.int64]:
+        """int64 (U,): time of each user's first interaction."""
+        return self.timestamps[self.indptr[:-1]]
+
+    @cached_property
+    def tie_share(self) -> float:
+        """Share of neighbouring rows of a user that have equal times; 0 where no user has two rows."""
+        neighbours = self.users[1:] == self.users[:-1]
+        ties = neighbours & (self.timestamps[1:] == self.timestamps[:-1])
+        return float(ties.sum() / max(neighbours.sum(), 1))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content in hexadecimal: raw ids, rows and times, in the order that they have here."""
+        digest = hashlib.sha256()
+        add_json(digest, "metatl interactions 1")
+        add_ids(digest, self.user_ids)
+        add_ids(digest, self.item_ids)
+        for array in (self.indptr, self.items, self.timestamps):
+            add_array(digest, array)
+        return digest.hexdigest()
+
+    @cached_property
+    def index(self) -> _metatl.Interactions:
+        """The same rows for the kernels, built when first used."""
+        return _metatl.Interactions(self.indptr, self.items, self.num_items)
+
+    def find_users(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
+        """Look up raw user ids: int64 positions, -1 where there is no such user."""
+        return _find(self.user_ids, raw_ids)
+
+    def find_items(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
+        """Look up raw item ids: int64 positions, -1 where there is no such item.
+
+        Ids are compared as text, so that `"42"` from a command line finds the item 42.
+        """
+        return _find(self.item_ids, raw_ids)
+
+    def select_rows(self, rows: NDArray[np.bool_]) -> Interactions:
+        """Keep some rows, and the users that still have one.
+
+        Parameters
+        ----------
+        rows
+            bool (N,): rows to keep.
+
+        Returns
+        -------
+        Interactions
+            With the same items, also those that have no row left.
+        """
+        users = self.users[rows]
+        kept = np.flatnonzero(np.bincount(users, minlength=self.num_users))
+        numbers = np.zeros(self.num_users, dtype=np.int64)
+        numbers[kept] = np.arange(len(kept))
+        indptr = _indptr(numbers[users], len(kept))
+        return Interactions(
+            self.user_ids.gather(kept), self.item_ids, indptr, self.items[rows], self.timestamps[rows]
+        )
+
+    def select_items(self, items: NDArray[np.bool_]) -> Interactions:
+        """Keep some items, their rows, and the users that still have one.
+
+        Parameters
+        ----------
+        items
+            bool (I,): items to keep; they are numbered anew.
+        """
+        numbers = np.cumsum(items, dtype=np.int64) - 1
+        rows = self.select_rows(items[self.items])
+        return Interactions(
+            rows.user_ids,
+            self.item_ids.gather(np.flatnonzero(items)),
+            rows.indptr,
+            numbers[rows.items],
+            rows.timestamps,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what was cached: the kernels' index is built again where it is used.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __repr__(self) -> str:
+        return f"Interactions({self.num_interactions} of {self.num_users} users with {self.num_items} items)"
+
+
+def _raw_ids(column: pl.Series) -> pl.Series:
+    """Bring raw ids to Int64 or String; see :meth:`Interactions.from_frame`."""
+    expected = "expected an id"
+    _refuse_first(column.is_null(), column, f"found nothing, {expected}")
+    dtype = column.dtype
+    if dtype.is_nested() or dtype == pl.Object:
+        raise DataError(f"found values of type {dtype}, expected integers or text", column=column.name)
+    if dtype.is_float():
+        _refuse_first(column.is_nan(), column, f"found NaN, {expected}")
+        # A table with gaps elsewhere often turns whole numbers into floats. Up to 2^53 they are exact.
+        exact = 2**53
+        if ((column.floor() == column) & (column.abs() <= exact)).all():
+            return column.cast(pl.Int64)
+    if dtype.is_integer():
+        integers = column.cast(pl.Int64, strict=False)
+        return integers if integers.null_count() == 0 else column.cast(pl.String)
+    text = column.cast(pl.String, strict=False)
+    _refuse_first(text.is_null(), column, "found bytes that are not UTF-8, expected text")
+    _refuse_first(text == "", column, f"found nothing, {expected}")
+    integers = text.cast(pl.Int64, strict=False)
+    is_plain = integers.null_count() == 0 and (integers.cast(pl.String) == text).all()
+    return integers if is_plain else text
+
+
+def _refuse_first(bad: pl.Series, column: pl.Series, message: str) -> None:
+    if bad.any():
+        raise DataError(message, row=int(bad.arg_true()[0]) + 1, column=column.name)
+
+
+def _number(raw_ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Sorted distinct ids, and the position of every row's id among them."""
+    distinct = raw_ids.unique().sort()
+    numbers = pl.Series(np.arange(len(distinct)))
+    return distinct, raw_ids.replace_strict(distinct, numbers, return_dtype=pl.Int64)
+
+
+def _indptr(users: NDArray[np.int64], num_users: int) -> NDArray[np.int64]:
+    indptr = np.zeros(num_users + 1, dtype=np.int64)
+    np.cumsum(np.bincount(users, minlength=num_users), out=indptr[1:])
+    return indptr
+
+
+def _find(ids: pl.Series, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
+    wanted = raw_ids if isinstance(raw_ids, pl.Series) else pl.Series([str(raw_id) for raw_id in raw_ids])
+    numbers = pl.Series(np.arange(len(ids)))
+    found = wanted.cast(pl.String).replace_strict(
+        ids.cast(pl.String), numbers, default=-1, return_dtype=pl.Int64
+    )
+    return found.to_numpy()

@@ -1,0 +1,197 @@
+"""Distances and losses of a transition, with the derivatives that the inner loop needs.
+
+A pair is scored by the distance between a *point* (head + user transition) and an item's vector. A loss works on
+*costs*: distance / temperature - item bias; small is good. The inner step takes the derivative of the support loss
+in closed form. That keeps the graph of the outer gradient first order in autograd, however many inner steps there
+are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Distance: TypeAlias = Literal["squared_l2", "l2"]
+Loss: TypeAlias = Literal["margin", "softmax"]
+
+
+class Costs(NamedTuple):
+    """Costs and how they grow with the point.
+
+    Attributes
+    ----------
+    cost : Tensor
+        Any shape.
+    pull : Tensor or float
+        The derivative of the cost by the point is ``pull * (point - row)``; by the row it is the negative of that.
+    """
+
+    cost: Tensor
+    pull: Tensor | float
+
+
+def safe_sqrt(squared: Tensor) -> Tensor:
+    """Square root whose derivative at 0 (and below, where rounding may lead) is 0.
+
+    ‖x‖ has no gradient at x = 0; 0 is one of its sub-gradients.
+    """
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0)
+
+
+def _reciprocal(length: Tensor) -> Tensor:
+    """1 / length, and 0 with derivative 0 where the length is 0."""
+    positive = length > 0
+    return torch.where(positive, torch.where(positive, length, 1).reciprocal(), 0)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """From vectors to costs.
+
+    Parameters
+    ----------
+    distance : {"squared_l2", "l2"}
+        ‖u‖² as in the paper's score, or ‖u‖ as in the released program.
+    inverse_temperature : Tensor or float, optional
+        Scalar; None means 1 and costs nothing.
+    """
+
+    distance: Distance
+    inverse_temperature: Tensor | float | None = None
+
+    def _finish(self, squared: Tensor, bias: Tensor | None) -> Costs:
+        scale = self.inverse_temperature
+        pull: Tensor | float
+        if self.distance == "squared_l2":
+            cost = squared if scale is None else squared * scale
+            pull = 2.0 if scale is None else 2.0 * scale
+        else:
+            length = safe_sqrt(squared)
+            inverse = _reciprocal(length)
+            cost = length if scale is None else length * scale
+            pull = inverse if scale is None else inverse * scale
+        return Costs(cost if bias is None else cost - bias, pull)
+
+    def of_offsets(self, offsets: Tensor, bias: Tensor | None) -> Costs:
+        """Costs from differences point - row.
+
+        Parameters
+        ----------
+        offsets : Tensor
+            (..., d).
+        bias : Tensor or None
+            (...), the items' biases.
+        """
+        return self._finish(offsets.square().sum(dim=-1), bias)
+
+    def of_common(self, points: Tensor, rows: Tensor, bias: Tensor | None) -> Costs:
+        """Costs of every point against rows that all points of the batch, or of the task, have in common.
+
+        ‖p - r‖² = ‖p‖² + ‖r‖² - 2 p·r: one matrix product; no (B, P, m, d) tensor.
+
+        Parameters
+        ----------
+        points : Tensor
+            (B, P, d).
+        rows : Tensor
+            (m, d) for the batch or (B, m, d) for each task.
+        bias : Tensor or None
+            (m,) or (B, m).
+
+        Returns
+        -------
+        Costs
+            Of shape (B, P, m).
+        """
+        squared_points = points.square().sum(dim=-1, keepdim=True)
+        squared_rows = rows.square().sum(dim=-1)
+        if self.distance == "squared_l2":
+            # Everything that depends on the row alone enters once per row, not once per (point, row).
+            scale = self.inverse_temperature
+            of_row = squared_rows if scale is None else squared_rows * scale
+            if bias is not None:
+                of_row = of_row - bias
+            of_point = squared_points if scale is None else squared_points * scale
+            pull = 2.0 if scale is None else 2.0 * scale
+            return Costs(_products(points * -pull, rows, of_row) + of_point, pull)
+        squared = _products(points * -2.0, rows, squared_rows) + squared_points
+        return self._finish(squared, None if bias is None else bias.unsqueeze(-2))
+
+
+def _products(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
+    """points · rowsᵀ + of_row: (B, P, m) from (B, P, d), rows (m, d) or (B, m, d) and of_row (m,) or (B, m)."""
+    if rows.dim() == 2:  # noqa: PLR2004
+        products = torch.addmm(of_row, points.flatten(0, 1), rows.t())
+        return products.view(points.shape[0], points.shape[1], rows.shape[0])
+    return torch.baddbmm(of_row.unsqueeze(1), points, rows.transpose(1, 2))
+
+
+def excluded_cost(dtype: torch.dtype) -> float:
+    """Return a cost so high that a negative with it contributes nothing; finite, so that no NaN can arise."""
+    return torch.finfo(dtype).max / 4
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """The loss of one positive among its negatives, from costs.
+
+    ``margin``: mean over negatives of [γ + c⁺ - c⁻]₊, which is a term of Eq. 3 where there is one negative.
+    ``softmax``: -log of the softmax of -cost at the positive. A negative whose cost is
+    `excluded_cost` does not count.
+
+    Parameters
+    ----------
+    kind : {"margin", "softmax"}
+    margin : float
+        γ; read by ``margin`` only.
+    """
+
+    kind: Loss
+    margin: float = 1.0
+
+    def values(self, positive: Tensor, negatives: Tensor) -> Tensor:
+        """Loss of each pair.
+
+        Parameters
+        ----------
+        positive : Tensor
+            (...), costs of the positives.
+        negatives : Tensor
+            (..., n) with n ≥ 1, costs of the negatives.
+
+        Returns
+        -------
+        Tensor
+            (...).
+        """
+        if self.kind == "margin":
+            return F.relu(self.margin + positive.unsqueeze(-1) - negatives).mean(dim=-1)
+        # -log softmax = log(1 + exp(c⁺ + logsumexp(-c⁻)))
+        return -F.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
+
+    def slopes(self, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives of `values` by its arguments, themselves differentiable.
+
+        At the kink of the margin loss the derivative is 0, as autograd has it.
+
+        Returns
+        -------
+        positive_slope : Tensor
+            (...).
+        negative_slopes : Tensor
+            (..., n).
+        """
+        if self.kind == "margin":
+            active = (self.margin + positive.unsqueeze(-1) - negatives > 0).to(positive.dtype)
+            shares = active / negatives.shape[-1]
+            return shares.sum(dim=-1), -shares
+        log_negatives = torch.logsumexp(-negatives, dim=-1)
+        missed = torch.sigmoid(positive + log_negatives)  # 1 - the positive's share of the softmax
+        return missed, -missed.unsqueeze(-1) * torch.softmax(-negatives, dim=-1)

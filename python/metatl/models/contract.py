@@ -1,0 +1,128 @@
+"""What every model offers to ranking, evaluation and recommendation.
+
+A *factorised* model turns each history into one query vector and owns one vector per item; the Rust core ranks from
+these alone. A *scoring* model, such as item-kNN, answers with a row of scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
+"""score(q, e) = q·e, -‖q - e‖ or -‖q - e‖², plus the item's bias."""
+
+NO_ITEM = -1
+"""Fills unused places in arrays of item ids."""
+
+
+class Overrides(NamedTuple):
+    """Item vectors that hold for one user alone.
+
+    Where adaptation moves item embeddings (Eq. 4 with θ = learner and embeddings), it moves the few rows of the
+    user's support set for that user only. Ranking that user means using these rows instead of the table's.
+
+    Attributes
+    ----------
+    items : Tensor
+        (B, m) int64; the ids of a user are distinct, ``NO_ITEM`` fills the rest.
+    rows : Tensor
+        (B, m, d), the vectors that replace those items' rows of the table; unspecified where there is no item.
+    """
+
+    items: Tensor
+    rows: Tensor
+
+    def ragged(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Drop the filling: one row per (user, item) with the boundaries of the users.
+
+        Returns
+        -------
+        indptr : Tensor
+            (B + 1,) int64; user b owns places ``indptr[b]:indptr[b + 1]``.
+        items : Tensor
+            (N,) int64.
+        rows : Tensor
+            (N, d), C-contiguous.
+        """
+        present = self.items != NO_ITEM
+        indptr = torch.zeros(self.items.shape[0] + 1, dtype=torch.int64, device=self.items.device)
+        torch.cumsum(present.sum(dim=1), dim=0, out=indptr[1:])
+        return indptr, self.items[present], self.rows[present]
+
+
+class Encoded(NamedTuple):
+    """A batch of histories, ready to be ranked.
+
+    Attributes
+    ----------
+    queries : Tensor
+        (B, d).
+    overrides : Overrides or None
+        Item vectors that differ from the table for single users.
+    """
+
+    queries: Tensor
+    overrides: Overrides | None
+
+
+@runtime_checkable
+class FactorisedModel(Protocol):
+    """A model whose score is a similarity of a query and an item vector, plus an item bias."""
+
+    @property
+    def similarity(self) -> Similarity:
+        """How a query meets an item vector."""
+        ...
+
+    @property
+    def support_negatives(self) -> int:
+        """How many sampled items per user ``encode`` needs as its ``negatives``; 0 for none."""
+        ...
+
+    @property
+    def item_table(self) -> Tensor:
+        """(I, d), one vector per item."""
+        ...
+
+    @property
+    def item_bias(self) -> Tensor | None:
+        """(I,), added to every score; None for no bias."""
+        ...
+
+    def encode(self, histories: Tensor, negatives: Tensor | None) -> Encoded:
+        """Encode histories of equal length.
+
+        Parameters
+        ----------
+        histories : Tensor
+            (B, L) int64 with L ≥ 1, oldest item first.
+        negatives : Tensor or None
+            (B, support_negatives) int64, items outside each history; None where the model needs none.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoringModel(Protocol):
+    """A model that scores the whole catalogue itself."""
+
+    def score(self, histories: np.ndarray) -> np.ndarray:
+        """Score every item for histories of equal length.
+
+        Parameters
+        ----------
+        histories : ndarray
+            (B, L) int64 with L ≥ 1, oldest item first.
+
+        Returns
+        -------
+        ndarray
+            (B, I) float32; large is good.
+        """
+        ...

@@ -1,0 +1,244 @@
+"""Item-kNN: score an item by how similar it is to the items of the history.
+
+Similarity is weighted co-occurrence in the training sequences. `paper` is the cosine item-kNN of Sarwar,
+Karypis, Konstan and Riedl, *Item-based collaborative filtering recommendation algorithms*, WWW 2001, with the
+pruned neighbour lists of Deshpande and Karypis, *Item-based top-N recommendation algorithms*, TOIS 2004.
+`tuned` counts only items that stand close to each other in a sequence, divides by popularity more gently, and
+also asks the neighbours' neighbours, as the random walks of Paudel, Christoffel, Newell and Bernstein
+(RP3beta, TiiS 2017) do: on sparse data most candidates are no neighbour of any of three items.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import BaseModel, ConfigDict, Field
+
+from metatl.models import find_system
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from metatl.interactions import Interactions
+
+
+class ItemKNNConfig(BaseModel):
+    """Settings of item-kNN.
+
+    Attributes
+    ----------
+    window : int or None
+        Two items of a user co-occur if at most this many places apart; None for any two items of a user.
+    distance_decay : float
+        Items d places apart add d^-distance_decay.
+    length_discount : float
+        A user with n interactions adds n^-length_discount times as much: who rates everything says little.
+    history_exponent, candidate_exponent : float
+        Co-occurrence is divided by (count + shrinkage)^exponent of the history's item and of the candidate.
+        Both 0.5 without shrinkage is the cosine.
+    shrinkage : float
+        Added to the counts, so that few observations make no strong neighbours.
+    neighbours : int or None
+        How many of its most similar items each item keeps (ties by lower id); None for all.
+    recency : float
+        The item before the last weighs this much less than the last, and so on.
+    second_step : float
+        Weight of the neighbours' neighbours, next to the weight 1 of the neighbours.
+    popularity : float
+        Weight of the item's share of all interactions, next to a history item's total similarity of about 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int | None = Field(default=10, ge=1)
+    distance_decay: float = Field(default=0.25, ge=0.0)
+    length_discount: float = Field(default=0.5, ge=0.0)
+    history_exponent: float = Field(default=0.7, ge=0.0)
+    candidate_exponent: float = Field(default=0.9, ge=0.0)
+    shrinkage: float = Field(default=50.0, ge=0.0)
+    neighbours: int | None = Field(default=None, ge=1)
+    recency: float = Field(default=0.9, gt=0.0, le=1.0)
+    second_step: float = Field(default=4.0, ge=0.0)
+    popularity: float = Field(default=0.75, ge=0.0)
+
+    @classmethod
+    def preset(cls, name: str) -> ItemKNNConfig:
+        """Give the settings of a preset.
+
+        Parameters
+        ----------
+        name : str
+            ``"paper"`` or ``"tuned"``.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such preset; the message lists those that exist.
+        """
+        find_system("knn", name)
+        if name == "tuned":
+            return cls()
+        return cls(
+            window=None,
+            distance_decay=0.0,
+            length_discount=0.0,
+            history_exponent=0.5,
+            candidate_exponent=0.5,
+            shrinkage=0.0,
+            neighbours=20,
+            recency=1.0,
+            second_step=0.0,
+            popularity=0.0,
+        )
+
+
+class ItemKNN:
+    """Weighted co-occurrence neighbours.
+
+    With S the similarities scaled to a mean row sum of 1, P the same with every row summing to 1, x the
+    weights of the history's items (recency^0 for the last, recency^1 before it, …) and q the items' shares of
+    all interactions: score = (x + second_step · x P) S + popularity · q.
+
+    Parameters
+    ----------
+    config : ItemKNNConfig
+        The settings.
+    similarity : csr_array
+        (I, I) float64, S; rows are history items, columns candidates.
+    item_counts : ndarray
+        (I,) int64, training interactions per item.
+    """
+
+    def __init__(self, config: ItemKNNConfig, similarity: sp.csr_array, item_counts: np.ndarray) -> None:
+        self.config = config
+        self.similarity = similarity
+        self.item_counts = item_counts
+        self._step = _scale_rows(similarity, _inverse(similarity.sum(axis=1)))
+        self._prior = config.popularity * item_counts / max(int(item_counts.sum()), 1)
+
+    @classmethod
+    def fit(cls, train: Interactions, config: ItemKNNConfig) -> ItemKNN:
+        """Count co-occurrences and turn them into similarities.
+
+        Parameters
+        ----------
+        train : Interactions
+            The training rows, each user's in time order.
+        config : ItemKNNConfig
+            The settings.
+        """
+        item_counts = np.bincount(train.items, minlength=train.num_items).astype(np.int64)
+        weights = _co_occurrences(train.indptr, train.items, train.num_items, config)
+        source = _inverse((item_counts + config.shrinkage) ** config.history_exponent)
+        target = _inverse((item_counts + config.shrinkage) ** config.candidate_exponent)
+        similarity = _scale_rows(weights, source)
+        similarity.data *= target[similarity.indices]
+        if config.neighbours is not None:
+            similarity = _keep_nearest(similarity, config.neighbours)
+        total = similarity.sum()
+        if total > 0:
+            similarity.data *= train.num_items / total
+        return cls(config, similarity, item_counts)
+
+    def score(self, histories: np.ndarray) -> np.ndarray:
+        """Score every item for histories of equal length.
+
+        Parameters
+        ----------
+        histories : ndarray
+            (B, L) int64 with L ≥ 1, oldest item first.
+
+        Returns
+        -------
+        ndarray
+            (B, I) float32, C-contiguous.
+        """
+        count, length = histories.shape
+        weights = self.config.recency ** np.arange(length - 1, -1, -1, dtype=np.float64)
+        users = np.repeat(np.arange(count), length)
+        shape = (count, self.similarity.shape[0])
+        walk = sp.csr_array((np.tile(weights, count), (users, histories.ravel())), shape=shape)
+        if self.config.second_step > 0:
+            walk = walk + self.config.second_step * (walk @ self._step)
+        scores = (walk @ self.similarity).toarray()
+        scores += self._prior
+        return scores.astype(np.float32)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Give what a checkpoint must hold besides the settings."""
+        return {
+            "item_counts": self.item_counts,
+            "indptr": self.similarity.indptr.astype(np.int64),
+            "indices": self.similarity.indices.astype(np.int64),
+            "similarity": self.similarity.data,
+        }
+
+    @classmethod
+    def from_tensors(
+        cls, config: ItemKNNConfig, num_items: int, tensors: Mapping[str, np.ndarray]
+    ) -> ItemKNN:
+        """Rebuild a model from its settings and ``tensors()``.
+
+        Raises
+        ------
+        ValueError
+            If the arrays are not a matrix and counts of that many items.
+        """
+        if tensors["item_counts"].shape != (num_items,):
+            raise ValueError(f"item_counts has shape {tensors['item_counts'].shape}, expected ({num_items},)")
+        parts = (tensors["similarity"], tensors["indices"], tensors["indptr"])
+        similarity = sp.csr_array(parts, shape=(num_items, num_items))
+        similarity.check_format(full_check=True)
+        return cls(config, similarity, tensors["item_counts"])
+
+
+def _co_occurrences(
+    indptr: np.ndarray, items: np.ndarray, num_items: int, config: ItemKNNConfig
+) -> sp.csr_array:
+    """Sum the weights of all pairs of a user's items in the window, both ways, without the diagonal."""
+    lengths = np.diff(indptr)
+    user_weights = np.repeat(np.maximum(lengths, 1) ** -config.length_discount, lengths)
+    if config.window is None and config.distance_decay == 0:
+        # The same sum as a product; a user with thousands of items would need as many passes below.
+        rows = sp.csr_array((np.ones(len(items)), items, indptr), shape=(len(lengths), num_items))
+        weighted = sp.csr_array((user_weights, items, indptr), shape=rows.shape)
+        total = (rows.T @ weighted).tocsr()
+        total.setdiag(0.0)
+        total.eliminate_zeros()
+        return total
+    row_ends = np.repeat(indptr[1:], lengths)
+    places = np.arange(len(items))
+    longest = int(lengths.max(initial=0)) - 1
+    window = longest if config.window is None else min(config.window, longest)
+    total = sp.csr_array((num_items, num_items), dtype=np.float64)
+    # One pass per distance keeps memory at the size of the data, however long the longest user is.
+    for distance in range(1, window + 1):
+        first = places[places + distance < row_ends]
+        first = first[items[first] != items[first + distance]]
+        weights = user_weights[first] * float(distance) ** -config.distance_decay
+        pair = (items[first], items[first + distance])
+        total = total + sp.csr_array((weights, pair), shape=total.shape)
+    return (total + total.T).tocsr()
+
+
+def _scale_rows(matrix: sp.csr_array, factors: np.ndarray) -> sp.csr_array:
+    """Multiply each row by its factor."""
+    scaled = matrix.copy()
+    scaled.data *= np.repeat(factors, np.diff(matrix.indptr))
+    return scaled
+
+
+def _inverse(values: np.ndarray) -> np.ndarray:
+    """Invert, with 0 for 0: an item without interactions has no neighbours."""
+    return np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
+
+
+def _keep_nearest(matrix: sp.csr_array, count: int) -> sp.csr_array:
+    """Keep the largest `count` entries of each row, ties by lower column."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    place = np.arange(len(order)) - matrix.indptr[rows]  # the sort leaves rows where they are
+    kept = order[place < count]
+    return sp.csr_array((matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape)

@@ -1,0 +1,129 @@
+"""Transition learners: from the two items of a pair to the vector that leads from one to the other (Eq. 1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+class TransitionLearner(Protocol):
+    """Maps the rows of a pair's items to its transition."""
+
+    def __call__(self, heads: Tensor, tails: Tensor) -> Tensor:
+        """(B, S, d) and (B, S, d) to (B, S, d)."""
+        ...
+
+
+class OneLayer(nn.Module):
+    """t = sigmoid(W [h; t] + b), Eq. 1, with an optional linear skip c₁ ⊙ h + c₂ ⊙ t beside it.
+
+    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere: with c₁ = ½ and c₂ = -½ the point
+    h + tr starts out between the items of the history instead of beside the last one.
+
+    Parameters
+    ----------
+    dim : int
+    skip : tuple of float, optional
+        Initial values of c₁ and c₂, each a trained vector (d,); None for no skip.
+    """
+
+    def __init__(self, dim: int, skip: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, 2 * dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        nn.init.xavier_uniform_(self.weight)
+        if skip is None:
+            self.register_parameter("head_skip", None)
+            self.register_parameter("tail_skip", None)
+        else:
+            self.head_skip = nn.Parameter(torch.full((dim,), skip[0]))
+            self.tail_skip = nn.Parameter(torch.full((dim,), skip[1]))
+
+    def forward(self, heads: Tensor, tails: Tensor) -> Tensor:
+        """Transitions (B, S, d) of the pairs (heads, tails)."""
+        transitions = torch.sigmoid(F.linear(torch.cat((heads, tails), dim=-1), self.weight, self.bias))
+        if self.head_skip is None or self.tail_skip is None:
+            return transitions
+        return transitions + self.head_skip * heads + self.tail_skip * tails
+
+
+class PairNorm(nn.Module):
+    """Batch norm over the pair axis: each place of the support has its own mean, variance, scale and offset.
+
+    Statistics run over tasks and features. Places are counted from the most recent pair, so that a shorter history
+    meets the statistics of its places; pairs older than any in training share those of the oldest place.
+
+    Parameters
+    ----------
+    pairs : int
+        Number of support pairs of a training task.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, pairs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(pairs))
+        self.bias = nn.Parameter(torch.zeros(pairs))
+        self.register_buffer("running_mean", torch.zeros(pairs))
+        self.register_buffer("running_var", torch.ones(pairs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise (B, S, f)."""
+        if self.training:
+            return F.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, training=True
+            )
+        pairs, known = features.shape[1], self.weight.shape[0]
+        places = torch.arange(known - pairs, known, device=features.device).clamp(min=0)
+        scale = self.weight[places] * torch.rsqrt(self.running_var[places] + 1e-5)
+        offset = self.bias[places] - self.running_mean[places] * scale
+        return features * scale.unsqueeze(-1) + offset.unsqueeze(-1)
+
+
+class Mlp(nn.Module):
+    """The released program's learner: 2d → 500 → 200 → d, LeakyReLU and dropout between, batch norm over pairs.
+
+    Parameters
+    ----------
+    dim : int
+    hidden : sequence of int
+        Widths of the hidden layers.
+    dropout : float
+        After each hidden layer.
+    pairs : int or None
+        Number of support pairs of a training task, for `PairNorm` after every linear map; None for no norm.
+    """
+
+    def __init__(self, dim: int, hidden: Sequence[int], dropout: float, pairs: int | None) -> None:
+        super().__init__()
+        widths = (2 * dim, *hidden, dim)
+        self.dropout = dropout
+        self.layers = nn.ModuleList(
+            nn.Linear(inputs, outputs) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.norms = nn.ModuleList(
+            nn.Identity() if pairs is None else PairNorm(pairs) for _ in range(len(widths) - 1)
+        )
+        for layer in self.layers:
+            nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, heads: Tensor, tails: Tensor) -> Tensor:
+        """Transitions (B, S, d) of the pairs (heads, tails)."""
+        features = torch.cat((heads, tails), dim=-1)
+        last = len(self.layers) - 1
+        for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            features = norm(layer(features))
+            if index < last:
+                features = F.dropout(F.leaky_relu(features), self.dropout, training=self.training)
+        return features

@@ -1,0 +1,445 @@
+"""A fitted model and histories in, counts and lists out, through the Rust kernels.
+
+Nothing here decides what a rank is: the kernels count how many items beat the target and how many equal it,
+and `metatl.metrics` applies the tie rule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+
+import numpy as np
+
+from metatl import _metatl
+from metatl.exceptions import InvalidArgumentError
+from metatl.histories import Histories
+from metatl.timings import Timings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from metatl.models.contract import FactorisedModel, Model, ScoringModel, Similarity
+
+ENCODE_BLOCK_ITEMS = 2**15
+"""Items, support negatives included, that are encoded at once: enough to fill a processor, few enough to stay in
+its caches."""
+
+SCORE_BLOCK_BYTES = 64 * 2**20
+"""Memory for the scores of one block of users where a model scores the whole catalogue."""
+
+
+class RankCounts(NamedTuple):
+    """How each user's target compares with its negatives.
+
+    Attributes
+    ----------
+    greater : ndarray
+        (B,) int64, negatives scored above the target.
+    equal : ndarray
+        (B,) int64, negatives scored exactly as the target.
+    """
+
+    greater: np.ndarray
+    equal: np.ndarray
+
+
+class TopItems(NamedTuple):
+    """The best items of each user, best first; ties by lower id.
+
+    Attributes
+    ----------
+    items : ndarray
+        (B, n) int64; -1 where there are no more items.
+    scores : ndarray
+        (B, n) float32; -inf where there are no more items.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+
+
+def rank_candidates(
+    model: Model,
+    histories: Histories | np.ndarray,
+    candidates: np.ndarray,
+    *,
+    seed: int = 0,
+    num_threads: int | None = None,
+    timings: Timings | None = None,
+) -> RankCounts:
+    """Compare each user's target with the other candidates.
+
+    Parameters
+    ----------
+    model : FactorisedModel or ScoringModel
+        A fitted model.
+    histories : Histories or ndarray
+        B rows of at least one item; (B, L) int64 where they are of equal length.
+    candidates : ndarray
+        (B, 1 + n) int64, the target in column 0.
+    seed : int
+        Seed of the support negatives, for models that use them.
+    num_threads : int, optional
+        Threads of the kernels.
+    timings : Timings, optional
+        Gains the stages ``encode`` and ``rank``.
+
+    Returns
+    -------
+    RankCounts
+        One entry per user.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a history is empty or the shapes do not fit.
+    NotANumberError
+        If a score is not a number.
+    """
+    histories = _as_histories(histories)
+    _check_rows(histories, "candidates", candidates)
+    counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
+    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads, timings=timings):
+        counts.greater[rows], counts.equal[rows] = block.rank_candidates(candidates[rows])
+    return counts
+
+
+def rank_catalogue(
+    model: Model,
+    histories: Histories | np.ndarray,
+    targets: np.ndarray,
+    excluded: Histories,
+    *,
+    seed: int = 0,
+    num_threads: int | None = None,
+    timings: Timings | None = None,
+) -> RankCounts:
+    """Compare each user's target with the whole catalogue.
+
+    Parameters
+    ----------
+    model : FactorisedModel or ScoringModel
+        A fitted model.
+    histories : Histories or ndarray
+        B rows of at least one item; (B, L) int64 where they are of equal length.
+    targets : ndarray
+        (B,) int64.
+    excluded : Histories
+        B rows of items that do not count for that user; the target among them still does.
+    seed : int
+        Seed of the support negatives, for models that use them.
+    num_threads : int, optional
+        Threads of the kernels.
+    timings : Timings, optional
+        Gains the stages ``encode`` and ``rank``.
+
+    Returns
+    -------
+    RankCounts
+        One entry per user.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a history is empty or the shapes do not fit.
+    NotANumberError
+        If a score is not a number.
+    """
+    histories = _as_histories(histories)
+    _check_rows(histories, "targets", targets)
+    _check_rows(histories, "excluded", excluded)
+    counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
+    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads, timings=timings):
+        counts.greater[rows], counts.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
+    return counts
+
+
+def top_n(
+    model: Model,
+    histories: Histories | np.ndarray,
+    n: int,
+    excluded: Histories,
+    *,
+    seed: int = 0,
+    num_threads: int | None = None,
+) -> TopItems:
+    """Find each user's best items in the whole catalogue.
+
+    Parameters
+    ----------
+    model : FactorisedModel or ScoringModel
+        A fitted model.
+    histories : Histories or ndarray
+        B rows of at least one item; (B, L) int64 where they are of equal length.
+    n : int
+        Items per user.
+    excluded : Histories
+        B rows of items that the user does not get.
+    seed : int
+        Seed of the support negatives, for models that use them.
+    num_threads : int, optional
+        Threads of the kernels.
+
+    Returns
+    -------
+    TopItems
+        One row per user.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a history is empty or the shapes do not fit.
+    NotANumberError
+        If a score is not a number.
+    """
+    histories = _as_histories(histories)
+    _check_rows(histories, "excluded", excluded)
+    best = TopItems(np.empty((len(histories), n), np.int64), np.empty((len(histories), n), np.float32))
+    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads):
+        best.items[rows], best.scores[rows] = block.top_n(n, excluded.select(rows))
+    return best
+
+
+class FactorisedBlock(NamedTuple):
+    """Queries of some users and the catalogue that they meet.
+
+    Attributes
+    ----------
+    queries : ndarray
+        (b, d) float32.
+    item_table : ndarray
+        (I, d) float32.
+    item_bias : ndarray or None
+        (I,) float32.
+    similarity : {"dot", "l2", "squared_l2"}
+        How a query meets an item.
+    overrides : tuple of ndarray or None
+        (b + 1,) and (N,) int64, (N, d) float32: item vectors that hold for one user alone.
+    num_threads : int or None
+        Threads of the kernels.
+    timings : Timings
+        Gains the stage ``rank``.
+    """
+
+    queries: np.ndarray
+    item_table: np.ndarray
+    item_bias: np.ndarray | None
+    similarity: Similarity
+    overrides: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+    num_threads: int | None
+    timings: Timings
+
+    def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
+        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        with self.timings.stage("rank"):
+            counts = _metatl.rank_candidates(
+                self.queries,
+                self.item_table,
+                candidates,
+                item_bias=self.item_bias,
+                similarity=self.similarity,
+                overrides=self.overrides,
+                num_threads=self.num_threads,
+            )
+        return RankCounts(*counts)
+
+    def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
+        """Compare the targets (b,) with the catalogue except the excluded items."""
+        with self.timings.stage("rank"):
+            counts = _metatl.rank_catalogue(
+                self.queries,
+                self.item_table,
+                targets,
+                excluded.indptr,
+                excluded.items,
+                item_bias=self.item_bias,
+                similarity=self.similarity,
+                overrides=self.overrides,
+                num_threads=self.num_threads,
+            )
+        return RankCounts(*counts)
+
+    def top_n(self, n: int, excluded: Histories) -> TopItems:
+        """Find the n best items except the excluded ones."""
+        best = _metatl.top_n(
+            self.queries,
+            self.item_table,
+            n,
+            excluded.indptr,
+            excluded.items,
+            item_bias=self.item_bias,
+            similarity=self.similarity,
+            overrides=self.overrides,
+            num_threads=self.num_threads,
+        )
+        return TopItems(*best)
+
+
+class ScoredBlock(NamedTuple):
+    """Scores of some users for the whole catalogue.
+
+    Attributes
+    ----------
+    scores : ndarray
+        (b, I) float32.
+    num_threads : int or None
+        Threads of the kernels.
+    timings : Timings
+        Gains the stage ``rank``.
+    """
+
+    scores: np.ndarray
+    num_threads: int | None
+    timings: Timings
+
+    def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
+        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        with self.timings.stage("rank"):
+            _check_items("candidates", candidates, self.scores.shape[1])
+            chosen = np.take_along_axis(self.scores, candidates, axis=1)
+            counts = _metatl.rank_scores(chosen, num_threads=self.num_threads)
+        return RankCounts(*counts)
+
+    def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
+        """Compare the targets (b,) with the catalogue except the excluded items."""
+        with self.timings.stage("rank"):
+            counts = _metatl.rank_score_matrix(
+                self.scores, targets, excluded.indptr, excluded.items, num_threads=self.num_threads
+            )
+        return RankCounts(*counts)
+
+    def top_n(self, n: int, excluded: Histories) -> TopItems:
+        """Find the n best items except the excluded ones."""
+        best = _metatl.top_n_scores(
+            self.scores, n, excluded.indptr, excluded.items, num_threads=self.num_threads
+        )
+        return TopItems(*best)
+
+
+Block: TypeAlias = Union[FactorisedBlock, ScoredBlock]  # noqa: UP007 - as above
+
+
+def encode_blocks(
+    model: Model,
+    histories: Histories | np.ndarray,
+    *,
+    seed: int = 0,
+    num_threads: int | None = None,
+    timings: Timings | None = None,
+) -> Iterator[tuple[np.ndarray, Block]]:
+    """Encode, or score, the users block by block; a block can then be ranked in more than one way.
+
+    Parameters
+    ----------
+    model : FactorisedModel or ScoringModel
+        A fitted model.
+    histories : Histories or ndarray
+        B rows of at least one item; (B, L) int64 where they are of equal length.
+    seed : int
+        Seed of the support negatives, for models that use them. A user's depend on it and the history alone.
+    num_threads : int, optional
+        Threads of the kernels.
+    timings : Timings, optional
+        Gains the stage ``encode``, and ``rank`` as the blocks are ranked.
+
+    Yields
+    ------
+    rows : ndarray
+        (b,) int64, the numbers of the histories in the block.
+    block : FactorisedBlock or ScoredBlock
+        What ranks them.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a history is empty.
+    """
+    histories = _as_histories(histories)
+    empty = np.flatnonzero(histories.lengths == 0)
+    if len(empty):
+        raise InvalidArgumentError(
+            f"histories: row {empty[0]} is empty, expected at least one item in each row"
+        )
+    timings = timings or Timings()
+    num_items, max_rows, encode = _encoder(model, seed, num_threads, timings)
+    _check_items("histories", histories.items, num_items)
+    for rows, matrix in histories.blocks(max_rows, ENCODE_BLOCK_ITEMS):
+        with timings.stage("encode"):
+            block = encode(matrix)
+        yield rows, block
+
+
+def _encoder(
+    model: Model, seed: int, num_threads: int | None, timings: Timings
+) -> tuple[int, int, Callable[[np.ndarray], Block]]:
+    """Tell how many items there are, how many users to take at once, and how."""
+    # Not isinstance: the contract's module imports torch, which a model that scores by itself does not need.
+    if not hasattr(model, "encode"):
+        scoring: ScoringModel = model  # type: ignore[assignment]
+        num_items = scoring.score(np.zeros((1, 1), np.int64)).shape[1]
+
+        def score(matrix: np.ndarray) -> Block:
+            return ScoredBlock(np.ascontiguousarray(scoring.score(matrix)), num_threads, timings)
+
+        return num_items, max(1, SCORE_BLOCK_BYTES // (4 * num_items)), score
+
+    import torch
+
+    factorised: FactorisedModel = model
+    item_table = _array(factorised.item_table)
+    item_bias = None if factorised.item_bias is None else _array(factorised.item_bias)
+    device = factorised.item_table.device
+
+    def encode(matrix: np.ndarray) -> Block:
+        negatives = None
+        if factorised.support_negatives:
+            drawn = _metatl.sample_support_negatives(
+                matrix, factorised.support_negatives, len(item_table), seed=seed, num_threads=num_threads
+            )
+            negatives = torch.from_numpy(drawn).to(device)
+        encoded = factorised.encode(torch.from_numpy(matrix).to(device), negatives)
+        overrides = None
+        if encoded.overrides is not None:
+            indptr, items, rows = encoded.overrides.ragged()
+            overrides = (_array(indptr), _array(items), _array(rows))
+        return FactorisedBlock(
+            _array(encoded.queries),
+            item_table,
+            item_bias,
+            factorised.similarity,
+            overrides,
+            num_threads,
+            timings,
+        )
+
+    max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + factorised.support_negatives))
+    return len(item_table), max_rows, encode
+
+
+def _array(tensor: object) -> np.ndarray:
+    """View a tensor as a C-contiguous array; copies only from an accelerator or out of order."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"a model must give torch tensors, not {type(tensor).__name__}")
+    array: np.ndarray = tensor.detach().cpu().contiguous().numpy()
+    return array
+
+
+def _as_histories(histories: Histories | np.ndarray) -> Histories:
+    return histories if isinstance(histories, Histories) else Histories.from_matrix(histories)
+
+
+def _check_rows(histories: Histories, name: str, values: np.ndarray | Histories) -> None:
+    """Check that there is one row of `values` per history."""
+    if len(values) != len(histories):
+        raise InvalidArgumentError(
+            f"{name}: found {len(values)} rows, expected {len(histories)}, one per history"
+        )
+
+
+def _check_items(name: str, items: np.ndarray, num_items: int) -> None:
+    """Check that every item is one of the catalogue: numpy would take -1 for the last one."""
+    outside = items[(items < 0) | (items >= num_items)]
+    if len(outside):
+        raise InvalidArgumentError(f"{name}: found item {outside[0]}, expected 0 to {num_items - 1}")

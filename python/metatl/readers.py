@@ -1,0 +1,143 @@
+"""Reading interactions from files: text with separators or Parquet, each also gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import polars as pl
+
+from metatl.column_names import find_columns, listed
+from metatl.exceptions import DataError
+from metatl.interactions import Interactions, Repeats
+from metatl.text_tables import read_text_table
+from metatl.timestamps import TimestampUnit
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+
+def read_interactions(
+    path: str | os.PathLike[str],
+    *,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    timestamp_column: str | None = None,
+    separator: str | None = None,
+    timestamp_unit: TimestampUnit = "s",
+    repeats: Repeats = "first",
+) -> Interactions:
+    """Read interactions from a file.
+
+    Parquet and gzip are known by their first bytes. Everything else is UTF-8 text with a header: CSV, TSV,
+    RecBole's `.inter` (names with types, as in `user_id:token`), or MovieLens' `::`, where the header may
+    be missing. Fields may be quoted with `"`, except in the last two. Blank lines are skipped.
+
+    Parameters
+    ----------
+    path
+        The file.
+    user_column, item_column, timestamp_column
+        Names of the columns; found by their usual names where they are not given.
+    separator
+        What stands between the fields of text, of any length. Where it is not given: the one that goes
+        with the file's name, if the first line has it, else the most frequent of `::`, tab, `,`, `;` and
+        `|` there.
+    timestamp_unit
+        Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`.
+    repeats
+        What to do where a user has an item more than once: `first` keeps the earliest, `all` keeps all.
+
+    Returns
+    -------
+    Interactions
+        For what becomes of ids and timestamps see :meth:`Interactions.from_frame`.
+
+    Raises
+    ------
+    DataError
+        For anything in the file that cannot be used, with its line (of text) or row (of Parquet), its
+        column, what was found and what was expected.
+    OSError
+        If the file may not be read.
+    """
+    path = Path(path)
+    given = (user_column, item_column, timestamp_column)
+    with _open(path) as file, _errors_in(path):
+        suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+        lines = None
+        if file.peek(4)[:4] == b"PAR1":
+            rows = _read_parquet(path, file, given)
+        elif suffix == ".parquet":
+            raise DataError("found no Parquet, expected a file that starts with PAR1")
+        else:
+            rows, lines = read_text_table(file, suffix=suffix, given=given, separator=separator)
+        user, item, timestamp = rows.columns
+        try:
+            return Interactions.from_frame(
+                rows,
+                user_column=user,
+                item_column=item,
+                timestamp_column=timestamp,
+                timestamp_unit=timestamp_unit,
+                repeats=repeats,
+            )
+        except DataError as error:
+            if error.row is None or lines is None:
+                raise
+            raise DataError(error.message, line=int(lines[error.row - 1]), column=error.column) from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file, unpacked if it is gzipped."""
+    if path.is_dir():
+        raise DataError("found a folder, expected a file", file=str(path))
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError("found no such file", file=str(path)) from None
+    with file:
+        start = file.peek(2)[:2]
+        if start == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                yield io.BufferedReader(cast("io.RawIOBase", unpacked))
+        elif start and path.suffix == ".gz":
+            raise DataError("found no gzip, expected a file that starts with 1f 8b", file=str(path))
+        else:
+            yield file
+
+
+@contextmanager
+def _errors_in(path: Path) -> Iterator[None]:
+    """Name the file in every error, and say what is wrong with a damaged gzip."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(
+            error.message, file=str(path), line=error.line, row=error.row, column=error.column
+        ) from None
+    except EOFError:
+        raise DataError("found a gzip that ends early; copy it again", file=str(path)) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"found a damaged gzip ({error}); copy it again", file=str(path)) from None
+
+
+def _read_parquet(path: Path, file: io.BufferedReader, given: Sequence[str | None]) -> pl.DataFrame:
+    # polars reads no more of a file than it needs if it has the path; what is unpacked has none.
+    source = path if isinstance(file.raw, io.FileIO) else file.read()
+    try:
+        names = list(pl.read_parquet_schema(io.BytesIO(source) if isinstance(source, bytes) else source))
+        columns = [names[column] for column in find_columns(names, given)]
+        rows = pl.read_parquet(source, columns=columns, glob=False).select(columns)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"found a damaged Parquet file ({reason})") from None
+    if rows.is_empty():
+        raise DataError(f"found the columns {listed(names)} but no rows, expected interactions")
+    return rows

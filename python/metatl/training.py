@@ -1,0 +1,307 @@
+"""The outer loop: meta-batches in, weights out (Eq. 5 and 6 of Wang et al. 2021).
+
+Each step draws a meta-batch of tasks, lets the model adapt to their supports, and moves the weights
+against the loss of the adapted model on the queries. Every `eval_every` steps the model ranks fixed
+candidates of the validation users; the best weights by MRR are kept.
+
+A checkpoint holds everything that the next step depends on, and the tasks of a step are a function
+of (seed, step) alone, so that a resumed training ends in the weights of an uninterrupted one, to the
+byte on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+
+from metatl.checkpoints import load_checkpoint, save_checkpoint
+from metatl.episodes import EpisodeBatch, episode_sampler
+from metatl.exceptions import RunError
+from metatl.metrics import mean_metrics
+from metatl.ranking import rank_candidates
+from metatl.runs import write_json
+from metatl.stopping import StopSignals, TrainingStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from metatl.candidates import CandidateSets
+    from metatl.models.contract import Model
+    from metatl.models.metatl import MetaTL, MetaTLConfig
+    from metatl.split import ColdStartSplit
+
+
+@dataclass
+class TrainingState:
+    """What the loop knows beside tensors; it travels in the checkpoint's record."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    """Sum of the losses since the last evaluation."""
+    best_step: int = 0
+    best_mrr: float = -math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+    """At each evaluation: step, mean loss since the last one, and the validation metrics."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training tells whoever watches it, after every step."""
+
+    step: int
+    max_steps: int
+    loss: torch.Tensor
+    """The step's loss, still on the device: reading it waits for the step to end."""
+    validation_mrr: float | None
+
+
+def make_optimizer(model: MetaTL, config: MetaTLConfig) -> torch.optim.Optimizer:
+    """Build the outer optimiser that a config names."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=config.meta_lr)
+    return torch.optim.Adam(model.parameters(), lr=config.meta_lr, fused=True)
+
+
+def train(
+    model: MetaTL,
+    split: ColdStartSplit,
+    candidates: CandidateSets,
+    *,
+    config: MetaTLConfig,
+    seed: int,
+    device: str,
+    directory: Path | None = None,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingState:
+    """Train a model in place and leave it with its best weights.
+
+    Parameters
+    ----------
+    model
+        A freshly initialised model.
+    split
+        Its training users are trained on.
+    candidates
+        Candidate sets of the validation users; MRR on them chooses the weights and stops early.
+    config
+        The model's config.
+    seed
+        Seed of tasks and dropout.
+    device
+        `cpu` or `cuda`.
+    directory
+        Run directory for checkpoints and TensorBoard scalars; None keeps everything in memory.
+    resume
+        Continue from the directory's last checkpoint, if it has one.
+    on_progress
+        Called after every step.
+
+    Raises
+    ------
+    TrainingStopped
+        After Ctrl-C or SIGTERM, once a checkpoint is saved.
+    RunError
+        If the last checkpoint is damaged, or the loss is no longer finite.
+    """
+    files = None if directory is None else CheckpointFiles(directory)
+    checkpoint = files.load_last() if files is not None and resume else None
+    state = TrainingState() if checkpoint is None else TrainingState(**checkpoint.record)
+    fabric = Fabric(
+        accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
+    )
+    loop = _OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
+    # The caller's random generators are left as they were.
+    cuda = [fabric.device] if device == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
+        torch.manual_seed(seed)
+        if checkpoint is not None:
+            restore(checkpoint.tensors, model, loop.optimizer)
+        sampler = episode_sampler(split.train, config, k=split.k, seed=seed)
+        with sampler.prefetch(state.step, config.batch_size) as batches:
+            while not loop.is_finished():
+                loss = loop.step(EpisodeBatch(*next(batches)))
+                if on_progress is not None:
+                    mrr = state.history[-1]["MRR"] if state.history else None
+                    on_progress(Progress(state.step, config.max_steps, loss, mrr))
+                if stop.received is not None:
+                    loop.save()
+                    raise TrainingStopped(stop.received, state.step)
+    model.load_tensors(loop.best)
+    model.eval()
+    return state
+
+
+class _OuterLoop:
+    """The parts of a training that every step needs."""
+
+    def __init__(
+        self,
+        model: MetaTL,
+        split: ColdStartSplit,
+        candidates: CandidateSets,
+        config: MetaTLConfig,
+        fabric: Fabric,
+        files: CheckpointFiles | None,
+        state: TrainingState,
+    ) -> None:
+        self.model = model
+        self.split = split
+        self.candidates = candidates
+        self.config = config
+        self.fabric = fabric
+        self.files = files
+        self.state = state
+        self.optimizer = make_optimizer(model, config)
+        self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
+        self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
+        self.module.mark_forward_method("episode_loss")
+        self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
+
+    def is_finished(self) -> bool:
+        """Whether all steps are done, or the validation MRR has stopped rising."""
+        state = self.state
+        evaluations_since_best = sum(entry["step"] > state.best_step for entry in state.history)
+        return state.step >= self.config.max_steps or evaluations_since_best >= self.config.patience
+
+    def step(self, batch: EpisodeBatch) -> torch.Tensor:
+        """Move the weights once; evaluate and save where it is time. Returns the loss, on the device."""
+        config, state = self.config, self.state
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(state.step)
+        loss = self.module.episode_loss(*_to_device(batch, self.fabric.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.fabric_optimizer.step()
+        loss = loss.detach()
+        self.loss_sum += loss
+        state.step += 1
+        if state.step % config.eval_every == 0 or state.step == config.max_steps:
+            self.evaluate()
+            self.save()
+        return loss
+
+    def evaluate(self) -> None:
+        """Append the validation metrics to the history, and keep the weights if their MRR is the best."""
+        state, model = self.state, self.model
+        steps = state.step - (int(state.history[-1]["step"]) if state.history else 0)
+        loss = self.loss_sum.item() / steps
+        self.loss_sum.zero_()
+        if not math.isfinite(loss):
+            raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
+        model.set_mean_transition(torch.from_numpy(self._first_interactions()).to(self.fabric.device))
+        metrics = validation_metrics(model, self.split, self.candidates)
+        model.after_evaluation()
+        rate = self.config.learning_rate(state.step - 1)
+        state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
+        self.fabric.log_dict(state.history[-1], step=state.step)
+        if metrics["MRR"] > state.best_mrr:
+            state.best_mrr, state.best_step = metrics["MRR"], state.step
+            self.best = model.tensors()
+            if self.files is not None:
+                self.files.save_best(self.best, state)
+
+    def save(self) -> None:
+        """Write the state that a resumed training continues from."""
+        self.state.loss_sum = self.loss_sum.item()
+        if self.files is not None:
+            self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
+
+    def _first_interactions(self) -> NDArray[np.int64]:
+        """Take the first K items of every training user who has as many."""
+        train, k = self.split.train, self.split.k
+        starts = train.indptr[:-1][np.diff(train.indptr) >= k]
+        return train.items[starts[:, None] + np.arange(k)]
+
+
+def validation_metrics(model: Model, split: ColdStartSplit, candidates: CandidateSets) -> dict[str, float]:
+    """Rank fixed candidates of the validation users; the means of the metrics by name."""
+    histories = split.histories(candidates.users)
+    return mean_metrics(*rank_candidates(model, histories, candidates.candidates))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read from a file."""
+
+    tensors: dict[str, NDArray[Any]]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files that the outer loop keeps in a run directory."""
+
+    directory: Path
+
+    def save_last(self, tensors: dict[str, NDArray[Any]], state: TrainingState) -> None:
+        """Write the state that `--resume` continues from."""
+        save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
+        write_json(self.directory / "history.json", state.history)
+
+    def load_last(self) -> Checkpoint | None:
+        """Read the last state; None where the run was stopped before it wrote one."""
+        path = self.directory / "last.safetensors"
+        return Checkpoint(*load_checkpoint(path)) if path.exists() else None
+
+    def save_best(self, weights: dict[str, NDArray[Any]], state: TrainingState) -> None:
+        """Write the weights with the best validation MRR."""
+        save_checkpoint(self.directory / "best.safetensors", weights, state.history[-1])
+
+    def load_best(self) -> dict[str, NDArray[Any]]:
+        """Read the weights with the best validation MRR."""
+        weights, _ = load_checkpoint(self.directory / "best.safetensors")
+        return weights
+
+    def logger(self, step: int) -> TensorBoardLogger:
+        """Open the TensorBoard scalars, hiding what an interrupted run logged after `step`."""
+        return TensorBoardLogger(self.directory, name="tensorboard", version="", purge_step=step + 1)
+
+
+def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+    """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
+    tensors = {f"model.{name}": array for name, array in model.tensors().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy()
+    tensors["generator.cpu"] = torch.get_rng_state().numpy()
+    if model.device.type == "cuda":
+        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.device).numpy()
+    return tensors
+
+
+def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what :func:`training_tensors` collected."""
+    weights: dict[str, NDArray[Any]] = {}
+    optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = array
+        elif kind == "optimizer":
+            index, _, key = rest.partition(".")
+            optimizer_state.setdefault(int(index), {})[key] = torch.from_numpy(array)
+    model.load_tensors(weights)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+    torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
+    if "generator.cuda" in tensors and model.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
+
+
+def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:
+    for array in (batch.items, batch.negatives, batch.shared_negatives):
+        tensor = torch.from_numpy(array)
+        # Pinned memory lets the copy overlap the step before.
+        yield tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

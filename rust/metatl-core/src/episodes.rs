@@ -1,0 +1,453 @@
+//! Episodes: the training tasks, drawn from the users' rows, batch by batch.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::Error;
+use crate::interactions::Interactions;
+use crate::negatives::draw_uniform;
+use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
+use crate::rng::{Key, Rng, Stage};
+
+/// Estimated nanoseconds per item or negative of an episode.
+pub const NANOSECONDS: u64 = 12;
+
+/// Tasks whose users are drawn together, before their rows are needed.
+const BLOCK: usize = 32;
+
+/// Which tasks an [`EpisodeSampler`] draws.
+#[derive(Clone, Copy, Debug)]
+pub struct EpisodeSettings {
+    /// A task has K + 1 items: the support sequence i1 to iK and the target.
+    pub k: usize,
+    /// Negatives for each of the K pairs of neighbouring items.
+    pub negatives: usize,
+    /// Negatives that a whole batch shares.
+    pub shared_negatives: usize,
+    /// The share of tasks that are a window of consecutive rows; the others are random rows in time order.
+    pub window_share: f64,
+    /// Draw windows as the authors' released program does; see [`EpisodeSampler`].
+    pub released_windows: bool,
+    /// The share of tasks whose items are put in random order.
+    pub shuffle_share: f64,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// One batch of tasks, arrays in row-major order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Episodes {
+    /// The users: (batch,).
+    pub users: Vec<i64>,
+    /// The support sequence and, in the last column, the target: (batch, K + 1).
+    pub items: Vec<i64>,
+    /// Negatives for the pairs (items `j`, items `j + 1`), the last pair being the query:
+    /// (batch, K, negatives).
+    pub negatives: Vec<i64>,
+    /// Negatives for all tasks of the batch: (shared negatives,).
+    pub shared_negatives: Vec<i64>,
+}
+
+/// Draws batches of tasks. A batch is a function of (seed, step) and the settings.
+///
+/// A task's user is uniform among those with at least K + 1 rows. Its items are, with probability
+/// `window_share`, a window of K + 1 consecutive rows, each window being as likely, else K + 1 distinct rows,
+/// each such set being as likely, in time order. With probability `shuffle_share` they are then shuffled.
+/// Negatives are uniform over the items that the user has no interaction with; shared negatives are uniform
+/// over all items.
+///
+/// The released program cuts its windows wrongly, and `released_windows` does what it does: the target's row
+/// p is uniform from K to the last, the support is rows p − K − 1 to p − 2, so the row just before the target
+/// is skipped, and for p = K the support is empty: its items, and the negatives of its pairs, are −1. Such a
+/// task is never shuffled.
+#[derive(Debug)]
+pub struct EpisodeSampler {
+    interactions: Arc<Interactions>,
+    settings: EpisodeSettings,
+    /// The users with enough rows.
+    users: Vec<i64>,
+}
+
+impl EpisodeSampler {
+    /// A sampler, if there is a user to draw and each has a negative.
+    pub fn new(interactions: Arc<Interactions>, settings: EpisodeSettings) -> Result<Self, Error> {
+        let EpisodeSettings { k, negatives, .. } = settings;
+        if k == 0 {
+            return Err(Error::invalid("k", 0, "at least 1"));
+        }
+        for (argument, share) in [
+            ("window_share", settings.window_share),
+            ("shuffle_share", settings.shuffle_share),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(Error::invalid(argument, share, "a number from 0 to 1"));
+            }
+        }
+        let users: Vec<i64> = (0..interactions.num_users())
+            .filter(|&user| interactions.row(user).len() > k)
+            .map(|user| user as i64)
+            .collect();
+        if users.is_empty() {
+            let longest = (0..interactions.num_users())
+                .map(|user| interactions.row(user).len())
+                .max();
+            return Err(Error::invalid(
+                "interactions",
+                format_args!("at most {} rows per user", longest.unwrap_or(0)),
+                format_args!("a user with at least k + 1 = {} rows", k as u128 + 1),
+            ));
+        }
+        let num_items = interactions.num_items();
+        let full = |&&user: &&i64| interactions.members(user as usize).len() as u64 == num_items;
+        if let (true, Some(&user)) = (negatives > 0, users.iter().find(full)) {
+            return Err(Error::NoNegative {
+                user,
+                needed: 1,
+                available: 0,
+            });
+        }
+        Ok(Self {
+            interactions,
+            settings,
+            users,
+        })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &EpisodeSettings {
+        &self.settings
+    }
+
+    /// The batch of a training step.
+    pub fn sample(
+        &self,
+        step: u64,
+        batch_size: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Episodes, Error> {
+        let EpisodeSettings {
+            k, negatives, seed, ..
+        } = self.settings;
+        // A user has more than k rows, so k + 1 does not overflow; k * negatives might.
+        let out_of_memory = || Error::OutOfMemory {
+            elements: batch_size as u128 * k as u128 * negatives as u128,
+        };
+        let width = k.checked_mul(negatives).ok_or_else(out_of_memory)?;
+        let mut episodes = Episodes {
+            users: allocate(batch_size, 1)?,
+            items: allocate(batch_size, k + 1)?,
+            negatives: allocate(batch_size, width)?,
+            shared_negatives: allocate(self.settings.shared_negatives, 1)?,
+        };
+        let mut rng = Rng::new(seed, Stage::SharedNegatives, step, 0);
+        draw_uniform(
+            &mut episodes.shared_negatives,
+            &[],
+            self.interactions.num_items(),
+            &mut rng,
+        );
+
+        let key = Key::new(seed, Stage::Episodes, step);
+        let size = rows_per_chunk(width.saturating_add(k + 1), NANOSECONDS);
+        // Without negatives every task still gets its (empty) slice of them.
+        let mut unfilled = episodes.negatives.as_mut_slice();
+        let chunks = episodes
+            .users
+            .chunks_mut(size)
+            .zip(episodes.items.chunks_mut(size * (k + 1)))
+            .map(|(users, items)| {
+                let (front, back) = std::mem::take(&mut unfilled).split_at_mut(users.len() * width);
+                unfilled = back;
+                (users, items, front)
+            });
+        for_each_chunk(
+            chunks,
+            interrupt,
+            || (),
+            |(), chunk, (users, items, mut negatives)| {
+                let blocks = users
+                    .chunks_mut(BLOCK)
+                    .zip(items.chunks_mut(BLOCK * (k + 1)));
+                for (block, (users, items)) in blocks.enumerate() {
+                    let first = chunk * size + block * BLOCK;
+                    let mut rngs: [_; BLOCK] =
+                        std::array::from_fn(|index| key.rng((first + index) as u64));
+                    for (user, rng) in users.iter_mut().zip(&mut rngs) {
+                        *user = self.users[rng.below(self.users.len() as u64) as usize];
+                    }
+                    self.interactions.fetch(users);
+                    let tasks = users.iter().zip(&mut rngs).zip(items.chunks_mut(k + 1));
+                    for ((&user, rng), items) in tasks {
+                        let (own, rest) = std::mem::take(&mut negatives).split_at_mut(width);
+                        negatives = rest;
+                        self.draw(user, rng, items, own);
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(episodes)
+    }
+
+    /// Draws one task of a user.
+    #[inline]
+    fn draw(&self, user: i64, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) {
+        let EpisodeSettings { k, .. } = self.settings;
+        let row = self.interactions.row(user as usize);
+        let mut support_is_empty = false;
+        if rng.happens(self.settings.window_share) {
+            let start = rng.below((row.len() - k) as u64) as usize;
+            if self.settings.released_windows {
+                items[k] = row[start + k];
+                support_is_empty = start == 0;
+                if support_is_empty {
+                    items[..k].fill(-1);
+                } else {
+                    items[..k].copy_from_slice(&row[start - 1..start + k - 1]);
+                }
+            } else {
+                items.copy_from_slice(&row[start..=start + k]);
+            }
+        } else {
+            choose(items, row.len(), rng);
+            for item in &mut *items {
+                *item = row[*item as usize];
+            }
+        }
+        if !support_is_empty && rng.happens(self.settings.shuffle_share) {
+            rng.shuffle(items);
+        }
+        let members = self.interactions.members(user as usize);
+        if !negatives.is_empty() {
+            draw_uniform(negatives, members, self.interactions.num_items(), rng);
+            if support_is_empty {
+                let query = negatives.len() - negatives.len() / k;
+                negatives[..query].fill(-1);
+            }
+        }
+    }
+}
+
+/// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely.
+///
+/// Each number is a rank among those not yet chosen. Which way the comparisons go is random, so they are
+/// arithmetic, not branches.
+#[inline]
+fn choose(chosen: &mut [i64], length: usize, rng: &mut Rng) {
+    for filled in 0..chosen.len() {
+        let rank = rng.below((length - filled) as u64) as i64;
+        let mut number = rank;
+        for (position, &other) in chosen[..filled].iter().enumerate() {
+            number += i64::from(other - position as i64 <= rank);
+        }
+        for other in &mut chosen[..filled] {
+            (*other, number) = ((*other).min(number), (*other).max(number));
+        }
+        chosen[filled] = number;
+    }
+}
+
+/// A thread that draws the batches of successive steps ahead of their use.
+///
+/// It stops when the prefetcher is closed or dropped.
+#[derive(Debug)]
+pub struct EpisodePrefetcher {
+    process: u32,
+    interrupt: Arc<Interrupt>,
+    worker: Mutex<Option<Worker>>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    batches: Receiver<Result<Episodes, Error>>,
+    thread: JoinHandle<()>,
+}
+
+impl EpisodePrefetcher {
+    /// Starts to draw the batches of `start_step`, `start_step + 1` … and keeps up to `depth` of them ready.
+    pub fn new(
+        sampler: Arc<EpisodeSampler>,
+        start_step: u64,
+        batch_size: usize,
+        depth: usize,
+    ) -> Result<Self, Error> {
+        // The bound is allocated ahead.
+        if !(1..=1 << 16).contains(&depth) {
+            return Err(Error::invalid("depth", depth, "an integer from 1 to 65536"));
+        }
+        let interrupt = Arc::new(Interrupt::new());
+        let (sender, batches) = mpsc::sync_channel(depth);
+        let stop = Arc::clone(&interrupt);
+        let thread = std::thread::Builder::new()
+            .name("metatl-episodes".to_owned())
+            .spawn(move || {
+                for step in start_step..=u64::MAX {
+                    let episodes = sampler.sample(step, batch_size, &stop);
+                    let failed = episodes.is_err();
+                    // Nobody receives any more: the prefetcher was closed.
+                    if sender.send(episodes).is_err() || failed {
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| Error::Threads {
+                threads: 1,
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            process: std::process::id(),
+            interrupt,
+            worker: Mutex::new(Some(Worker { batches, thread })),
+        })
+    }
+
+    /// Waits up to `timeout` for the next batch. `Err(Interrupted)` once the prefetcher is closed.
+    pub fn next(&self, timeout: Duration) -> Result<Option<Episodes>, Error> {
+        let worker = self.worker()?;
+        // `close` waits for the lock: let it have it.
+        self.interrupt.check()?;
+        let Some(worker) = worker.as_ref() else {
+            return Err(Error::Interrupted);
+        };
+        match worker.batches.recv_timeout(timeout) {
+            Ok(episodes) => episodes.map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Interrupted),
+        }
+    }
+
+    /// Stops the thread and waits until it has ended. Closing twice does nothing.
+    pub fn close(&self) -> Result<(), Error> {
+        // Forked? Then neither touch the lock nor the thread.
+        self.check_process()?;
+        self.interrupt.raise();
+        if let Some(Worker { batches, thread }) = self.worker()?.take() {
+            // A thread that waits for room in the channel wakes up when there is no receiver.
+            drop(batches);
+            // A panic of the thread has been printed; there is nothing to add to it.
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+
+    fn check_process(&self) -> Result<(), Error> {
+        if self.process == std::process::id() {
+            Ok(())
+        } else {
+            Err(Error::Fork {
+                object: "an EpisodePrefetcher",
+            })
+        }
+    }
+
+    fn worker(&self) -> Result<MutexGuard<'_, Option<Worker>>, Error> {
+        self.check_process()?;
+        Ok(self.worker.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for EpisodePrefetcher {
+    fn drop(&mut self) {
+        if self.close().is_err() {
+            // In a forked child the thread does not exist, and its handle must not be touched: leak it.
+            let worker = std::mem::replace(&mut self.worker, Mutex::new(None));
+            std::mem::forget(worker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume};
+
+    use super::*;
+    use crate::parallel;
+
+    const SETTINGS: EpisodeSettings = EpisodeSettings {
+        k: 3,
+        negatives: 2,
+        shared_negatives: 4,
+        window_share: 0.5,
+        released_windows: false,
+        shuffle_share: 0.0,
+        seed: 1,
+    };
+
+    fn sampler(rows: &[Vec<i64>], settings: EpisodeSettings) -> EpisodeSampler {
+        let mut indptr = vec![0];
+        for row in rows {
+            indptr.push(indptr.last().unwrap() + row.len() as i64);
+        }
+        let interactions =
+            Interactions::new(&indptr, &rows.concat(), 30, &Interrupt::new()).unwrap();
+        EpisodeSampler::new(Arc::new(interactions), settings).unwrap()
+    }
+
+    #[test]
+    fn a_prefetcher_draws_what_the_sampler_draws() {
+        let sampler = Arc::new(sampler(&[(0..9).collect(), (5..29).collect()], SETTINGS));
+        let prefetcher = EpisodePrefetcher::new(Arc::clone(&sampler), 5, 7, 2).unwrap();
+        for step in 5..50 {
+            let expected = sampler.sample(step, 7, &Interrupt::new()).unwrap();
+            let batch = loop {
+                if let Some(batch) = prefetcher.next(Duration::from_millis(50)).unwrap() {
+                    break batch;
+                }
+            };
+            assert_eq!(batch, expected);
+        }
+        prefetcher.close().unwrap();
+        assert_eq!(prefetcher.next(Duration::ZERO), Err(Error::Interrupted));
+    }
+
+    properties! {
+        fn chosen_numbers_ascend(length in 1usize..40, share in 0.0..1.0, seed in any::<u64>()) {
+            let mut chosen = vec![0; (length as f64 * share) as usize + 1];
+            choose(&mut chosen, length, &mut Rng::new(seed, Stage::Episodes, 0, 0));
+            prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(chosen.iter().all(|&number| (0..length as i64).contains(&number)));
+        }
+
+        fn tasks_follow_their_user_on_any_number_of_threads(
+            lengths in prop::collection::vec(0usize..12, 1..8),
+            k in 1usize..6,
+            released_windows in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            prop_assume!(lengths.iter().any(|&length| length > k));
+            // User u has the items u, u + 2, u + 4 …
+            let rows: Vec<Vec<i64>> = lengths
+                .iter()
+                .zip(0..)
+                .map(|(&length, user)| (0..length as i64).map(|row| user + 2 * row).collect())
+                .collect();
+            let settings = EpisodeSettings { k, released_windows, seed, ..SETTINGS };
+            let sampler = sampler(&rows, settings);
+            let draw = |threads| {
+                parallel::run(threads, u64::MAX, |interrupt| sampler.sample(9, 50, interrupt), || true)
+                    .unwrap()
+            };
+            let episodes = draw(1);
+            prop_assert_eq!(&draw(3), &episodes);
+            let tasks = episodes
+                .items
+                .chunks(k + 1)
+                .zip(episodes.negatives.chunks(2 * k));
+            for (&user, (items, negatives)) in episodes.users.iter().zip(tasks) {
+                let row = &rows[user as usize];
+                let support_is_empty = items[0] == -1;
+                let padded = if support_is_empty { (k, 2 * (k - 1)) } else { (0, 0) };
+                let (padding, items) = items.split_at(padded.0);
+                prop_assert!(padding.iter().all(|&item| item == -1));
+                prop_assert!(items.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert!(items.iter().all(|item| row.contains(item)));
+                let (padding, negatives) = negatives.split_at(padded.1);
+                prop_assert!(padding.iter().all(|&item| item == -1));
+                prop_assert!(negatives.iter().all(|item| (0..30).contains(item) && !row.contains(item)));
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+"""The inner loop against a reference that writes Eq. 1 to 6 down and leaves every derivative to torch.func."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.func import functional_call, grad, grad_and_value, vmap
+
+from metatl.adaptation import InnerLoop, Slots, Support, adapt
+from metatl.losses import Geometry, PairLoss
+from metatl.models.metatl import MetaTL, MetaTLConfig
+from metatl.models.transition import OneLayer
+
+LEARNER = "learner."
+TABLE = "embedding.weight"
+
+
+def reference_transition(params, rows, config, learner):
+    """Eq. 1 and 2 for one task: rows (K, d) to tr (d,)."""
+    heads, tails = rows[:-1], rows[1:]
+    if config.learner == "mlp":
+        weights = {name.removeprefix(LEARNER): p for name, p in params.items() if name.startswith(LEARNER)}
+        return functional_call(learner, weights, (heads[None], tails[None]))[0].mean(0)
+    inputs = torch.cat((heads, tails), dim=1)
+    transitions = torch.sigmoid(inputs @ params["learner.weight"].T + params["learner.bias"])
+    if config.transition_skip is not None:
+        transitions = transitions + params["learner.head_skip"] * heads + params["learner.tail_skip"] * tails
+    return transitions.mean(0)
+
+
+def reference_costs(params, point, items, rows, config):
+    """Distance / temperature - bias of items (n,) with rows (n, d)."""
+    squared = ((point - rows) ** 2).sum(1)
+    costs = squared if config.distance == "squared_l2" else squared.sqrt()
+    if config.learned_temperature:
+        costs = costs / params["log_temperature"].exp()
+    if config.item_bias:
+        costs = costs - params["bias"][items, 0]
+    return costs
+
+
+def reference_pair_loss(costs, excluded, config):
+    """Loss of one pair: the positive's cost first; excluded negatives contribute nothing."""
+    cost, negatives = costs[0], costs[1:]
+    if config.loss == "margin":
+        return torch.where(excluded, 0.0, torch.relu(config.margin + cost - negatives)).mean()
+    shares = torch.where(excluded, 0.0, torch.exp(-negatives))
+    return -torch.log(torch.exp(-cost) / (torch.exp(-cost) + shares.sum()))
+
+
+def reference_task_loss(params, items, negatives, shared, config, learner, tasks, keep=None):
+    """Outer loss of one task: items (K + 1,), negatives (K, n), shared (m,)."""
+    k = items.shape[0] - 1
+    supporting = config.shared_support_negatives
+
+    def masked(rows, name):
+        return rows if keep is None else rows * keep[name]
+
+    def pair(theta, point, j, common, *, support):
+        pair_items = torch.cat((items[j + 1 : j + 2], negatives[j], common))
+        rows = theta[TABLE][pair_items]
+        if support and keep is not None:
+            rows = rows * torch.cat((keep["sequence"][j + 1 : j + 2], keep["own"][j], keep["common"]))
+        excluded = torch.cat(
+            (torch.zeros_like(negatives[j], dtype=torch.bool), common == items[j + 1 : j + 2])
+        )
+        return reference_pair_loss(reference_costs(theta, point, pair_items, rows, config), excluded, config)
+
+    def support_loss(theta, tr):
+        rows = masked(theta[TABLE][items[:k]], "sequence")
+        losses = [pair(theta, rows[j] + tr, j, shared[:supporting], support=True) for j in range(k - 1)]
+        return torch.stack(losses).sum()
+
+    divisor = {"sum": 1, "mean": k - 1, "batch_mean": (k - 1) * tasks}[config.support_reduction]
+
+    def user_transition(theta):
+        rows = masked(theta[TABLE][items[:k]], "sequence")
+        return reference_transition(theta, rows, config, learner)
+
+    def constant(value):
+        return value.detach() if config.first_order else value
+
+    theta = dict(params)
+    tr = user_transition(theta)
+    outer = 0.0
+    if config.outer_adds_support_loss:
+        outer = support_loss(theta, tr) / (1 if config.support_reduction == "sum" else k - 1)
+    rate = params["inner_rates"] if config.learned_inner_lr else config.inner_lr
+    for _ in range(config.inner_steps):
+        if config.adapt == "transition":
+            tr = tr - rate * constant(grad(lambda t: support_loss(params, t) / divisor)(tr))
+            continue
+        stepping = {n for n in theta if n.startswith(LEARNER)}
+        if config.adapt == "learner_and_embeddings":
+            stepping.add(TABLE)
+
+        def loss_of(moving, fixed):
+            full = {**fixed, **moving}
+            return support_loss(full, user_transition(full)) / divisor
+
+        moving = {n: theta[n] for n in stepping}
+        fixed = {n: theta[n] for n in theta if n not in stepping}
+        gradient = grad(loss_of)(moving, fixed)
+        theta = {**fixed, **{n: moving[n] - rate * constant(gradient[n]) for n in moving}}
+        tr = user_transition(theta)
+    last = masked(theta[TABLE][items[:k]], "sequence")[-1]
+    return outer + pair(theta, last + tr, k - 1, shared, support=False)
+
+
+def reference_loss(params, items, negatives, shared, config, learner):
+    """Eq. 5 over the batch."""
+    tasks = items.shape[0]
+    losses = vmap(
+        lambda i, n: reference_task_loss(params, i, n, shared, config, learner, tasks), randomness="error"
+    )(items, negatives)
+    return losses.sum() if config.outer_reduction == "sum" else losses.mean()
+
+
+def assert_close(found, expected, what):
+    scale = max(1.0, expected.abs().max().item())
+    error = (found - expected).abs().max().item()
+    assert error <= 1e-10 * scale, f"{what}: differs by {error} at scale {scale}"
+
+
+@st.composite
+def configs(draw):
+    learner = draw(st.sampled_from(["one_layer", "one_layer", "one_layer", "mlp"]))
+    adapt_what = draw(st.sampled_from(["transition", "learner", "learner_and_embeddings"]))
+    steps = draw(st.integers(0, 3))
+    loss = draw(st.sampled_from(["margin", "softmax"]))
+    shared = draw(st.integers(0, 4))
+    supporting = draw(st.integers(0, shared))
+    return MetaTLConfig(
+        k=draw(st.integers(2, 6)),
+        dim=draw(st.integers(1, 6)),
+        learner=learner,
+        hidden=(4, 3),
+        transition_skip=draw(st.sampled_from([None, (0.5, -0.5)])) if learner == "one_layer" else None,
+        item_dropout=0.0,
+        item_bias=draw(st.booleans()),
+        distance=draw(st.sampled_from(["squared_l2", "l2"])),
+        learned_temperature=loss == "softmax" and draw(st.booleans()),
+        inner_steps=steps,
+        inner_lr=draw(st.sampled_from([0.02, 0.1])),
+        learned_inner_lr=adapt_what == "transition" and steps > 0 and draw(st.booleans()),
+        first_order=draw(st.booleans()),
+        adapt=adapt_what,
+        support_reduction=draw(st.sampled_from(["sum", "mean", "batch_mean"])),
+        loss=loss,
+        margin=draw(st.sampled_from([0.3, 1.0, 5.0])),
+        negatives=draw(st.integers(1 if supporting == 0 else 0, 3)),
+        shared_negatives=shared,
+        shared_support_negatives=supporting,
+        outer_adds_support_loss=draw(st.booleans()),
+        outer_reduction=draw(st.sampled_from(["sum", "mean"])),
+    )
+
+
+def random_model(config, num_items, seed):
+    generator = torch.Generator().manual_seed(seed)
+    model = MetaTL(config, num_items).double().eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.5
+    return model, generator
+
+
+def random_tasks(config, num_items, generator, tasks):
+    def draw(*shape):
+        return torch.randint(num_items, shape, generator=generator)
+
+    return draw(tasks, config.k + 1), draw(tasks, config.k, config.negatives), draw(config.shared_negatives)
+
+
+def check_against_reference(config, num_items, tasks, seed):
+    # So few items that the support, its negatives and the query hold the same items again and again.
+    model, generator = random_model(config, num_items, seed)
+    batch = random_tasks(config, num_items, generator, tasks)
+    params = {name: p.detach().clone() for name, p in model.named_parameters()}
+    gradients, expected = grad_and_value(reference_loss)(params, *batch, config, model.learner)
+    loss = model.episode_loss(*batch)
+    assert_close(loss.detach(), expected, "loss")
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert_close(found, gradients[name], f"gradient of {name}")
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(config=configs(), num_items=st.integers(2, 14), tasks=st.integers(1, 3), seed=st.integers(0, 2**32))
+def test_value_and_outer_gradients_equal_torch_func(config, num_items, tasks, seed):
+    check_against_reference(config, num_items, tasks, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=100_000, deadline=None)
+@given(config=configs(), num_items=st.integers(2, 14), tasks=st.integers(1, 3), seed=st.integers(0, 2**32))
+def test_value_and_outer_gradients_equal_torch_func_at_length(config, num_items, tasks, seed):
+    check_against_reference(config, num_items, tasks, seed)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_the_paper_equals_torch_func(k, steps):
+    config = MetaTLConfig.preset("paper", k=k, inner_steps=steps, dim=8, margin=3.0, inner_lr=0.05)
+    check_against_reference(config, 20, 5, seed=k + steps)
+
+
+def test_the_released_programs_objective_equals_torch_func():
+    config = MetaTLConfig.preset("official", dim=8, hidden=(7, 5), batch_norm=False)
+    check_against_reference(config, 20, 5, seed=3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(config=configs(), seed=st.integers(0, 2**32))
+def test_outer_gradient_equals_finite_differences(config, seed):
+    if config.first_order:  # then the outer gradient is not the derivative of the loss, by design
+        config = config.model_copy(update={"first_order": False})
+    model, generator = random_model(config, 14, seed)
+    batch = random_tasks(config, 14, generator, 2)
+    model.episode_loss(*batch).backward()
+    step = 1e-6
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    directions = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    slope = sum((p.grad * v).sum().item() for p, v in zip(parameters, directions, strict=True))
+    start = [p.detach().clone() for p in parameters]
+
+    def loss_at(distance):
+        with torch.no_grad():
+            for p, p0, v in zip(parameters, start, directions, strict=True):
+                p.copy_(p0 + distance * v)
+        return model.episode_loss(*batch).item()
+
+    here, ahead, behind = loss_at(0.0), loss_at(step), loss_at(-step)
+    forward, backward = (ahead - here) / step, (here - behind) / step
+    scale = max(1.0, abs(slope))
+    if abs(forward - backward) > 1e-3 * scale:
+        return  # a kink of the hinge lies within the step: the two sides differ and neither is the answer
+    assert abs((forward + backward) / 2 - slope) <= 1e-5 * scale
+
+
+def test_dropped_embeddings_still_share_one_row():
+    """With dropout factors per slot, a slot's gradient reaches its item's row through the slot's own factors."""
+    config = MetaTLConfig.preset(
+        "paper", k=4, dim=5, negatives=2, shared_negatives=3, shared_support_negatives=3, inner_steps=2
+    )
+    config = config.model_copy(update={"inner_lr": 0.05, "loss": "softmax"})
+    generator = torch.Generator().manual_seed(1)
+    items = torch.randint(6, (1, 5), generator=generator)
+    negatives = torch.randint(6, (1, 4, 2), generator=generator)
+    shared = torch.randint(6, (3,), generator=generator)
+    table = torch.randn(6, 5, dtype=torch.float64, generator=generator) * 0.5
+    layer = OneLayer(5).double()
+
+    def factors(*shape):
+        return torch.bernoulli(torch.full((*shape, 5), 0.5, dtype=torch.float64), generator=generator) * 2
+
+    keep = {"sequence": factors(4), "own": factors(4, 2), "common": factors(3)}
+    params = {TABLE: table, **{LEARNER + n: p.detach() for n, p in layer.named_parameters()}}
+    # The reference's query uses whole rows (no factors) for the target and its negatives.
+    expected = reference_task_loss(params, items[0], negatives[0], shared, config, None, 1, keep)
+
+    support = Support(
+        Slots(items[:, :4], table[items[:, :4]] * keep["sequence"], None, keep["sequence"][None]),
+        Slots(negatives[:, :3], table[negatives[:, :3]] * keep["own"][:3], None, keep["own"][None, :3]),
+        Slots(shared, table[shared] * keep["common"], None, keep["common"]),
+    )
+    loss = PairLoss("softmax")
+    geometry = Geometry("squared_l2")
+    inner = InnerLoop(2, 0.05, False, "learner_and_embeddings", "sum", geometry, loss)
+    adapted = adapt(layer, support, inner)
+    query = torch.cat((items[:, 4:], negatives[:, 3], shared[None]), dim=1)
+    rows = adapted.rows_of(Slots(query, table[query]))
+    costs = geometry.of_offsets((adapted.last + adapted.transition).unsqueeze(1) - rows, None).cost
+    costs = costs.masked_fill(
+        torch.cat((torch.zeros(1, 3, dtype=torch.bool), shared[None] == items[:, 4:]), 1), 1e300
+    )
+    assert_close(loss.values(costs[:, 0], costs[:, 1:]).sum(), expected, "loss")
+
+
+def test_per_task_weights_and_low_rank_agree():
+    """The general path (a copy of the weights per task) and the closed form are the same inner loop."""
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, heads, tails):
+            return self.layer(heads, tails)
+
+    torch.manual_seed(0)
+    layer = OneLayer(6, (0.5, -0.5)).double()
+    rows = torch.randn(7, 6, dtype=torch.float64)
+    items = torch.randint(7, (4, 4))
+    negatives = torch.randint(7, (4, 3, 2))
+    support = Support(Slots(items, rows[items]), Slots(negatives, rows[negatives]))
+    for target in ("learner", "learner_and_embeddings"):
+        inner = InnerLoop(3, 0.1, False, target, "mean", Geometry("l2"), PairLoss("softmax"))
+        one = adapt(layer, support, inner, with_loss=True)
+        other = adapt(Wrapped(layer), support, inner, with_loss=True)
+        assert_close(other.transition, one.transition, "transition")
+        assert_close(other.last, one.last, "last")
+        assert_close(other.support_loss, one.support_loss, "support loss")
+        with torch.no_grad():
+            served = adapt(Wrapped(layer), support, inner)
+        assert_close(served.transition, one.transition, "transition without a graph")
+        assert not served.transition.requires_grad

@@ -1,0 +1,172 @@
+"""Evaluating a run against ranking each user by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+import metatl
+from metatl.evaluation import evaluate_users, parse_candidates
+from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
+
+NUM_ITEMS = 200
+SMALL = {"dim": 8, "batch_size": 64, "max_steps": 20, "eval_every": 10, "warmup_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def interactions_file(tmp_path_factory):
+    """Users who walk along a ring of items, now and then jumping."""
+    generator = np.random.default_rng(0)
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(600):
+        start = int(generator.integers(NUM_ITEMS))
+        for place in range(int(generator.integers(6, 9))):
+            jump = int(generator.integers(NUM_ITEMS)) if generator.random() < 0.2 else 0
+            lines.append(f"u{user},i{(start + place + jump) % NUM_ITEMS},{1_000_000 * user + 1_000 * place}")
+    path = tmp_path_factory.mktemp("data") / "ring.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module", params=["popularity", "knn", "metatl"])
+def run(request, interactions_file):
+    config = SMALL if request.param == "metatl" else {}
+    return metatl.fit(interactions_file, model=request.param, config=config, device="cpu")
+
+
+def user_scores(run, history):
+    """The scores of the whole catalogue for one user, from the model alone."""
+    if hasattr(run.model, "score"):
+        return run.model.score(history[None])[0]
+    import torch
+
+    from metatl import _metatl
+
+    count = run.model.support_negatives
+    negatives = None
+    if count:
+        drawn = _metatl.sample_support_negatives(history[None], count, NUM_ITEMS, seed=0)
+        negatives = torch.from_numpy(drawn)
+    encoded = run.model.encode(torch.from_numpy(history[None]), negatives)
+    table = run.model.item_table.clone()
+    if encoded.overrides is not None:
+        _, items, rows = encoded.overrides.ragged()
+        table[items] = rows.detach()
+    squared = ((table - encoded.queries[0].detach()) ** 2).sum(dim=1)
+    scores = -squared if run.model.similarity == "squared_l2" else -squared.sqrt()
+    bias = run.model.item_bias
+    return (scores if bias is None else scores + bias).numpy()
+
+
+def test_ranks_are_those_of_every_user_ranked_alone(run):
+    evaluation = evaluate_users(run)
+    split = run.record.split.split(metatl.read_interactions(run.record.data))
+    sets = metatl.sample_candidate_sets(split, split.test, n=100, kind="uniform", seed=0)
+    assert evaluation.results.candidates.sha256 == sets.sha256
+    frame = evaluation.per_user
+    assert frame.columns[:5] == ["user_id", "ranking", "rank", "greater", "equal"]
+    sampled = frame.filter(pl.col("ranking") == "sampled")
+    full = frame.filter(pl.col("ranking") == "full")
+    assert sampled["user_id"].to_list() == split.cold.user_ids[split.test].to_list()
+    for row, user in enumerate(split.test.tolist()):
+        mine = split.cold.items[split.cold.indptr[user] : split.cold.indptr[user + 1]]
+        target = mine[split.k]
+        scores = user_scores(run, np.ascontiguousarray(mine[: split.k]))
+        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
+        # The kernel and this test round differently, so a near tie may fall either way.
+        margin = 1e-5 * max(1.0, float(np.abs(scores).max()))
+        for ranking, negatives in ((sampled, sets.candidates[row, 1:]), (full, others)):
+            assert not set(negatives.tolist()) & set(mine.tolist())
+            found = int(ranking["rank"][row])
+            assert found == 1 + ranking["greater"][row] + ranking["equal"][row]
+            assert 1 + (scores[negatives] > scores[target] + margin).sum() <= found
+            assert found <= 1 + (scores[negatives] >= scores[target] - margin).sum()
+
+
+def test_means_and_intervals_are_those_of_the_users(run):
+    evaluation = evaluate_users(run, metrics="MRR,HR@10,NDCG@5")
+    results = evaluation.results
+    for ranking, metrics in (("sampled", results.metrics.sampled), ("full", results.metrics.full)):
+        frame = evaluation.per_user.filter(pl.col("ranking") == ranking)
+        assert list(metrics) == ["MRR", "HR@10", "NDCG@5"]
+        for name, found in metrics.items():
+            assert found.value == pytest.approx(frame[name].mean())
+            assert found.low <= found.value <= found.high
+        assert metrics["MRR"].value == pytest.approx((1 / frame["rank"]).mean())
+        assert metrics["HR@10"].value == pytest.approx((frame["rank"] <= 10).mean())
+    assert list(results.timings) == ["read", "split", "candidates", "encode", "rank", "metrics", "bootstrap"]
+    assert results.dataset.test_users == len(frame)
+
+
+def test_an_evaluation_repeats(run):
+    first, second = (metatl.evaluate(run, num_threads=threads) for threads in (1, 3))
+    timeless = {"timings"}
+    assert first.model_dump(exclude=timeless) == second.model_dump(exclude=timeless)
+    other = metatl.evaluate(run, seed=1)
+    assert other.candidates.sha256 != first.candidates.sha256
+
+
+def test_the_catalogue_alone(run):
+    evaluation = evaluate_users(run, candidates="full")
+    assert evaluation.results.metrics.sampled is None
+    assert evaluation.results.candidates is None
+    assert set(evaluation.per_user["ranking"]) == {"full"}
+    both = metatl.evaluate(run)
+    assert evaluation.results.metrics.full == both.metrics.full
+
+
+def test_negatives_by_popularity_and_another_number(run):
+    results = metatl.evaluate(run, candidates="pop20")
+    assert (results.candidates.kind, results.candidates.n) == ("popularity", 20)
+    assert results.metrics.sampled["HR@1"].value >= metatl.evaluate(run).metrics.full["HR@1"].value
+
+
+def test_another_k_and_tie_rule(run):
+    results = metatl.evaluate(run, k=2, ties="best")
+    assert results.protocol.k == 2
+    assert results.protocol.ties == "best"
+    strict = metatl.evaluate(run, k=2)
+    assert results.metrics.sampled["MRR"].value >= strict.metrics.sampled["MRR"].value
+
+
+@pytest.fixture(scope="module")
+def popularity(interactions_file):
+    return metatl.fit(interactions_file, model="popularity", device="cpu")
+
+
+def test_interactions_in_memory(popularity, interactions_file):
+    interactions = metatl.read_interactions(interactions_file)
+    results = metatl.evaluate(popularity, data=interactions)
+    assert results.metrics == metatl.evaluate(popularity).metrics
+    assert results.dataset.source is None
+    unnamed = metatl.fit(interactions, model="popularity", device="cpu")
+    with pytest.raises(RunError, match="in memory"):
+        metatl.evaluate(unnamed)
+    assert metatl.evaluate(unnamed, data=interactions).metrics == results.metrics
+
+
+def test_other_data_is_refused(popularity, interactions_file, tmp_path):
+    shorter = tmp_path / "shorter.csv"
+    shorter.write_text("".join(interactions_file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RunError, match=r"shorter\.csv: found data with fingerprint .* --data"):
+        metatl.evaluate(popularity, data=shorter)
+
+
+def test_more_shown_than_anybody_has(popularity):
+    with pytest.raises(DataError, match="smaller|more than 50"):
+        metatl.evaluate(popularity, k=50)
+
+
+def test_more_candidates_than_items(popularity):
+    with pytest.raises(MetatlError, match="195|items"):
+        metatl.evaluate(popularity, candidates="uni195")
+
+
+def test_candidates_are_read():
+    assert parse_candidates("uni100") == ("uniform", 100)
+    assert parse_candidates("pop7") == ("popularity", 7)
+    assert parse_candidates("full") is None
+    for text in ("", "uni", "uni0", "uni-1", "top100", "uni100.5", "full100", "uni1000000000000"):
+        with pytest.raises(ConfigError, match="expected uniN or popN"):
+            parse_candidates(text)

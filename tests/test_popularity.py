@@ -1,0 +1,39 @@
+"""Popularity against counting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from metatl.exceptions import ConfigError
+from metatl.models.popularity import Popularity, PopularityConfig
+
+
+def fitted(items, num_items):
+    train = SimpleNamespace(items=np.array(items, dtype=np.int64), num_items=num_items)
+    return Popularity.fit(train, PopularityConfig.preset("tuned"))
+
+
+def test_scores_are_training_counts():
+    items = np.random.default_rng(0).integers(0, 20, size=500).tolist()
+    counts = Counter(items)
+    scores = fitted(items, 22).score(np.zeros((3, 2), dtype=np.int64))
+    assert scores.dtype == np.float32
+    assert scores.flags.c_contiguous
+    assert scores.tolist() == [[counts[item] for item in range(22)]] * 3
+
+
+def test_tensors_rebuild_the_model():
+    model = fitted([0, 1, 1], 3)
+    again = Popularity.from_tensors(model.config, 3, model.tensors())
+    assert again.score(np.array([[0]])).tolist() == [[1.0, 2.0, 0.0]]
+    with pytest.raises(ValueError, match="item_counts"):
+        Popularity.from_tensors(model.config, 4, model.tensors())
+
+
+def test_an_unknown_preset_lists_those_that_exist():
+    with pytest.raises(ConfigError, match="it has tuned"):
+        PopularityConfig.preset("paper")

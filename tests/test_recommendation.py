@@ -1,0 +1,140 @@
+"""Recommendations against sorting the scores of every item."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metatl
+from metatl.exceptions import InvalidArgumentError
+from metatl.recommendation import MAX_HISTORY, item_names, recommend
+
+ITEM_IDS = pl.Series([7, 9, 10, 100, 101, 205, 1000])
+COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])
+
+
+class LastItemNeighbours:
+    """Scores an item by how near its place is to the places of the history, the last one most."""
+
+    def score(self, histories):
+        places = np.arange(len(ITEM_IDS))
+        near = -np.abs(places - histories[:, :, None]).astype(np.float32)
+        return (near * np.arange(1, histories.shape[1] + 1)[:, None]).sum(axis=1)
+
+
+def run_of(model, item_ids=ITEM_IDS, data=None):
+    record = SimpleNamespace(seed=0, data=data)
+    return SimpleNamespace(model=model, item_ids=item_ids, item_counts=COUNTS, record=record)
+
+
+RUN = run_of(LastItemNeighbours())
+known_ids = st.sampled_from(ITEM_IDS.to_list())
+unknown_ids = st.sampled_from([1, 8, 99999])
+
+
+@given(st.lists(st.lists(st.one_of(known_ids, unknown_ids), max_size=6), max_size=6), st.integers(1, 9))
+def test_answers_are_the_best_scores_outside_the_history(histories, top):
+    answer = recommend(RUN, histories, top=top)
+    assert len(answer) == len(histories)
+    for user, history in enumerate(histories):
+        places = [ITEM_IDS.to_list().index(item) for item in history if item in ITEM_IDS.to_list()]
+        scores = RUN.model.score(np.array([places]))[0] if places else COUNTS
+        allowed = [place for place in range(len(ITEM_IDS)) if place not in places]
+        expected = sorted(allowed, key=lambda place: (-scores[place], place))[:top]
+        assert [found.item_id for found in answer[user]] == [ITEM_IDS[place] for place in expected]
+        assert [found.score for found in answer[user]] == [float(scores[place]) for place in expected]
+        assert answer.basis(user) == ("history" if places else "popularity")
+        assert answer.known_items[user] == len(places)
+        assert answer.unknown_items[user] == tuple(str(item) for item in history if item not in ITEM_IDS.to_list())
+
+
+def test_ids_are_found_as_text_or_numbers():
+    assert recommend(RUN, [["100", "7"]])[0] == recommend(RUN, [[100, 7]])[0]
+    texts = run_of(LastItemNeighbours(), ITEM_IDS.cast(pl.String).sort())
+    assert [found.item_id for found in recommend(texts, [[100]], top=2)[0]] == ["10", "1000"]
+
+
+def test_only_the_last_items_count_but_none_is_recommended_again():
+    item_ids = pl.Series(np.arange(200))
+    seen_lengths = []
+
+    class Recorder:
+        def score(self, histories):
+            if len(histories[0]) > 1:
+                seen_lengths.append(histories.shape[1])
+            return np.tile(np.arange(200, dtype=np.float32), (len(histories), 1))
+
+    run = run_of(Recorder(), item_ids)
+    run.item_counts = np.zeros(200, np.int64)
+    answer = recommend(run, [list(range(199, 199 - MAX_HISTORY - 10, -1))], top=1)
+    assert seen_lengths == [MAX_HISTORY]
+    assert answer[0][0].item_id == 199 - MAX_HISTORY - 10
+
+
+def test_the_table_of_answers():
+    frame = recommend(RUN, [[100, 5], []], top=2).frame(pl.Series(["ann", "bob"]))
+    assert frame.to_dict(as_series=False) == {
+        "user_id": ["ann", "ann", "bob", "bob"],
+        "rank": [1, 2, 1, 2],
+        "item_id": [10, 101, 100, 7],
+        "score": [-1.0, -1.0, 9.0, 5.0],
+        "basis": ["history", "history", "popularity", "popularity"],
+        "unknown_items": [1, 1, 0, 0],
+    }
+    everything = recommend(RUN, [ITEM_IDS.to_list()])
+    assert everything[0] == []
+    assert len(everything.frame()) == 0
+    assert len(recommend(RUN, []).frame()) == 0
+
+
+def test_at_least_one_item_is_asked_for():
+    with pytest.raises(InvalidArgumentError, match="top: found 0"):
+        recommend(RUN, [[7]], top=0)
+
+
+def test_wines_have_names():
+    names = dict(metatl.datasets.item_names())
+    first = next(iter(names))
+    ids = pl.Series([first, -1] if isinstance(first, int) else [str(first), "-1"])
+    assert item_names(run_of(None, data="wines"), ids).to_list() == [names[first], None]
+    assert item_names(run_of(None, data="other.csv"), ids) is None
+
+
+@pytest.fixture(scope="module", params=["knn", "metatl"])
+def wine_run(request):
+    small = {"dim": 8, "batch_size": 64, "max_steps": 10, "eval_every": 10, "warmup_steps": 5}
+    return metatl.fit("wines", model=request.param, config=small if request.param == "metatl" else {}, device="cpu")
+
+
+def test_an_answer_does_not_depend_on_the_company(wine_run):
+    split = wine_run.record.split.split(metatl.datasets.xwines())
+    ends = split.cold.indptr
+    histories = [split.cold.items[ends[user] : ends[user + 1]][: 1 + user % 7] for user in range(40)]
+    raw = [split.cold.item_ids[history].to_list() for history in histories]
+    together = recommend(wine_run, raw, top=5)
+    for user, history in enumerate(raw):
+        alone = recommend(wine_run, [history], top=5)[0]
+        assert [found.item_id for found in alone] == [found.item_id for found in together[user]]
+        np.testing.assert_allclose(
+            [found.score for found in alone], [found.score for found in together[user]], rtol=1e-5
+        )
+        assert not {found.item_id for found in alone} & set(history)
+
+
+def test_interactions_are_answered_user_by_user(wine_run, tmp_path):
+    path = tmp_path / "visitors.csv"
+    ids = wine_run.item_ids.to_list()
+    path.write_text(
+        f"user,item,timestamp\nb,{ids[3]},2\nb,{ids[5]},1\na,{ids[8]},1\nc,999999999,1\n"
+    )
+    interactions = metatl.read_interactions(path)
+    answer = recommend(wine_run, interactions, top=3)
+    assert interactions.user_ids.to_list() == ["a", "b", "c"]
+    assert answer[1] == recommend(wine_run, [[ids[5], ids[3]]], top=3)[0]
+    assert [answer.basis(user) for user in range(3)] == ["history", "history", "popularity"]
+    assert answer.unknown_items == ((), (), ("999999999",))

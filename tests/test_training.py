@@ -1,0 +1,367 @@
+"""The outer loop: schedule, checkpoints, exact resume, signals, run directories."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import metatl
+from metatl.checkpoints import load_checkpoint, save_checkpoint
+from metatl.exceptions import ConfigError, RunError
+from metatl.models.metatl import MetaTLConfig
+from metatl.training import TrainingStopped, learning_rate
+
+NUM_ITEMS = 300
+SMALL = {"dim": 8, "batch_size": 64, "max_steps": 60, "eval_every": 10, "warmup_steps": 5}
+
+
+@pytest.fixture(scope="session")
+def interactions_file(tmp_path_factory):
+    """Users who walk along a ring of items, now and then jumping."""
+    generator = np.random.default_rng(0)
+    lines = ["user_id,item_id,timestamp"]
+    for user in range(1500):
+        start = int(generator.integers(NUM_ITEMS))
+        for position in range(int(generator.integers(5, 9))):
+            jump = int(generator.integers(NUM_ITEMS)) if generator.random() < 0.2 else 0
+            lines.append(
+                f"u{user},i{(start + position + jump) % NUM_ITEMS},{1_000_000 * user + 1_000 * position}"
+            )
+    path = tmp_path_factory.mktemp("data") / "ring.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def train_command(data, out, *options, **settings):
+    command = [sys.executable, "-m", "metatl.cli.main", "train", "--data", str(data), "--out", str(out)]
+    return [*command, *(f"--set={name}={value}" for name, value in {**SMALL, **settings}.items()), *options]
+
+
+def run_command(command, **arguments):
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **arguments)
+
+
+def final_bytes(directory):
+    """Every tensor that a finished run holds, as bytes."""
+    return {
+        (file, name): array.tobytes()
+        for file in ("best.safetensors", "last.safetensors")
+        for name, array in load_checkpoint(directory / file)[0].items()
+    }
+
+
+def fit_small(data, out=None, **arguments):
+    config = {**SMALL, **arguments.pop("config", {})}
+    return metatl.fit(data, config=config, out=out, device="cpu", **arguments)
+
+
+@pytest.fixture(scope="session")
+def finished_run(interactions_file, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "finished"
+    fit_small(interactions_file, directory)
+    return directory
+
+
+def test_learning_rate_warms_up_then_follows_a_cosine():
+    config = MetaTLConfig.preset("tuned").model_copy(
+        update={"meta_lr": 2.0, "warmup_steps": 4, "max_steps": 104, "final_lr_share": 0.1}
+    )
+    assert [learning_rate(config, step) for step in range(4)] == [0.5, 1.0, 1.5, 2.0]
+    assert learning_rate(config, 4) == 2.0
+    assert learning_rate(config, 54) == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
+    assert learning_rate(config, 104) == pytest.approx(0.2)
+
+
+def test_training_learns_the_ring(finished_run):
+    history = json.loads((finished_run / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [10, 20, 30, 40, 50, 60]
+    # A random order of 101 candidates has an MRR of H(101)/101 = 0.0515.
+    assert max(entry["MRR"] for entry in history) > 2 * 0.0515
+
+
+def test_a_run_holds_what_it_takes_to_repeat_it(finished_run, interactions_file):
+    record = json.loads((finished_run / "run.json").read_text())
+    assert record["data"] == str(interactions_file)
+    assert record["config"]["dim"] == SMALL["dim"]
+    assert len(record["dataset_fingerprint"]) == len(record["validation_candidates_sha256"]) == 64
+    environment = json.loads((finished_run / "environment.json").read_text())
+    assert {"python", "versions", "threads"} <= environment.keys()
+    assert list((finished_run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_holds_the_history(finished_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished_run / "tensorboard"))
+    events.Reload()
+    history = json.loads((finished_run / "history.json").read_text())
+    logged = [(event.step, event.value) for event in events.Scalars("MRR")]
+    assert logged == [(entry["step"], pytest.approx(entry["MRR"])) for entry in history]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(finished_run, interactions_file, tmp_path):
+    fit_small(interactions_file, tmp_path / "same")
+    fit_small(interactions_file, tmp_path / "other", seed=1)
+    assert final_bytes(tmp_path / "same") == final_bytes(finished_run)
+    assert final_bytes(tmp_path / "other") != final_bytes(finished_run)
+
+
+def test_fit_leaves_the_global_generator_alone(interactions_file):
+    import torch
+
+    before = torch.get_rng_state()
+    fit_small(interactions_file, config={"max_steps": 2})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loaded_run_holds_the_best_weights(finished_run):
+    weights, record = load_checkpoint(finished_run / "best.safetensors")
+    history = json.loads((finished_run / "history.json").read_text())
+    assert record["MRR"] == max(entry["MRR"] for entry in history)
+    model = metatl.load_run(finished_run).model
+    for name, tensor in model.state_dict().items():
+        assert tensor.numpy().tobytes() == weights[name].tobytes()
+
+
+@pytest.mark.parametrize("stop_at", [1, 10, 33])
+def test_a_stopped_training_resumes_to_the_same_bytes(finished_run, interactions_file, tmp_path, stop_at):
+    def stop(progress):
+        if progress.step == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingStopped, match=f"SIGTERM after step {stop_at}"):
+        fit_small(interactions_file, tmp_path / "run", on_progress=stop)
+    fit_small(interactions_file, tmp_path / "run", resume=True)
+    assert final_bytes(tmp_path / "run") == final_bytes(finished_run)
+    assert (tmp_path / "run" / "history.json").read_bytes() == (finished_run / "history.json").read_bytes()
+
+
+def test_stopping_restores_the_signal_handlers(interactions_file):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    fit_small(interactions_file, config={"max_steps": 1})
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_kill_at_any_moment_then_resume_ends_in_the_same_bytes(interactions_file, tmp_path):
+    settings = {"max_steps": 600, "eval_every": 20}
+    reference = tmp_path / "reference"
+    assert run_command(train_command(interactions_file, reference, **settings)).returncode == 0
+    out = tmp_path / "killed"
+    command = train_command(interactions_file, out, **settings)
+    generator = np.random.default_rng(1)
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        held = (out / "last.safetensors").stat().st_mtime_ns if (out / "last.safetensors").exists() else 0
+        while time.monotonic() < deadline and process.poll() is None:
+            if (out / "last.safetensors").exists() and (out / "last.safetensors").stat().st_mtime_ns != held:
+                break
+            time.sleep(0.005)
+        time.sleep(float(generator.uniform(0, 0.2)))
+        process.kill()
+        process.wait()
+        command = train_command(interactions_file, out, "--resume", **settings)
+    finished = run_command(command)
+    assert finished.returncode == 0, finished.stderr
+    assert final_bytes(out) == final_bytes(reference)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(finished_run, interactions_file, tmp_path):
+    out = tmp_path / "run"
+    fit_small(interactions_file, out)
+    for name in ("last.safetensors", "best.safetensors", "history.json", "metrics.json"):
+        (out / name).unlink()
+    fit_small(interactions_file, out, resume=True)
+    assert final_bytes(out) == final_bytes(finished_run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_saves_and_leaves_on_a_signal(interactions_file, tmp_path, number):
+    out = tmp_path / "run"
+    command = train_command(interactions_file, out, max_steps=100_000, eval_every=20)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (out / "last.safetensors").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert f"metatl train --out {out} --resume" in errors
+    _, record = load_checkpoint(out / "last.safetensors")
+    assert record["step"] > 0
+
+
+def test_resuming_a_finished_run_says_so(finished_run, interactions_file):
+    before = final_bytes(finished_run)
+    result = run_command(train_command(interactions_file, finished_run, "--resume"))
+    assert result.returncode == 0
+    assert "finished" in result.stdout
+    assert final_bytes(finished_run) == before
+
+
+def test_an_existing_run_is_refused_then_overwritten(interactions_file, tmp_path):
+    out = tmp_path / "run"
+    fit_small(interactions_file, out, config={"max_steps": 2})
+    before = final_bytes(out)
+    refused = run_command(train_command(interactions_file, out))
+    assert refused.returncode == 2
+    assert refused.stderr.strip().count("\n") == 0
+    assert "--resume" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    assert final_bytes(out) == before
+    fit_small(interactions_file, out, config={"max_steps": 3}, overwrite=True)
+    assert final_bytes(out) != before
+
+
+def test_a_directory_with_other_files_is_never_overwritten(interactions_file, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="other files"):
+        fit_small(interactions_file, tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_resuming_with_other_settings_is_refused(interactions_file, tmp_path):
+    out = tmp_path / "run"
+
+    def stop(_):
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingStopped):
+        fit_small(interactions_file, out, on_progress=stop)
+    result = run_command([*train_command(interactions_file, out, "--resume", "--k", "2")])
+    assert result.returncode == 2
+    assert "other settings" in result.stderr
+    result = run_command([sys.executable, "-m", "metatl.cli.main", "train", "--out", str(out), "--resume"])
+    assert result.returncode == 0, result.stderr
+
+
+def test_patience_ends_a_training_early(interactions_file, tmp_path):
+    # With a rate of zero nothing improves after the first evaluation.
+    fit_small(
+        interactions_file, tmp_path / "run", config={"meta_lr": 1e-30, "patience": 2, "optimizer": "sgd"}
+    )
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [10, 20, 30]
+
+
+def test_a_loss_that_is_not_finite_is_an_error(interactions_file, tmp_path):
+    with pytest.raises(RunError, match=r"loss is (nan|inf).*meta_lr"):
+        fit_small(
+            interactions_file, tmp_path / "run", preset="paper", config={"meta_lr": 1e30, "warmup_steps": 0}
+        )
+
+
+@pytest.mark.parametrize("file", ["best.safetensors", "last.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "empty"])
+def test_a_damaged_checkpoint_is_one_clear_error(finished_run, tmp_path, file, damage):
+    content = bytearray((finished_run / file).read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[-1] ^= 1
+    elif damage == "text":
+        content = b"not a checkpoint"
+    else:
+        content = b""
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(RunError, match="damaged"):
+        load_checkpoint(tmp_path / file)
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("metatl.checkpoints.FORMAT_VERSION", 999)
+    save_checkpoint(tmp_path / "x.safetensors", {"a": np.zeros(3)}, {})
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="999"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_a_run_of_another_version_is_named(finished_run, tmp_path):
+    record = json.loads((finished_run / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**record, "format_version": 99, "metatl_version": "9.9"}))
+    with pytest.raises(RunError, match=r"format 99 \(metatl 9\.9\)"):
+        metatl.load_run(tmp_path)
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(RunError, match="found no run"):
+        metatl.load_run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(RunError, match="not JSON"):
+        metatl.load_run(tmp_path)
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(finished_run, tmp_path):
+    path = tmp_path / "last.safetensors"
+    path.write_bytes((finished_run / "last.safetensors").read_bytes())
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(path, {"a": np.zeros(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["last.safetensors"]
+
+
+def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    result = run_command(train_command(interactions_file, tmp_path / "run"), preexec_fn=limit)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "too large" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "magic"], "expected one of metatl, popularity, knn"),
+        (["--model", "popularity", "--preset", "paper"], "it has tuned"),
+        (["--set", "dimension=3"], "no field 'dimension'"),
+        (["--set", "dim=zero"], "dim"),
+        (["--set", "dim"], "field=value"),
+        (["--data", "/nowhere.csv"], "/nowhere.csv"),
+        (["--k", "50"], "50"),
+        (["--device", "abacus"], "expected auto, cpu or cuda"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_path, options, message):
+    command = [sys.executable, "-m", "metatl.cli.main", "train", "--data", str(interactions_file)]
+    result = run_command([*command, "--out", str(tmp_path / "run"), *options])
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_field_lists_the_fields(interactions_file):
+    with pytest.raises(ConfigError, match="inner_lr"):
+        metatl.fit(interactions_file, config={"inner_rate": 1})
+
+
+@pytest.mark.parametrize("model", ["popularity", "knn"])
+def test_simple_systems_train_save_and_load_through_the_same_command(interactions_file, tmp_path, model):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "metatl.cli.main", "train", "--data", str(interactions_file)]
+    result = run_command([*command, "--model", model, "--out", str(out)])
+    assert result.returncode == 0, result.stderr
+    fitted = metatl.fit(interactions_file, model=model)
+    loaded = metatl.load_run(out)
+    for name, array in fitted.model.tensors().items():
+        assert np.array_equal(loaded.model.tensors()[name], array)
+    assert "finished" in run_command([*command, "--model", model, "--out", str(out), "--resume"]).stdout
