@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -11,16 +12,16 @@ if TYPE_CHECKING:
 
 # Compared without case and punctuation; the first that a file has is taken.
 USUAL_NAMES = {
-    "user": (
-        "user_id user uid user_name reviewer_id customer_id customer visitor_id member_id profile_name"
-    ).split(),
-    "item": (
-        "item_id item iid movie_id movie parent_asin asin product_id product book_id book isbn wine_id wine "
-        "track_id track song_id artist_id article_id business_id game_id recipe_id sku"
-    ).split(),
-    "timestamp": (
-        "timestamp time ts unix_review_time unix_time datetime date event_time created_at t_dat"
-    ).split(),
+    "user": ["user_id", "user", "uid", "user_name", "reviewer_id", "customer_id", "customer", "visitor_id"],
+    "item": [
+        *("item_id", "item", "iid", "movie_id", "movie", "parent_asin", "asin", "product_id", "product"),
+        *("book_id", "book", "isbn", "wine_id", "wine", "track_id", "song_id", "artist_id", "article_id"),
+        *("business_id", "game_id", "recipe_id", "sku"),
+    ],
+    "timestamp": [
+        *("timestamp", "time", "ts", "unix_review_time", "unix_time", "datetime", "date", "event_time"),
+        *("created_at", "t_dat"),
+    ],
 }
 
 
@@ -55,13 +56,6 @@ def has_usual_name(names: Sequence[str]) -> bool:
     """Whether one of the names is usual for any of the three columns."""
     usual = {_plain(name) for names_of_role in USUAL_NAMES.values() for name in names_of_role}
     return any(_plain(name) in usual for name in names)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Give names for an error message, cut where they are many."""
-    text = ", ".join(map(repr, names))
-    limit = 200
-    return text if len(text) <= limit else text[:limit] + "..."
 
 
 def _find(names: Sequence[str], given: str | None, role: str) -> int:

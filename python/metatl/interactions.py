@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
+from metatl.column_errors import listed, refuse
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.timestamps import TimestampUnit, to_microseconds
@@ -105,7 +106,7 @@ class Interactions:
             raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
         for column in (user_column, item_column, timestamp_column):
             if column not in frame.columns:
-                raise DataError(f"found no column {column!r} among {', '.join(map(repr, frame.columns))}")
+                raise DataError(f"found no column {column!r} among {listed(frame.columns)}")
         if frame.is_empty():
             raise DataError("found no rows, expected interactions")
         user_ids, users = _number(_raw_ids(frame[user_column]))
@@ -167,7 +168,7 @@ class Interactions:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the content in hexadecimal: raw ids, rows and times, in the order that they have here."""
+        """SHA-256 of the content in hexadecimal: raw ids, rows and times, in their order."""
         digest = hashlib.sha256()
         add_json(digest, "metatl interactions 1")
         add_ids(digest, self.user_ids)
@@ -243,30 +244,35 @@ class Interactions:
 def _raw_ids(column: pl.Series) -> pl.Series:
     """Bring raw ids to Int64 or String; see :meth:`Interactions.from_frame`."""
     expected = "expected an id"
-    _refuse_first(column.is_null(), column, f"found nothing, {expected}")
+    refuse(column.is_null(), column, f"found nothing, {expected}")
     dtype = column.dtype
     if dtype.is_nested() or dtype == pl.Object:
         raise DataError(f"found values of type {dtype}, expected integers or text", column=column.name)
+    integers: pl.Series = column.cast(pl.Int64, strict=False) if dtype.is_numeric() else column
     if dtype.is_float():
-        _refuse_first(column.is_nan(), column, f"found NaN, {expected}")
+        refuse(column.is_nan(), column, f"found NaN, {expected}")
         # A table with gaps elsewhere often turns whole numbers into floats. Up to 2^53 they are exact.
         exact = 2**53
         if ((column.floor() == column) & (column.abs() <= exact)).all():
-            return column.cast(pl.Int64)
-    if dtype.is_integer():
-        integers = column.cast(pl.Int64, strict=False)
-        return integers if integers.null_count() == 0 else column.cast(pl.String)
-    text = column.cast(pl.String, strict=False)
-    _refuse_first(text.is_null(), column, "found bytes that are not UTF-8, expected text")
-    _refuse_first(text == "", column, f"found nothing, {expected}")
+            return integers
+    if dtype.is_integer() and integers.null_count() == 0:
+        return integers
+    text: pl.Series = _decode(column) if dtype == pl.Binary else column.cast(pl.String)
+    refuse(text == "", column, f"found nothing, {expected}")
     integers = text.cast(pl.Int64, strict=False)
     is_plain = integers.null_count() == 0 and (integers.cast(pl.String) == text).all()
     return integers if is_plain else text
 
 
-def _refuse_first(bad: pl.Series, column: pl.Series, message: str) -> None:
-    if bad.any():
-        raise DataError(message, row=int(bad.arg_true()[0]) + 1, column=column.name)
+def _decode(column: pl.Series) -> pl.Series:
+    """Read bytes as text, as in Parquet files whose writer did not say that its text is text."""
+    texts = []
+    for row, value in enumerate(column.to_list(), start=1):
+        try:
+            texts.append(value.decode())
+        except UnicodeDecodeError:
+            raise DataError(f"found {value!r}, expected UTF-8", row=row, column=column.name) from None
+    return pl.Series(column.name, texts, dtype=pl.String)
 
 
 def _number(raw_ids: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -288,4 +294,5 @@ def _find(ids: pl.Series, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int6
     found = wanted.cast(pl.String).replace_strict(
         ids.cast(pl.String), numbers, default=-1, return_dtype=pl.Int64
     )
-    return found.to_numpy()
+    positions: NDArray[np.int64] = found.to_numpy()
+    return positions

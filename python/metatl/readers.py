@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
-from metatl.column_names import find_columns, listed
+from metatl.column_errors import listed
+from metatl.column_names import find_columns
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions, Repeats
 from metatl.text_tables import read_text_table
-from metatl.timestamps import TimestampUnit
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
+
+    from metatl.timestamps import TimestampUnit
 
 
 def read_interactions(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, fields
-from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +16,8 @@ from metatl.fingerprints import add_array, add_json
 from metatl.timestamps import from_date, to_datetime
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
+
     import polars as pl
     from numpy.typing import NDArray
 
@@ -122,7 +123,7 @@ class ColdStartSplit:
         numpy.ndarray
             int64 (B, K).
         """
-        return self.cold.items[self.cold.indptr[users][:, None] + np.arange(self.k)]
+        return _first_items(self.cold, users, self.k)
 
     def targets(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """Item that follows the history of each new user: the (K+1)-th.
@@ -142,7 +143,7 @@ class ColdStartSplit:
     def train_histories(self) -> NDArray[np.int64]:
         """First K items of the training users with K rows or more: int64 (V, K)."""
         users = np.flatnonzero(self.train.lengths >= self.k)
-        return self.train.items[self.train.indptr[users][:, None] + np.arange(self.k)]
+        return _first_items(self.train, users, self.k)
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -333,6 +334,12 @@ def part_by_arrival(
             "new users with unseen items only": filtered.num_users - users_before - newcomers.num_users,
         },
     )
+
+
+def _first_items(interactions: Interactions, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """First `k` items of users who have as many: int64 (B, k)."""
+    items: NDArray[np.int64] = interactions.items[interactions.indptr[users][:, None] + np.arange(k)]
+    return items
 
 
 def _check(holds: bool, argument: str, found: object, expected: str) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from metatl.column_names import find_columns, has_usual_name, listed
+from metatl.column_errors import listed
+from metatl.column_names import find_columns, has_usual_name
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def read_text_table(
     """
     blocks = _blocks(file)
     layout, first = _read_header(blocks, suffix, given, separator)
-    tables = []
+    tables: list[TextTable] = []
     for block in chain([first], blocks):
         if layout.may_quote and '"' in block.text:
             tables.extend(_read_quoted(chain([block], blocks), layout))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import polars as pl
 
+from metatl.column_errors import refuse
 from metatl.exceptions import DataError, InvalidArgumentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TimestampUnit = Literal["s", "ms", "us", "ns"]
 
@@ -26,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 # What a datetime can hold. Milliseconds that are read as seconds fall outside, so the mistake is found.
 _EARLIEST = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
 _LATEST = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
-_OUTSIDE = "found {}, outside the years 1 to 9999; set timestamp_unit to the unit of the numbers: s, ms, us or ns"
+_OUTSIDE = "found {}, outside the years 1 to 9999; set timestamp_unit to their unit: s, ms, us or ns"
 
 # 1 date, 2 hours and minutes, 3 seconds, 4 fraction of a second, 5 sign, 6 hours and 7 minutes of the offset.
 _ISO_DATE = (
@@ -69,7 +67,7 @@ def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
     if unit not in _UNITS:
         raise InvalidArgumentError(f"timestamp_unit: found {unit!r}, expected one of {', '.join(_UNITS)}")
     expected = f"expected {_UNITS[unit][0]} since 1970 as a number, or an ISO date"
-    _refuse(column.is_null(), column, f"found nothing, {expected}")
+    refuse(column.is_null(), column, f"found nothing, {expected}")
     if column.dtype == pl.String:
         return _from_text(column.str.strip_chars(), unit, expected)
     if column.dtype == pl.Date:
@@ -96,40 +94,30 @@ def from_date(day: date) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _refuse(bad: pl.Series, column: pl.Series, message: str) -> None:
-    """Raise for the first row where `bad` is true; `{}` in the message stands for its value."""
-    row = bad.fill_null(value=True).arg_true()
-    if len(row) > 0:
-        raise DataError(
-            message.replace("{}", shown(column[row[0]])), row=int(row[0]) + 1, column=column.name
-        )
-
-
-def shown(value: Any, limit: int = 60) -> str:
-    """Give a value for an error message: quoted, and cut where it is long."""
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= limit else text[:limit] + "..."
-
-
 def _from_text(column: pl.Series, unit: TimestampUnit, expected: str) -> pl.Series:
     if column[:1].cast(pl.Float64, strict=False).null_count() > 0:
         dates = _from_iso_dates(column)
-        _refuse(dates.is_null(), column, f"found {{}}, {expected}")
+        refuse(dates.is_null(), column, f"found {{}}, {expected}")
         return _in_range(dates, column)
     integers = column.cast(pl.Int64, strict=False)
     if integers.null_count() == 0:
         return _from_integers(integers, column, unit)
     floats = column.cast(pl.Float64, strict=False)
-    _refuse(floats.is_null(), column, f"found {{}}, {expected}")
+    refuse(floats.is_null(), column, f"found {{}}, {expected}")
     # Integers stay exact where floats are not.
     from_floats = _from_floats(floats, column, unit)
     from_integers = _from_integers(integers.fill_null(0), column, unit)
-    return from_integers.zip_with(integers.is_not_null(), from_floats)
+    combined: pl.Series = from_integers.zip_with(integers.is_not_null(), from_floats)
+    return combined
 
 
 def _from_iso_dates(column: pl.Series) -> pl.Series:
     """Microseconds of ISO dates; null where the text is none, or where there is no such day or time."""
-    part: Callable[[int], pl.Expr] = lambda group: pl.col("parts").struct.field(str(group))  # noqa: E731
+    parts = column.str.extract_groups(_ISO_DATE).alias("parts").to_frame()
+
+    def part(group: int) -> pl.Expr:
+        return pl.col("parts").struct.field(str(group))
+
     moment = pl.concat_str(
         part(1),
         part(2).fill_null("00:00"),
@@ -139,7 +127,6 @@ def _from_iso_dates(column: pl.Series) -> pl.Series:
     ).str.to_datetime("%Y-%m-%d %H:%M %S %6f", time_unit="us", strict=False)
     minutes = part(6).cast(pl.Int64) * 60 + part(7).cast(pl.Int64).fill_null(0)
     ahead = pl.when(part(5) == "-").then(-minutes).otherwise(minutes).fill_null(0)
-    parts = column.str.extract_groups(_ISO_DATE).alias("parts").to_frame()
     return parts.select(moment.cast(pl.Int64) - ahead * 60_000_000).to_series().alias(column.name)
 
 
@@ -149,18 +136,19 @@ def _from_integers(integers: pl.Series, column: pl.Series, unit: TimestampUnit) 
         rounded_up = (integers % divisor >= divisor // 2).cast(pl.Int64)
         return _in_range(integers // divisor + rounded_up, column)
     outside = (integers < _EARLIEST // multiplier) | (integers > _LATEST // multiplier)
-    _refuse(outside, column, _OUTSIDE)
+    refuse(outside, column, _OUTSIDE)
     return (integers * multiplier).alias(column.name)
 
 
 def _from_floats(floats: pl.Series, column: pl.Series, unit: TimestampUnit) -> pl.Series:
     _, multiplier, divisor = _UNITS[unit]
-    _refuse(~floats.is_finite(), column, "found {}, expected a finite number")
-    microseconds = (floats * multiplier / divisor).round()
-    _refuse((microseconds < _EARLIEST) | (microseconds > _LATEST), column, _OUTSIDE)
-    return microseconds.cast(pl.Int64).alias(column.name)
+    refuse(~floats.is_finite(), column, "found {}, expected a finite number")
+    rounded = (floats * multiplier / divisor).round()
+    refuse((rounded < _EARLIEST) | (rounded > _LATEST), column, _OUTSIDE)
+    microseconds: pl.Series = rounded.cast(pl.Int64)
+    return microseconds.alias(column.name)
 
 
 def _in_range(microseconds: pl.Series, column: pl.Series) -> pl.Series:
-    _refuse((microseconds < _EARLIEST) | (microseconds > _LATEST), column, _OUTSIDE)
+    refuse((microseconds < _EARLIEST) | (microseconds > _LATEST), column, _OUTSIDE)
     return microseconds.alias(column.name)

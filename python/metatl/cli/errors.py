@@ -27,12 +27,12 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except MetatlError as error:
-        raise _fail(str(error)) from None
+        raise _Failure(str(error)) from None
     except OSError as error:
         # A closed pipe, as of `metatl stats ... | head -1`, is for click, which ends in silence.
         if error.errno == errno.EPIPE:
             raise
-        raise _fail(_describe(error)) from None
+        raise _Failure(_describe(error)) from None
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -56,10 +56,11 @@ class Group(click.Group):
             return super().invoke(ctx)
 
 
-def _fail(message: str) -> click.ClickException:
-    failure = click.ClickException(" ".join(message.split()))
-    failure.exit_code = FAILED
-    return failure
+class _Failure(click.ClickException):
+    exit_code = FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 def _describe(error: OSError) -> str:

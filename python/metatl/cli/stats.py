@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     help="T: users who arrive at or after it are new.  [default: the --cutoff-quantile]",
 )
 @click.option(
-    "--cutoff-quantile", default=0.75, show_default=True, help="T as a quantile of the users' first interactions."
+    "--cutoff-quantile", default=0.75, show_default=True, help="T as a quantile of first interactions."
 )
 @click.option("--min-item-count", default=10, show_default=True, help="Drop items with fewer interactions.")
 def stats(data: str, cutoff: datetime | None, cutoff_quantile: float, min_item_count: int) -> None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from metatl.adaptation import Adapted, InnerLoop, Reduction, Slots, Support, Target, adapt
+from metatl.adaptation import Adapted, InnerLoop, Reduction, Target, adapt
 from metatl.losses import Distance, Geometry, Loss, PairLoss, excluded_cost
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
+from metatl.models.dropout import dropout, dropout_factors
 from metatl.models.transition import Mlp, OneLayer
+from metatl.support import Slots, Support
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -396,54 +398,49 @@ class MetaTL(nn.Module):
         Tensor
             Scalar, the sum or mean over tasks.
         """
-        tasks, length = items.shape[0], items.shape[1] - 1
-        count, shared = negatives.shape[2], shared_negatives.shape[0]
         flat = self._slots(torch.cat((items.reshape(-1), negatives.reshape(-1), shared_negatives)))
-        sequence_end = items.numel()
-        own_end = sequence_end + negatives.numel()
-        task_items = _part(flat, 0, sequence_end, (tasks, length + 1))
-        own = _part(flat, sequence_end, own_end, (tasks, length, count)) if count else None
-        common = _part(flat, own_end, own_end + shared, (shared,)) if shared else None
-
+        in_tasks, in_pairs, common = flat.divide(
+            lambda part: part.split((items.numel(), negatives.numel(), shared_negatives.numel()))
+        )
+        *sequence, target = in_tasks.change(lambda part: part.unflatten(0, items.shape)).divide(
+            lambda part: part.unbind(1)
+        )
+        own, query_own = in_pairs.change(lambda part: part.unflatten(0, negatives.shape)).divide(
+            lambda part: part.split((items.shape[1] - 2, 1), dim=1)
+        )
         supporting = self.config.shared_support_negatives
         support = Support(
-            _take(task_items, slice(None), slice(length)),
-            None if own is None else _take(own, slice(None), slice(length - 1)),
-            _take(common, slice(supporting)) if common is not None and supporting else None,
+            sequence,
+            own if self.config.negatives else None,
+            common.change(lambda part: part[:supporting]) if supporting else None,
         )
+        query = target.change(lambda part: part.unsqueeze(1))
+        if self.config.negatives:
+            query = query.beside(query_own.change(lambda part: part[:, 0]))
         geometry = self._geometry()
         inner = self._inner_loop(geometry)
         adapted = adapt(self.learner, support, inner, with_loss=self.config.outer_adds_support_loss)
-        loss = self._query_loss(
-            adapted,
-            _take(task_items, slice(None), slice(length, None)),
-            None if own is None else _take(own, slice(None), -1),
-            common,
-            geometry,
-        )
+        loss = self._query_loss(adapted, query, common if self.config.shared_negatives else None, geometry)
         if adapted.support_loss is not None:
             loss = loss + adapted.support_loss
         return loss.sum() if self.config.outer_reduction == "sum" else loss.mean()
 
-    def _query_loss(
-        self, adapted: Adapted, target: Slots, own: Slots | None, common: Slots | None, geometry: Geometry
-    ) -> Tensor:
-        """L_Q of each task (B,), from the target (B, 1), its own negatives (B, n) and the common ones (m,)."""
-        points = (adapted.last + adapted.transition).unsqueeze(1)
-        positive = geometry.of_offsets(points - adapted.rows_of(target), target.bias).cost
-        negatives = []
-        if own is not None:
-            negatives.append(geometry.of_offsets(points - adapted.rows_of(own), own.bias).cost)
+    def _query_loss(self, adapted: Adapted, query: Slots, common: Slots | None, geometry: Geometry) -> Tensor:
+        """L_Q (B,) of each task, from its target and own negatives (B, 1 + n) and the common negatives (m,)."""
+        point = adapted.last + adapted.transition
+        costs = geometry.of_offsets(point.unsqueeze(1) - adapted.rows_of(query), query.bias).cost
+        target, negatives = costs.split((1, costs.shape[1] - 1), dim=1)
         if common is not None:
-            equal = target.items == common.items
             if adapted.moves is None:
-                costs = geometry.of_common(points.transpose(0, 1), common.rows, common.bias).cost[0]
-            else:  # the task may have moved any of them: rows (B, m, d)
-                moved = _expand(common, points.shape[0])
-                costs = geometry.of_common(points, adapted.rows_of(moved), moved.bias).cost[:, 0]
-            negatives.append(costs.masked_fill(equal, excluded_cost(costs.dtype)))
-        pooled = negatives[0] if len(negatives) == 1 else torch.cat(negatives, dim=-1)
-        return self._pair_loss().values(positive[:, 0], pooled)
+                common_costs = geometry.of_common(point.unsqueeze(0), common.rows, common.bias).cost[0]
+            else:  # a task may have moved any of them: rows (B, m, d)
+                common = common.for_each_task(point.shape[0])
+                rows = adapted.rows_of(common)
+                common_costs = geometry.of_common(point.unsqueeze(1), rows, common.bias).cost[:, 0]
+            is_target = query.items[:, :1] == common.items
+            common_costs = common_costs.masked_fill(is_target, excluded_cost(costs.dtype))
+            negatives = torch.cat((negatives, common_costs), dim=1) if negatives.shape[1] else common_costs
+        return self._pair_loss().values(target[:, 0], negatives)
 
     # --- Serving ------------------------------------------------------------------------------------------------
 
@@ -506,7 +503,7 @@ class MetaTL(nn.Module):
         self.eval()
         try:
             support = Support(
-                self._slots(histories),
+                self._slots(histories).divide(lambda part: part.unbind(1)),
                 None if own is None else self._slots(own),
                 None if common is None else self._slots(common),
             )
@@ -558,8 +555,8 @@ class MetaTL(nn.Module):
         try:
             total = torch.zeros_like(self.mean_transition)
             for block in histories.split(8192):
-                rows = self.embedding(block)
-                total += self.learner(rows[:, :-1], rows[:, 1:]).mean(dim=1).sum(dim=0)
+                support = Support(self._slots(block).divide(lambda part: part.unbind(1)))
+                total += self.learner(support.pairs()).mean(dim=1).sum(dim=0)
             self.mean_transition.copy_(total / histories.shape[0])
         finally:
             self.train(was_training)
@@ -571,15 +568,15 @@ class MetaTL(nn.Module):
         padded = self.config.released_windows
         ids = items.clamp(min=0) if padded else items
         rows = self.embedding(ids)
-        bias = None if self.bias is None else F.embedding(ids, self.bias)[..., 0]
+        bias = None if self.bias is None else functional.embedding(ids, self.bias)[..., 0]
         keep = None
         if self.training and self.config.item_dropout > 0:
             if self.config.adapt == "learner_and_embeddings":
                 # Embeddings that adapt need the factors themselves: they scale the gradient of the table's row.
-                keep = F.dropout(torch.ones_like(rows), self.config.item_dropout)
+                keep = dropout_factors(rows, self.config.item_dropout)
                 rows = rows * keep
             else:
-                rows = F.dropout(rows, self.config.item_dropout)
+                rows = dropout(rows, self.config.item_dropout, training=True)
         if padded:
             present = items != NO_ITEM
             rows = rows * present.unsqueeze(-1)
@@ -609,22 +606,3 @@ class MetaTL(nn.Module):
             geometry=geometry,
             loss=self._pair_loss(),
         )
-
-
-def _part(slots: Slots, start: int, end: int, shape: tuple[int, ...]) -> Slots:
-    """Places start:end of flat slots, in the given shape."""
-
-    def part(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value[start:end].view(*shape, *value.shape[1:])
-
-    return Slots(part(slots.items), part(slots.rows), part(slots.bias), part(slots.keep))  # type: ignore[arg-type]
-
-
-def _take(slots: Slots, *index: slice | int) -> Slots:
-    """Index the leading axes of all parts of the slots."""
-    return Slots(*(None if value is None else value[index] for value in slots))  # type: ignore[arg-type]
-
-
-def _expand(slots: Slots, tasks: int) -> Slots:
-    """Slots (m,) of the batch as slots (B, m) of each task."""
-    return Slots(*(None if value is None else value.expand(tasks, *value.shape) for value in slots))  # type: ignore[arg-type]

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
+
+from metatl.models.dropout import dropout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class TransitionLearner(Protocol):
-    """Maps the rows of a pair's items to its transition."""
+    """Maps the rows of a pair's items, head and tail, to its transition."""
 
-    def __call__(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """(B, S, d) and (B, S, d) to (B, S, d)."""
+    def __call__(self, pairs: Tensor) -> Tensor:
+        """Map (B, S, 2, d) to (B, S, d)."""
         ...
 
 
@@ -32,7 +34,7 @@ class OneLayer(nn.Module):
     ----------
     dim : int
     skip : tuple of float, optional
-        Initial values of c₁ and c₂, each a trained vector (d,); None for no skip.
+        Initial values of c₁ and c₂, trained per dimension as `skip` (2, d); None for no skip.
     """
 
     def __init__(self, dim: int, skip: tuple[float, float] | None = None) -> None:
@@ -40,19 +42,15 @@ class OneLayer(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 2 * dim))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.xavier_uniform_(self.weight)
-        if skip is None:
-            self.register_parameter("head_skip", None)
-            self.register_parameter("tail_skip", None)
-        else:
-            self.head_skip = nn.Parameter(torch.full((dim,), skip[0]))
-            self.tail_skip = nn.Parameter(torch.full((dim,), skip[1]))
+        self.skip = nn.Parameter(torch.tensor(skip)[:, None].repeat(1, dim)) if skip is not None else None
 
-    def forward(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """Transitions (B, S, d) of the pairs (heads, tails)."""
-        transitions = torch.sigmoid(F.linear(torch.cat((heads, tails), dim=-1), self.weight, self.bias))
-        if self.head_skip is None or self.tail_skip is None:
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Transitions (B, S, d) of pairs (B, S, 2, d)."""
+        transitions = torch.sigmoid(functional.linear(pairs.flatten(2), self.weight, self.bias))
+        if self.skip is None:
             return transitions
-        return transitions + self.head_skip * heads + self.tail_skip * tails
+        heads, tails = pairs.unbind(2)
+        return torch.addcmul(torch.addcmul(transitions, self.skip[0], heads), self.skip[1], tails)
 
 
 class PairNorm(nn.Module):
@@ -80,7 +78,7 @@ class PairNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (B, S, f)."""
         if self.training:
-            return F.batch_norm(
+            return functional.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, training=True
             )
         pairs, known = features.shape[1], self.weight.shape[0]
@@ -118,12 +116,12 @@ class Mlp(nn.Module):
             nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """Transitions (B, S, d) of the pairs (heads, tails)."""
-        features = torch.cat((heads, tails), dim=-1)
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Transitions (B, S, d) of pairs (B, S, 2, d)."""
+        features = pairs.flatten(2)
         last = len(self.layers) - 1
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             features = norm(layer(features))
             if index < last:
-                features = F.dropout(F.leaky_relu(features), self.dropout, training=self.training)
+                features = dropout(functional.leaky_relu(features), self.dropout, training=self.training)
         return features

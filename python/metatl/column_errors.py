@@ -1,0 +1,36 @@
+"""What error messages about columns are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+_VALUE_LIMIT = 60
+_NAMES_LIMIT = 200
+
+
+def refuse(bad: pl.Series, column: pl.Series, message: str) -> None:
+    """Raise for the first row where `bad` is true or missing; `{}` in the message stands for its value."""
+    rows = bad.fill_null(value=True).arg_true()
+    if len(rows) > 0:
+        row = int(rows[0])
+        raise DataError(message.replace("{}", _shown(column[row])), row=row + 1, column=column.name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Give names in quotes, cut where they are many."""
+    return _cut(", ".join(map(repr, names)), _NAMES_LIMIT)
+
+
+def _shown(value: object) -> str:
+    return _cut(repr(value) if isinstance(value, str) else str(value), _VALUE_LIMIT)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."

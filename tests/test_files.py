@@ -1,0 +1,85 @@
+"""Files that are replaced in one step."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+
+import pytest
+
+from metatl.files import replace_file
+
+
+def test_a_file_is_written_and_replaced(tmp_path):
+    path = tmp_path / "a.txt"
+    for text in ("one", "two"):
+        with replace_file(path) as temporary:
+            assert temporary.parent == tmp_path
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_umask_decides_the_permissions(tmp_path):
+    path = tmp_path / "a.txt"
+    before = os.umask(0o027)
+    try:
+        with replace_file(path) as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_was_there_stays_if_the_block_raises(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), replace_file(path) as temporary:  # noqa: PT012 (the block is what is tested)
+        temporary.write_text("half of")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / "a.txt"
+    link = tmp_path / "link.txt"
+    link.symlink_to(target)
+    with replace_file(link) as temporary:
+        temporary.write_text("x")
+    assert link.is_symlink()
+    assert target.read_text() == "x"
+
+
+def test_a_missing_folder_is_named_by_the_path_that_was_given(tmp_path):
+    path = tmp_path / "none" / "a.txt"
+    with pytest.raises(FileNotFoundError) as caught, replace_file(path):
+        pass
+    assert caught.value.filename == str(path)
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught, replace_file(path) as temporary:
+        temporary.write_text("x")
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_write_that_fails_halfway_names_the_path_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught, replace_file(path) as temporary:
+            temporary.write_bytes(bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
