@@ -232,10 +232,26 @@ fn metrics(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(LISTS as u64));
     for (name, ties) in [("worst", TieRule::Worst), ("mean", TieRule::Mean)] {
         group.bench_function(BenchmarkId::new("user_metrics", name), |bencher| {
-            bencher.iter(|| user_metrics(black_box(&greater), &equal, ties, &[1, 5, 10]).unwrap());
+            bencher.iter(|| {
+                user_metrics(
+                    black_box(&greater),
+                    &equal,
+                    ties,
+                    &[1, 5, 10],
+                    &Interrupt::new(),
+                )
+                .unwrap()
+            });
         });
     }
-    let values = user_metrics(&greater, &equal, TieRule::Worst, &[1, 5, 10]).unwrap();
+    let values = user_metrics(
+        &greater,
+        &equal,
+        TieRule::Worst,
+        &[1, 5, 10],
+        &Interrupt::new(),
+    )
+    .unwrap();
     group.bench_function("bootstrap_means/100", |bencher| {
         bencher.iter(|| bootstrap_means(black_box(&values), 7, 100, 0, &Interrupt::new()).unwrap());
     });

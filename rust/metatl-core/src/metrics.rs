@@ -9,7 +9,7 @@
 //! ideal is 1), and 0 otherwise.
 
 use crate::Error;
-use crate::parallel::{Interrupt, allocate, for_each_chunk};
+use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
 use crate::rng::{Key, Stage};
 
 /// What the negatives that are level with the target do to its rank.
@@ -137,6 +137,9 @@ impl Discounts {
     }
 }
 
+/// Estimated nanoseconds per metric of a user.
+pub const NANOSECONDS: u64 = 5;
+
 /// Cutoffs beyond this are refused.
 const MAX_CUTOFF: i64 = 1 << 24;
 
@@ -146,6 +149,7 @@ pub fn user_metrics(
     equal: &[i64],
     ties: TieRule,
     cutoffs: &[i64],
+    interrupt: &Interrupt,
 ) -> Result<Vec<f64>, Error> {
     check_counts(greater, equal)?;
     if let Some(cutoff) = cutoffs
@@ -172,15 +176,29 @@ pub fn user_metrics(
 
     let columns = 1 + 2 * cutoffs.len();
     let mut metrics: Vec<f64> = allocate(greater.len(), columns)?;
-    for (row, ranks) in metrics.chunks_mut(columns).zip(all_possible()) {
-        let (reciprocal, rest) = row.split_at_mut(1);
-        let (hits, gains) = rest.split_at_mut(cutoffs.len());
-        reciprocal[0] = ranks.reciprocal();
-        for ((hit, gain), &cutoff) in hits.iter_mut().zip(gains).zip(cutoffs) {
-            *hit = ranks.hit(cutoff as u64);
-            *gain = ranks.gain(cutoff as u64, &discounts);
-        }
-    }
+    let rows = rows_per_chunk(columns, NANOSECONDS);
+    let chunks = metrics
+        .chunks_mut(rows * columns)
+        .zip(greater.chunks(rows).zip(equal.chunks(rows)));
+    for_each_chunk(
+        chunks,
+        interrupt,
+        || (),
+        |(), _, (metrics, (greater, equal))| {
+            let counts = greater.iter().zip(equal);
+            for (row, (&greater, &equal)) in metrics.chunks_mut(columns).zip(counts) {
+                let ranks = PossibleRanks::new(greater, equal, ties);
+                let (reciprocal, rest) = row.split_at_mut(1);
+                let (hits, gains) = rest.split_at_mut(cutoffs.len());
+                reciprocal[0] = ranks.reciprocal();
+                for ((hit, gain), &cutoff) in hits.iter_mut().zip(gains).zip(cutoffs) {
+                    *hit = ranks.hit(cutoff as u64);
+                    *gain = ranks.gain(cutoff as u64, &discounts);
+                }
+            }
+            Ok(())
+        },
+    )?;
     Ok(metrics)
 }
 

@@ -21,6 +21,12 @@ pub use scoring::{ItemLists, Matrix, Overrides, Scoring, Similarity};
 
 use crate::Error;
 
+/// Products of a query's and an item's coordinate that a thread forms in a nanosecond, at least.
+pub const PRODUCTS_PER_NANOSECOND: u64 = 10;
+
+/// Scores that a thread compares in a nanosecond, at least.
+pub const SCORES_PER_NANOSECOND: u64 = 2;
+
 /// For each query, how many negatives are scored above its target and level with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparisons {
