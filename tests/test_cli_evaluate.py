@@ -187,7 +187,10 @@ def test_help_is_quick_and_loads_nothing_heavy():
     for _ in range(5):
         begin = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "metatl.cli.evaluate", "--help"], capture_output=True, check=True, timeout=60
+            [sys.executable, "-m", "metatl.cli.evaluate", "--help"],
+            capture_output=True,
+            check=True,
+            timeout=60,
         )
         times.append(time.perf_counter() - begin)
     # The best of five: the machine may be busy.

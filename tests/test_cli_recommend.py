@@ -90,7 +90,12 @@ def test_bad_input_is_one_line_and_overwrites_nothing(run, tmp_path):
     no_items.write_text("user,timestamp\nann,1\n")
     bad_time = tmp_path / "bad_time.csv"
     bad_time.write_text("user,item,timestamp\nann,1,1\nann,2,soon\n")
-    for source, part in ((empty, "empty"), (no_items, "item"), (bad_time, "line 3"), (tmp_path / "none.csv", "none.csv")):
+    for source, part in (
+        (empty, "empty"),
+        (no_items, "item"),
+        (bad_time, "line 3"),
+        (tmp_path / "none.csv", "none.csv"),
+    ):
         result = recommend(run, "--input", source, "--out", out)
         assert result.exit_code == 2
         assert part in result.stderr

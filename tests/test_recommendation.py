@@ -50,7 +50,9 @@ def test_answers_are_the_best_scores_outside_the_history(histories, top):
         assert [found.score for found in answer[user]] == [float(scores[place]) for place in expected]
         assert answer.basis(user) == ("history" if places else "popularity")
         assert answer.known_items[user] == len(places)
-        assert answer.unknown_items[user] == tuple(str(item) for item in history if item not in ITEM_IDS.to_list())
+        assert answer.unknown_items[user] == tuple(
+            str(item) for item in history if item not in ITEM_IDS.to_list()
+        )
 
 
 def test_ids_are_found_as_text_or_numbers():
@@ -107,7 +109,9 @@ def test_wines_have_names():
 @pytest.fixture(scope="module", params=["knn", "metatl"])
 def wine_run(request):
     small = {"dim": 8, "batch_size": 64, "max_steps": 10, "eval_every": 10, "warmup_steps": 5}
-    return metatl.fit("wines", model=request.param, config=small if request.param == "metatl" else {}, device="cpu")
+    return metatl.fit(
+        "wines", model=request.param, config=small if request.param == "metatl" else {}, device="cpu"
+    )
 
 
 def test_an_answer_does_not_depend_on_the_company(wine_run):
@@ -128,9 +132,7 @@ def test_an_answer_does_not_depend_on_the_company(wine_run):
 def test_interactions_are_answered_user_by_user(wine_run, tmp_path):
     path = tmp_path / "visitors.csv"
     ids = wine_run.item_ids.to_list()
-    path.write_text(
-        f"user,item,timestamp\nb,{ids[3]},2\nb,{ids[5]},1\na,{ids[8]},1\nc,999999999,1\n"
-    )
+    path.write_text(f"user,item,timestamp\nb,{ids[3]},2\nb,{ids[5]},1\na,{ids[8]},1\nc,999999999,1\n")
     interactions = metatl.read_interactions(path)
     answer = recommend(wine_run, interactions, top=3)
     assert interactions.user_ids.to_list() == ["a", "b", "c"]

@@ -91,7 +91,13 @@ def test_results_are_valid_under_the_schema(results, tmp_path):
 def test_the_table_shows_both_rankings_and_the_stages(results):
     output = io.StringIO()
     Console(width=120, file=output).print(results_table(results))
-    for part in ("metatl (tuned)", "0.3100 [0.3000, 0.3200]", "[0.0400, 0.0600]", "rank 0.20 s", "2014-01-01"):
+    for part in (
+        "metatl (tuned)",
+        "0.3100 [0.3000, 0.3200]",
+        "[0.0400, 0.0600]",
+        "rank 0.20 s",
+        "2014-01-01",
+    ):
         assert part in output.getvalue()
 
 
