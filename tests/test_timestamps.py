@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.timestamps import from_date, to_datetime, to_microseconds
 
@@ -126,7 +125,9 @@ def test_an_unsigned_integer_beyond_64_bits_of_sign_is_out_of_range():
 
 
 def test_an_unknown_unit_is_refused():
-    with pytest.raises(InvalidArgumentError, match="timestamp_unit: found 'min', expected one of s, ms, us, ns"):
+    with pytest.raises(
+        InvalidArgumentError, match="timestamp_unit: found 'min', expected one of s, ms, us, ns"
+    ):
         to_microseconds(column([1]), "min")
 
 
