@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
 from metatl.histories import Histories
 
 rows_of_items = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=12)
 
 
 def as_lists(histories):
-    ends = histories.indptr
-    return [histories.items[begin:end].tolist() for begin, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [histories.items[begin:end].tolist() for begin, end in itertools.pairwise(histories.indptr)]
 
 
 @given(rows_of_items, st.data())

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import metatl
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import metatl
 from metatl.exceptions import InvalidArgumentError
-from metatl.recommendation import MAX_HISTORY, item_names, recommend
+from metatl.recommendation import MAX_HISTORY, find_names, recommend
 
 ITEM_IDS = pl.Series([7, 9, 10, 100, 101, 205, 1000])
 COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])
@@ -50,7 +49,9 @@ def test_answers_are_the_best_scores_outside_the_history(histories, top):
         assert [found.score for found in answer[user]] == [float(scores[place]) for place in expected]
         assert answer.basis(user) == ("history" if places else "popularity")
         assert answer.known_items[user] == len(places)
-        assert answer.unknown_items[user] == tuple(str(item) for item in history if item not in ITEM_IDS.to_list())
+        assert answer.unknown_items[user] == tuple(
+            str(item) for item in history if item not in ITEM_IDS.to_list()
+        )
 
 
 def test_ids_are_found_as_text_or_numbers():
@@ -98,17 +99,18 @@ def test_at_least_one_item_is_asked_for():
 
 
 def test_wines_have_names():
-    names = dict(metatl.datasets.item_names())
-    first = next(iter(names))
-    ids = pl.Series([first, -1] if isinstance(first, int) else [str(first), "-1"])
-    assert item_names(run_of(None, data="wines"), ids).to_list() == [names[first], None]
-    assert item_names(run_of(None, data="other.csv"), ids) is None
+    ids = pl.Series([100003, -1])
+    names = find_names(run_of(None, data="wines"), ids)
+    assert names.to_list() == ["Cabernet Sauvignon, Castellamare", None]
+    assert find_names(run_of(None, data="other.csv"), ids) is None
 
 
 @pytest.fixture(scope="module", params=["knn", "metatl"])
 def wine_run(request):
     small = {"dim": 8, "batch_size": 64, "max_steps": 10, "eval_every": 10, "warmup_steps": 5}
-    return metatl.fit("wines", model=request.param, config=small if request.param == "metatl" else {}, device="cpu")
+    return metatl.fit(
+        "wines", model=request.param, config=small if request.param == "metatl" else {}, device="cpu"
+    )
 
 
 def test_an_answer_does_not_depend_on_the_company(wine_run):
@@ -129,9 +131,7 @@ def test_an_answer_does_not_depend_on_the_company(wine_run):
 def test_interactions_are_answered_user_by_user(wine_run, tmp_path):
     path = tmp_path / "visitors.csv"
     ids = wine_run.item_ids.to_list()
-    path.write_text(
-        f"user,item,timestamp\nb,{ids[3]},2\nb,{ids[5]},1\na,{ids[8]},1\nc,999999999,1\n"
-    )
+    path.write_text(f"user,item,timestamp\nb,{ids[3]},2\nb,{ids[5]},1\na,{ids[8]},1\nc,999999999,1\n")
     interactions = metatl.read_interactions(path)
     answer = recommend(wine_run, interactions, top=3)
     assert interactions.user_ids.to_list() == ["a", "b", "c"]

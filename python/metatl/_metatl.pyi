@@ -2,12 +2,29 @@
 
 Arrays must have exactly the dtype and the dimensions given here and be C-contiguous; anything else is an
 `InvalidArgumentError` that names the argument. Ids are int64, scores float32. Results are a function of the
-arguments alone: they do not depend on `num_threads`, which is `METATL_NUM_THREADS`, else the CPU quota, by
-default.
+arguments alone: they do not depend on `num_threads`, which is `METATL_NUM_THREADS`, else what the operating
+system grants, by default. A kernel that works for long leaves the interpreter to other threads and answers
+Ctrl-C. Optional numbers are 0 by default.
 """
+
+from types import TracebackType
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
+
+_Ids: TypeAlias = npt.NDArray[np.int64]
+_Weights: TypeAlias = npt.NDArray[np.float64]
+_Rows: TypeAlias = npt.NDArray[np.float32]
+_Metrics: TypeAlias = npt.NDArray[np.float64]
+_Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
+_TieRule: TypeAlias = Literal["worst", "mean", "best"]
+# offsets (B + 1,), items (N,), rows (N, d): item vectors that hold for one query alone
+_Overrides: TypeAlias = tuple[_Ids, _Ids, _Rows]
+# (B,) each: negatives scored above the target, negatives scored the same
+_Comparisons: TypeAlias = tuple[_Ids, _Ids]
+# users (B,), items (B, k + 1), negatives (B, k, negatives), shared negatives (shared_negatives,)
+_EpisodeArrays: TypeAlias = tuple[_Ids, _Ids, _Ids, _Ids]
 
 class MetatlError(Exception): ...
 class InvalidArgumentError(MetatlError): ...
@@ -15,4 +32,134 @@ class NoNegativeError(MetatlError): ...
 class NotANumberError(MetatlError): ...
 class ForkError(MetatlError): ...
 
-def random_order(count: int, *, seed: int, epoch: int | None = None) -> npt.NDArray[np.int64]: ...
+@final
+class Interactions:
+    def __new__(
+        cls, indptr: _Ids, items: _Ids, num_items: int, *, num_threads: int | None = None
+    ) -> Interactions: ...
+    @property
+    def num_users(self) -> int: ...
+    @property
+    def num_items(self) -> int: ...
+    @property
+    def num_interactions(self) -> int: ...
+
+def sample_negatives(
+    interactions: Interactions,
+    users: _Ids,
+    count: int,
+    *,
+    seed: int,
+    epoch: int | None = None,
+    weights: _Weights | None = None,
+    num_threads: int | None = None,
+) -> _Ids: ...
+def sample_support_negatives(
+    histories: _Ids, count: int, num_items: int, *, seed: int, num_threads: int | None = None
+) -> _Ids: ...
+def sample_candidates(
+    interactions: Interactions,
+    users: _Ids,
+    targets: _Ids,
+    count: int,
+    *,
+    seed: int,
+    epoch: int | None = None,
+    weights: _Weights | None = None,
+    exclude_target: bool = True,
+    num_threads: int | None = None,
+) -> _Ids: ...
+def random_order(count: int, *, seed: int, epoch: int | None = None) -> _Ids: ...
+
+@final
+class EpisodeSampler:
+    def __new__(
+        cls,
+        interactions: Interactions,
+        *,
+        k: int,
+        negatives: int,
+        shared_negatives: int | None = None,
+        window_share: float | None = None,
+        released_windows: bool = False,
+        shuffle_share: float | None = None,
+        seed: int,
+        num_threads: int | None = None,
+    ) -> EpisodeSampler: ...
+    def sample(self, step: int, batch_size: int) -> _EpisodeArrays: ...
+    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> EpisodePrefetcher: ...
+
+@final
+class EpisodePrefetcher:
+    def __iter__(self) -> EpisodePrefetcher: ...
+    def __next__(self) -> _EpisodeArrays: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> EpisodePrefetcher: ...
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+def rank_candidates(
+    queries: _Rows,
+    item_table: _Rows,
+    candidates: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
+    num_threads: int | None = None,
+) -> _Comparisons: ...
+def rank_catalogue(
+    queries: _Rows,
+    item_table: _Rows,
+    targets: _Ids,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
+    num_threads: int | None = None,
+) -> _Comparisons: ...
+def top_n(
+    queries: _Rows,
+    item_table: _Rows,
+    n: int,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
+    num_threads: int | None = None,
+) -> tuple[_Ids, _Rows]: ...
+def rank_scores(scores: _Rows, *, num_threads: int | None = None) -> _Comparisons: ...
+def rank_score_matrix(
+    scores: _Rows,
+    targets: _Ids,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    num_threads: int | None = None,
+) -> _Comparisons: ...
+def top_n_scores(
+    scores: _Rows,
+    n: int,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    num_threads: int | None = None,
+) -> tuple[_Ids, _Rows]: ...
+def user_metrics(
+    greater: _Ids, equal: _Ids, *, ties: _TieRule, cutoffs: _Ids, num_threads: int | None = None
+) -> _Metrics: ...
+def ranks(
+    greater: _Ids, equal: _Ids, *, ties: _TieRule, num_threads: int | None = None
+) -> _Metrics: ...
+def bootstrap_means(
+    values: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
+) -> _Metrics: ...

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +12,7 @@ import polars as pl
 
 from metatl import datasets
 from metatl.candidates import CandidateSets, sample_candidate_sets
-from metatl.exceptions import ConfigError, DataError, RunError
+from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
 from metatl.histories import Histories
 from metatl.interactions import Interactions
 from metatl.metrics import (
@@ -43,6 +41,7 @@ from metatl.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from metatl.models.contract import Model
     from metatl.runs import Run
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
 CandidateKind = Literal["uniform", "popularity"]
 _KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +215,10 @@ def evaluate_users(
         sets = None
         if negatives is not None:
             kind, n = negatives
-            sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+            try:
+                sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+            except NoNegativeError as error:
+                raise NoNegativeError(f"{error}; choose fewer candidates than {candidates}") from None
     sampled, full = rank_users(
         run.model,
         split,
@@ -372,7 +373,7 @@ def _report_protocol(run: Run, split: ColdStartSplit, ties: TieRule, seed: int) 
     settings = run.record.split
     return ProtocolReport(
         k=split.k,
-        cutoff=_EPOCH + timedelta(microseconds=int(split.cutoff_timestamp)),
+        cutoff=split.cutoff,
         min_item_count=settings.min_item_count,
         min_train_rows=settings.min_train_rows,
         unseen_items=settings.unseen_items,

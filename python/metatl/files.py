@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import polars as pl
 
 
 @contextmanager
@@ -61,6 +64,28 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         if error.errno is None or error.filename not in (None, str(temporary), temporary):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_parquet(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
+    """Write a table as Parquet with :func:`replace_file`.
+
+    Parameters
+    ----------
+    path
+        File to write or to replace.
+    frame
+        The table.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    # Encoded in memory first: polars reports a full disk as a fault of the format, not as an OSError.
+    content = io.BytesIO()
+    frame.write_parquet(content)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def _flush(path: Path) -> None:

@@ -1,9 +1,9 @@
 """Distances and losses of a transition, with the derivatives that the inner loop needs.
 
-A pair is scored by the distance between a *point* (head + user transition) and an item's vector. A loss works on
-*costs*: distance / temperature - item bias; small is good. The inner step takes the derivative of the support loss
-in closed form. That keeps the graph of the outer gradient first order in autograd, however many inner steps there
-are.
+A pair is scored by the distance between a *point* (head + user transition) and an item's vector. A loss
+works on *costs*: distance / temperature - item bias; small is good. The inner step takes the derivative of
+the support loss in closed form. That keeps the graph of the outer gradient first order in autograd, however
+many inner steps there are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,8 @@ class Costs(NamedTuple):
     cost : Tensor
         Any shape.
     pull : Tensor or float
-        The derivative of the cost by the point is ``pull * (point - row)``; by the row it is the negative of that.
+        The derivative of the cost by the point is ``pull * (point - row)``; by the row it is the negative
+        of that.
     """
 
     cost: Tensor
@@ -120,17 +121,36 @@ class Geometry:
                 of_row = of_row - bias
             of_point = squared_points if scale is None else squared_points * scale
             pull = 2.0 if scale is None else 2.0 * scale
-            return Costs(_products(points * -pull, rows, of_row) + of_point, pull)
-        squared = _products(points * -2.0, rows, squared_rows) + squared_points
+            return Costs(_against_rows(points * -pull, rows, of_row) + of_point, pull)
+        squared = _against_rows(points * -2.0, rows, squared_rows) + squared_points
         return self._finish(squared, None if bias is None else bias.unsqueeze(-2))
 
 
-def _products(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
-    """points · rowsᵀ + of_row: (B, P, m) from (B, P, d), rows (m, d) or (B, m, d) and of_row (m,) or (B, m)."""
-    if rows.dim() == 2:  # noqa: PLR2004
-        products = torch.addmm(of_row, points.flatten(0, 1), rows.t())
-        return products.view(points.shape[0], points.shape[1], rows.shape[0])
-    return torch.baddbmm(of_row.unsqueeze(1), points, rows.transpose(1, 2))
+def add_products(base: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.0) -> Tensor:
+    """Return base + scale · left @ right, where `right` may be common to the batch.
+
+    Parameters
+    ----------
+    base : Tensor
+        Broadcasts to (B, P, y).
+    left : Tensor
+        (B, P, x).
+    right : Tensor
+        (x, y) or (B, x, y).
+    scale : float
+    """
+    if right.dim() == 2:  # noqa: PLR2004
+        products = torch.addmm(
+            base.flatten(0, 1) if base.dim() == left.dim() else base, left.flatten(0, 1), right, alpha=scale
+        )
+        return products.view(*left.shape[:2], right.shape[1])
+    return torch.baddbmm(base, left, right, alpha=scale)
+
+
+def _against_rows(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
+    """Points · rowsᵀ + of_row: (B, P, m) from (B, P, d), (m, d) or (B, m, d), and (m,) or (B, m)."""
+    base = of_row if rows.dim() == 2 else of_row.unsqueeze(1)  # noqa: PLR2004
+    return add_products(base, points, rows.transpose(-2, -1))
 
 
 def excluded_cost(dtype: torch.dtype) -> float:
@@ -172,12 +192,12 @@ class PairLoss:
             (...).
         """
         if self.kind == "margin":
-            return F.relu(self.margin + positive.unsqueeze(-1) - negatives).mean(dim=-1)
+            return functional.relu(self.margin + positive.unsqueeze(-1) - negatives).mean(dim=-1)
         # -log softmax = log(1 + exp(c⁺ + logsumexp(-c⁻)))
-        return -F.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
+        return -functional.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
 
     def slopes(self, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives of `values` by its arguments, themselves differentiable.
+        """Differentiate `values` by its arguments; the result is differentiable itself.
 
         At the kink of the margin loss the derivative is 0, as autograd has it.
 

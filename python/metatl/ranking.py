@@ -18,11 +18,11 @@ from metatl.timings import Timings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from metatl.models.contract import FactorisedModel, Model, ScoringModel, Similarity
+    from metatl.models.contract import Model, Similarity
 
 ENCODE_BLOCK_ITEMS = 2**15
-"""Items, support negatives included, that are encoded at once: enough to fill a processor, few enough to stay in
-its caches."""
+"""Items, support negatives included, that are encoded at once: many enough to fill a processor, few enough to
+stay in its caches."""
 
 SCORE_BLOCK_BYTES = 64 * 2**20
 """Memory for the scores of one block of users where a model scores the whole catalogue."""
@@ -375,29 +375,27 @@ def _encoder(
     """Tell how many items there are, how many users to take at once, and how."""
     # Not isinstance: the contract's module imports torch, which a model that scores by itself does not need.
     if not hasattr(model, "encode"):
-        scoring: ScoringModel = model  # type: ignore[assignment]
-        num_items = scoring.score(np.zeros((1, 1), np.int64)).shape[1]
+        num_items = model.score(np.zeros((1, 1), np.int64)).shape[1]
 
         def score(matrix: np.ndarray) -> Block:
-            return ScoredBlock(np.ascontiguousarray(scoring.score(matrix)), num_threads, timings)
+            return ScoredBlock(np.ascontiguousarray(model.score(matrix)), num_threads, timings)
 
         return num_items, max(1, SCORE_BLOCK_BYTES // (4 * num_items)), score
 
     import torch
 
-    factorised: FactorisedModel = model
-    item_table = _array(factorised.item_table)
-    item_bias = None if factorised.item_bias is None else _array(factorised.item_bias)
-    device = factorised.item_table.device
+    item_table = _array(model.item_table)
+    item_bias = None if model.item_bias is None else _array(model.item_bias)
+    device = model.item_table.device
 
     def encode(matrix: np.ndarray) -> Block:
         negatives = None
-        if factorised.support_negatives:
+        if model.support_negatives:
             drawn = _metatl.sample_support_negatives(
-                matrix, factorised.support_negatives, len(item_table), seed=seed, num_threads=num_threads
+                matrix, model.support_negatives, len(item_table), seed=seed, num_threads=num_threads
             )
             negatives = torch.from_numpy(drawn).to(device)
-        encoded = factorised.encode(torch.from_numpy(matrix).to(device), negatives)
+        encoded = model.encode(torch.from_numpy(matrix).to(device), negatives)
         overrides = None
         if encoded.overrides is not None:
             indptr, items, rows = encoded.overrides.ragged()
@@ -406,13 +404,13 @@ def _encoder(
             _array(encoded.queries),
             item_table,
             item_bias,
-            factorised.similarity,
+            model.similarity,
             overrides,
             num_threads,
             timings,
         )
 
-    max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + factorised.support_negatives))
+    max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + model.support_negatives))
     return len(item_table), max_rows, encode
 
 

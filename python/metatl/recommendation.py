@@ -198,7 +198,7 @@ def _look_up(
     return known, tuple(unknown)
 
 
-def item_names(run: Run, item_ids: pl.Series) -> pl.Series | None:
+def find_names(run: Run, item_ids: pl.Series) -> pl.Series | None:
     """Find the names of items, where the data has any: the bundled wines do.
 
     Parameters
@@ -217,5 +217,5 @@ def item_names(run: Run, item_ids: pl.Series) -> pl.Series | None:
 
     if run.record.data != "wines":
         return None
-    names = {str(item): name for item, name in dict(datasets.item_names()).items()}
+    names = {str(item): name for item, name in datasets.item_names().items()}
     return pl.Series("item_name", [names.get(str(item)) for item in item_ids], dtype=pl.String)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import RunError
-from metatl.files import replace_file
+from metatl.files import replace_file, write_parquet
 from metatl.models import find_system
 from metatl.split import ColdStartSplit, cold_start_split
 
@@ -120,8 +120,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64]) -> None:
     """Write `items.parquet`."""
-    with replace_file(path) as temporary:
-        pl.DataFrame({"item_id": item_ids, "count": item_counts}).write_parquet(temporary)
+    write_parquet(path, pl.DataFrame({"item_id": item_ids, "count": item_counts}))
 
 
 def environment() -> dict[str, Any]:
@@ -258,8 +257,10 @@ def resolve_device(device: str) -> str:
 
 def place(model: Model, device: str) -> Model:
     """Move a model that holds torch tensors to a device, ready to answer."""
-    import torch
+    # A model that scores by itself holds arrays; it runs without torch.
+    if hasattr(model, "encode"):
+        import torch
 
-    if isinstance(model, torch.nn.Module):
-        model.to(resolve_device(device)).eval()
+        if isinstance(model, torch.nn.Module):
+            model.to(resolve_device(device)).eval()
     return model

@@ -119,7 +119,7 @@ def train(
     fabric = Fabric(
         accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
     )
-    loop = _OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
+    loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
     # The caller's random generators are left as they were.
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
@@ -141,7 +141,7 @@ def train(
     return state
 
 
-class _OuterLoop:
+class OuterLoop:
     """The parts of a training that every step needs."""
 
     def __init__(
@@ -276,8 +276,8 @@ def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[st
             if value is not None:
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy()
     tensors["generator.cpu"] = torch.get_rng_state().numpy()
-    if model.device.type == "cuda":
-        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.device).numpy()
+    if model.item_table.device.type == "cuda":
+        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.item_table.device).numpy()
     return tensors
 
 
@@ -296,8 +296,8 @@ def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.op
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
     torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
-    if "generator.cuda" in tensors and model.device.type == "cuda":
-        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
+    if "generator.cuda" in tensors and model.item_table.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.item_table.device)
 
 
 def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:

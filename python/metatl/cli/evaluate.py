@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.errors import one_line_errors
+from metatl.cli.errors import Command
+
+if TYPE_CHECKING:
+    from metatl.metrics import TieRule
 
 DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", help="The data that the run was fitted on, if it is not where the run says.")
 @click.option(
@@ -35,33 +39,34 @@ DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
     "--per-user", type=click.Path(path_type=Path), help="Write every user's rank and metrics as Parquet."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
-@one_line_errors
-def main(  # noqa: PLR0917 (click passes them by name)
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
+)
+def main(
     run: Path,
     data: str | None,
     k: int | None,
     candidates: str,
     seed: int,
-    ties: str,
+    ties: TieRule,
     metrics: str,
     out: Path | None,
     per_user: Path | None,
     threads: int | None,
     device: str,
 ) -> None:
-    r"""Evaluate the run directory RUN on its test users.
+    """Evaluate the run directory RUN on its test users.
 
     \b
     Examples:
       metatl-eval runs/wines
       metatl-eval runs/wines --candidates pop100 --out results.json
       metatl-eval runs/wines --candidates full --metrics HR@10,NDCG@10 --per-user ranks.parquet
-    """
+    """  # noqa: D301 (click reads the character)
     from rich.console import Console
 
     from metatl.evaluation import evaluate_users
-    from metatl.files import replace_file
+    from metatl.files import write_parquet
     from metatl.report import results_table, write_results
     from metatl.runs import load_run
 
@@ -76,8 +81,7 @@ def main(  # noqa: PLR0917 (click passes them by name)
         num_threads=threads,
     )
     if per_user is not None:
-        with replace_file(per_user) as temporary:
-            evaluation.per_user.write_parquet(temporary)
+        write_parquet(per_user, evaluation.per_user)
     if out is not None:
         write_results(out, evaluation.results)
     Console().print(results_table(evaluation.results))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.errors import one_line_errors
+from metatl.cli.errors import Command
 
 if TYPE_CHECKING:
     from metatl.recommendation import Recommendations
     from metatl.runs import Run
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--history", help="One user's items, oldest first, separated by commas.")
 @click.option(
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
-@one_line_errors
-def recommend(  # noqa: PLR0917 (click passes them by name)
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
+)
+def recommend(
     run: Path,
     history: str | None,
     source: Path | None,
@@ -38,7 +39,7 @@ def recommend(  # noqa: PLR0917 (click passes them by name)
     threads: int | None,
     device: str,
 ) -> None:
-    r"""Recommend items to new users with the run directory RUN; nothing is trained.
+    """Recommend items to new users with the run directory RUN; nothing is trained.
 
     A user's last 50 items count. Items that the run does not know are left out and reported. A user without
     known items gets the most popular ones.
@@ -47,7 +48,7 @@ def recommend(  # noqa: PLR0917 (click passes them by name)
     Examples:
       metatl recommend runs/wines --history 100001,100010,102345 --top 5
       metatl recommend runs/wines --input visitors.csv --out recommended.parquet
-    """
+    """  # noqa: D301 (click reads the character)
     if (history is None) == (source is None):
         raise click.UsageError("give either --history or --input")
     if (source is None) != (out is None):
@@ -67,7 +68,7 @@ def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from metatl.recommendation import item_names, recommend
+    from metatl.recommendation import find_names, recommend
 
     items = [item.strip() for item in next(csv.reader([history]), []) if item.strip()]
     answer = recommend(run, [items], top=top, num_threads=threads)
@@ -75,7 +76,7 @@ def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
         click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
     _explain(int(answer.known_items[0]))
     frame = answer.frame()
-    names = item_names(run, frame["item_id"])
+    names = find_names(run, frame["item_id"])
     table = Table()
     table.add_column("item")
     if names is not None:
@@ -97,18 +98,17 @@ def _explain(known_items: int) -> None:
 
 def _answer_file(run: Run, source: Path, out: Path, top: int, threads: int | None) -> None:
     """Write the items of every user of a file."""
-    from metatl.files import replace_file
+    from metatl.files import write_parquet
     from metatl.readers import read_interactions
-    from metatl.recommendation import item_names, recommend
+    from metatl.recommendation import find_names, recommend
 
     interactions = read_interactions(source)
     answer = recommend(run, interactions, top=top, num_threads=threads)
     frame = answer.frame(interactions.user_ids)
-    names = item_names(run, frame["item_id"])
+    names = find_names(run, frame["item_id"])
     if names is not None:
         frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
-    with replace_file(out) as temporary:
-        frame.write_parquet(temporary)
+    write_parquet(out, frame)
     click.echo(_summary(answer, out))
 
 

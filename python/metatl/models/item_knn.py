@@ -164,7 +164,8 @@ class ItemKNN:
             walk = walk + self.config.second_step * (walk @ self._step)
         scores = (walk @ self.similarity).toarray()
         scores += self._prior
-        return scores.astype(np.float32)
+        answer: np.ndarray = scores.astype(np.float32)
+        return answer
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Give what a checkpoint must hold besides the settings."""
@@ -220,19 +221,21 @@ def _co_occurrences(
         weights = user_weights[first] * float(distance) ** -config.distance_decay
         pair = (items[first], items[first + distance])
         total = total + sp.csr_array((weights, pair), shape=total.shape)
-    return (total + total.T).tocsr()
+    both: sp.csr_array = (total + total.T).tocsr()
+    return both
 
 
 def _scale_rows(matrix: sp.csr_array, factors: np.ndarray) -> sp.csr_array:
     """Multiply each row by its factor."""
-    scaled = matrix.copy()
+    scaled: sp.csr_array = matrix.copy()
     scaled.data *= np.repeat(factors, np.diff(matrix.indptr))
     return scaled
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:
     """Invert, with 0 for 0: an item without interactions has no neighbours."""
-    return np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
+    inverse: np.ndarray = np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
+    return inverse
 
 
 def _keep_nearest(matrix: sp.csr_array, count: int) -> sp.csr_array:

@@ -1,12 +1,15 @@
-"""Transition learners: from the two items of a pair to the vector that leads from one to the other (Eq. 1)."""
+"""Transition learners: from the two items of a pair to the vector that leads between them (Eq. 1)."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
+
+from metatl.models.dropout import dropout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class TransitionLearner(Protocol):
-    """Maps the rows of a pair's items to its transition."""
+    """Maps the rows of a pair's items, head and tail, to its transition."""
 
-    def __call__(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """(B, S, d) and (B, S, d) to (B, S, d)."""
+    def __call__(self, pairs: Tensor) -> Tensor:
+        """Map (B, S, 2, d) to (B, S, d)."""
         ...
 
 
 class OneLayer(nn.Module):
     """t = sigmoid(W [h; t] + b), Eq. 1, with an optional linear skip c₁ ⊙ h + c₂ ⊙ t beside it.
 
-    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere: with c₁ = ½ and c₂ = -½ the point
-    h + tr starts out between the items of the history instead of beside the last one.
+    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere: with c₁ = ½ and c₂ = -½
+    the point h + tr starts out between the items of the history instead of beside the last one.
 
     Parameters
     ----------
     dim : int
     skip : tuple of float, optional
-        Initial values of c₁ and c₂, each a trained vector (d,); None for no skip.
+        Initial values of c₁ and c₂, trained per dimension as `skip` (2, d); None for no skip.
     """
 
     def __init__(self, dim: int, skip: tuple[float, float] | None = None) -> None:
@@ -40,26 +43,23 @@ class OneLayer(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 2 * dim))
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.xavier_uniform_(self.weight)
-        if skip is None:
-            self.register_parameter("head_skip", None)
-            self.register_parameter("tail_skip", None)
-        else:
-            self.head_skip = nn.Parameter(torch.full((dim,), skip[0]))
-            self.tail_skip = nn.Parameter(torch.full((dim,), skip[1]))
+        self.skip = nn.Parameter(torch.tensor(skip)[:, None].repeat(1, dim)) if skip is not None else None
 
-    def forward(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """Transitions (B, S, d) of the pairs (heads, tails)."""
-        transitions = torch.sigmoid(F.linear(torch.cat((heads, tails), dim=-1), self.weight, self.bias))
-        if self.head_skip is None or self.tail_skip is None:
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Transitions (B, S, d) of pairs (B, S, 2, d)."""
+        transitions = torch.sigmoid(functional.linear(pairs.flatten(2), self.weight, self.bias))
+        if self.skip is None:
             return transitions
-        return transitions + self.head_skip * heads + self.tail_skip * tails
+        heads, tails = pairs.unbind(2)
+        return torch.addcmul(torch.addcmul(transitions, self.skip[0], heads), self.skip[1], tails)
 
 
 class PairNorm(nn.Module):
     """Batch norm over the pair axis: each place of the support has its own mean, variance, scale and offset.
 
-    Statistics run over tasks and features. Places are counted from the most recent pair, so that a shorter history
-    meets the statistics of its places; pairs older than any in training share those of the oldest place.
+    Statistics run over tasks and features. Places are counted from the most recent pair, so that a shorter
+    history meets the statistics of its places; pairs older than any in training share those of the oldest
+    place.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class PairNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (B, S, f)."""
         if self.training:
-            return F.batch_norm(
+            return functional.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, training=True
             )
         pairs, known = features.shape[1], self.weight.shape[0]
@@ -91,7 +91,7 @@ class PairNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The released program's learner: 2d → 500 → 200 → d, LeakyReLU and dropout between, batch norm over pairs.
+    """The released program's learner: 2d → 500 → 200 → d with LeakyReLU, dropout and batch norm.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Mlp(nn.Module):
         widths = (2 * dim, *hidden, dim)
         self.dropout = dropout
         self.layers = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(
             nn.Identity() if pairs is None else PairNorm(pairs) for _ in range(len(widths) - 1)
@@ -118,12 +118,12 @@ class Mlp(nn.Module):
             nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, heads: Tensor, tails: Tensor) -> Tensor:
-        """Transitions (B, S, d) of the pairs (heads, tails)."""
-        features = torch.cat((heads, tails), dim=-1)
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Transitions (B, S, d) of pairs (B, S, 2, d)."""
+        features = pairs.flatten(2)
         last = len(self.layers) - 1
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             features = norm(layer(features))
             if index < last:
-                features = F.dropout(F.leaky_relu(features), self.dropout, training=self.training)
+                features = dropout(functional.leaky_relu(features), self.dropout, training=self.training)
         return features

@@ -438,10 +438,7 @@ mod tests {
         }
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
+    properties! {
         fn a_set_is_distinct_and_avoids_the_row(
             row in prop::collection::vec(0i64..40, 0..30),
             target in 0i64..40,

@@ -14,6 +14,9 @@ use crate::rng::{Key, Rng, Stage};
 /// Estimated nanoseconds per item or negative of an episode.
 pub const NANOSECONDS: u64 = 12;
 
+/// Tasks whose users are drawn together, before their rows are needed.
+const BLOCK: usize = 32;
+
 /// Which tasks an [`EpisodeSampler`] draws.
 #[derive(Clone, Copy, Debug)]
 pub struct EpisodeSettings {
@@ -165,11 +168,23 @@ impl EpisodeSampler {
             interrupt,
             || (),
             |(), chunk, (users, items, mut negatives)| {
-                let tasks = users.iter_mut().zip(items.chunks_mut(k + 1));
-                for (index, (user, items)) in (chunk * size..).zip(tasks) {
-                    let (own, rest) = std::mem::take(&mut negatives).split_at_mut(width);
-                    negatives = rest;
-                    *user = self.draw(&mut key.rng(index as u64), items, own);
+                let blocks = users
+                    .chunks_mut(BLOCK)
+                    .zip(items.chunks_mut(BLOCK * (k + 1)));
+                for (block, (users, items)) in blocks.enumerate() {
+                    let first = chunk * size + block * BLOCK;
+                    let mut rngs: [_; BLOCK] =
+                        std::array::from_fn(|index| key.rng((first + index) as u64));
+                    for (user, rng) in users.iter_mut().zip(&mut rngs) {
+                        *user = self.users[rng.below(self.users.len() as u64) as usize];
+                    }
+                    self.interactions.fetch(users);
+                    let tasks = users.iter().zip(&mut rngs).zip(items.chunks_mut(k + 1));
+                    for ((&user, rng), items) in tasks {
+                        let (own, rest) = std::mem::take(&mut negatives).split_at_mut(width);
+                        negatives = rest;
+                        self.draw(user, rng, items, own);
+                    }
                 }
                 Ok(())
             },
@@ -177,11 +192,10 @@ impl EpisodeSampler {
         Ok(episodes)
     }
 
-    /// Draws one task; returns its user.
+    /// Draws one task of a user.
     #[inline]
-    fn draw(&self, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) -> i64 {
+    fn draw(&self, user: i64, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) {
         let EpisodeSettings { k, .. } = self.settings;
-        let user = self.users[rng.below(self.users.len() as u64) as usize];
         let row = self.interactions.row(user as usize);
         let mut support_is_empty = false;
         if rng.happens(self.settings.window_share) {
@@ -214,27 +228,25 @@ impl EpisodeSampler {
                 negatives[..query].fill(-1);
             }
         }
-        user
     }
 }
 
-/// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely (Floyd's method).
+/// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely.
+///
+/// Each number is a rank among those not yet chosen. Which way the comparisons go is random, so they are
+/// arithmetic, not branches.
 #[inline]
 fn choose(chosen: &mut [i64], length: usize, rng: &mut Rng) {
-    let smallest = length - chosen.len();
     for filled in 0..chosen.len() {
-        let last = smallest + filled;
-        let number = rng.below(last as u64 + 1) as i64;
-        let mut slot = filled;
-        while slot > 0 && chosen[slot - 1] > number {
-            slot -= 1;
+        let rank = rng.below((length - filled) as u64) as i64;
+        let mut number = rank;
+        for (position, &other) in chosen[..filled].iter().enumerate() {
+            number += i64::from(other - position as i64 <= rank);
         }
-        if slot > 0 && chosen[slot - 1] == number {
-            chosen[filled] = last as i64;
-        } else {
-            chosen.copy_within(slot..filled, slot + 1);
-            chosen[slot] = number;
+        for other in &mut chosen[..filled] {
+            (*other, number) = ((*other).min(number), (*other).max(number));
         }
+        chosen[filled] = number;
     }
 }
 
@@ -343,6 +355,99 @@ impl Drop for EpisodePrefetcher {
             // In a forked child the thread does not exist, and its handle must not be touched: leak it.
             let worker = std::mem::replace(&mut self.worker, Mutex::new(None));
             std::mem::forget(worker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_assume};
+
+    use super::*;
+    use crate::parallel;
+
+    const SETTINGS: EpisodeSettings = EpisodeSettings {
+        k: 3,
+        negatives: 2,
+        shared_negatives: 4,
+        window_share: 0.5,
+        released_windows: false,
+        shuffle_share: 0.0,
+        seed: 1,
+    };
+
+    fn sampler(rows: &[Vec<i64>], settings: EpisodeSettings) -> EpisodeSampler {
+        let mut indptr = vec![0];
+        for row in rows {
+            indptr.push(indptr.last().unwrap() + row.len() as i64);
+        }
+        let interactions =
+            Interactions::new(&indptr, &rows.concat(), 30, &Interrupt::new()).unwrap();
+        EpisodeSampler::new(Arc::new(interactions), settings).unwrap()
+    }
+
+    #[test]
+    fn a_prefetcher_draws_what_the_sampler_draws() {
+        let sampler = Arc::new(sampler(&[(0..9).collect(), (5..29).collect()], SETTINGS));
+        let prefetcher = EpisodePrefetcher::new(Arc::clone(&sampler), 5, 7, 2).unwrap();
+        for step in 5..50 {
+            let expected = sampler.sample(step, 7, &Interrupt::new()).unwrap();
+            let batch = loop {
+                if let Some(batch) = prefetcher.next(Duration::from_millis(50)).unwrap() {
+                    break batch;
+                }
+            };
+            assert_eq!(batch, expected);
+        }
+        prefetcher.close().unwrap();
+        assert_eq!(prefetcher.next(Duration::ZERO), Err(Error::Interrupted));
+    }
+
+    properties! {
+        fn chosen_numbers_ascend(length in 1usize..40, share in 0.0..1.0, seed in any::<u64>()) {
+            let mut chosen = vec![0; (length as f64 * share) as usize + 1];
+            choose(&mut chosen, length, &mut Rng::new(seed, Stage::Episodes, 0, 0));
+            prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(chosen.iter().all(|&number| (0..length as i64).contains(&number)));
+        }
+
+        fn tasks_follow_their_user_on_any_number_of_threads(
+            lengths in prop::collection::vec(0usize..12, 1..8),
+            k in 1usize..6,
+            released_windows in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            prop_assume!(lengths.iter().any(|&length| length > k));
+            // User u has the items u, u + 2, u + 4 …
+            let rows: Vec<Vec<i64>> = lengths
+                .iter()
+                .zip(0..)
+                .map(|(&length, user)| (0..length as i64).map(|row| user + 2 * row).collect())
+                .collect();
+            let settings = EpisodeSettings { k, released_windows, seed, ..SETTINGS };
+            let sampler = sampler(&rows, settings);
+            let draw = |threads| {
+                parallel::run(threads, u64::MAX, |interrupt| sampler.sample(9, 50, interrupt), || true)
+                    .unwrap()
+            };
+            let episodes = draw(1);
+            prop_assert_eq!(&draw(3), &episodes);
+            let tasks = episodes
+                .items
+                .chunks(k + 1)
+                .zip(episodes.negatives.chunks(2 * k));
+            for (&user, (items, negatives)) in episodes.users.iter().zip(tasks) {
+                let row = &rows[user as usize];
+                let support_is_empty = items[0] == -1;
+                let padded = if support_is_empty { (k, 2 * (k - 1)) } else { (0, 0) };
+                let (padding, items) = items.split_at(padded.0);
+                prop_assert!(padding.iter().all(|&item| item == -1));
+                prop_assert!(items.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert!(items.iter().all(|item| row.contains(item)));
+                let (padding, negatives) = negatives.split_at(padded.1);
+                prop_assert!(padding.iter().all(|&item| item == -1));
+                prop_assert!(negatives.iter().all(|item| (0..30).contains(item) && !row.contains(item)));
+            }
         }
     }
 }

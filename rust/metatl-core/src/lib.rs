@@ -5,13 +5,20 @@
 //! Kernels take slices, return vectors and run on the calling thread, unless [`parallel::run`] put them on a
 //! pool; results never depend on the number of threads.
 
+#[cfg(test)]
+#[macro_use]
+mod properties;
+
 pub mod candidates;
 pub mod episodes;
 mod error;
 pub mod interactions;
+pub mod metrics;
 pub mod negatives;
 pub mod parallel;
+pub mod ranking;
 pub mod rng;
+pub mod simd;
 mod weighted;
 
 pub use error::Error;

@@ -181,3 +181,60 @@ pub fn sample_support_negatives(
     )?;
     Ok(negatives)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert, prop_assert_eq};
+
+    use super::*;
+    use crate::parallel;
+
+    properties! {
+        fn outside_counts_the_items_that_are_not_members(
+            members in prop::collection::btree_set(0i64..40, 0..40),
+            rank in 0u64..60,
+        ) {
+            let expected = (0..).filter(|id| !members.contains(id)).nth(rank as usize);
+            let members: Vec<i64> = members.into_iter().collect();
+            prop_assert_eq!(Some(outside(&members, rank)), expected);
+        }
+
+        fn negatives_are_never_members_on_any_number_of_threads(
+            rows in prop::collection::vec(prop::collection::vec(0i64..9, 0..9), 1..20),
+            count in 0usize..9,
+            seed in any::<u64>(),
+            weight in prop::sample::select(vec![0.0, 1.0, 1e9]),
+        ) {
+            let mut indptr = vec![0];
+            for row in &rows {
+                indptr.push(indptr.last().unwrap() + row.len() as i64);
+            }
+            // Items 9 and 10 belong to nobody.
+            let interactions =
+                Interactions::new(&indptr, &rows.concat(), 11, &Interrupt::new()).unwrap();
+            let users: Vec<i64> = (0..rows.len() as i64).collect();
+            let weights: Vec<f64> = (0..11).map(|item| if item < 9 { weight } else { 1.0 }).collect();
+            for weights in [None, Some(weights.as_slice())] {
+                let draw = |threads| {
+                    parallel::run(
+                        threads,
+                        u64::MAX,
+                        |interrupt| {
+                            sample_negatives(&interactions, &users, count, seed, 0, weights, interrupt)
+                        },
+                        || true,
+                    )
+                    .unwrap()
+                };
+                let negatives = draw(1);
+                for (&user, negatives) in users.iter().zip(negatives.chunks(count.max(1))) {
+                    for negative in negatives {
+                        prop_assert!((0..11).contains(negative));
+                        prop_assert!(!rows[user as usize].contains(negative));
+                    }
+                }
+                prop_assert_eq!(&draw(3), &negatives);
+            }
+        }
+    }
+}

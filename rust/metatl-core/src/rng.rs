@@ -161,7 +161,7 @@ pub fn random_order(
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+    use proptest::prelude::prop_assert;
 
     use super::*;
 
@@ -174,22 +174,38 @@ mod tests {
         );
     }
 
+    /// The numbers of an independent implementation, `tests/test_rng_golden.py`.
+    #[test]
+    fn words_are_golden() {
+        let mut rng = Rng::new(2021, Stage::Negatives, 3, 7);
+        let words = [(); 4].map(|()| rng.word());
+        assert_eq!(
+            words,
+            [
+                0xa968_87e1_f963_8177,
+                0x02c5_92b2_3dee_e3fd,
+                0xb8d5_f6b2_094b_e9be,
+                0x2b45_7e1c_0498_7f30
+            ]
+        );
+        let mut rng = Rng::new(2021, Stage::Negatives, 3, 7);
+        let dice = [(); 12].map(|()| rng.below(6));
+        assert_eq!(dice, [3, 0, 4, 1, 1, 0, 3, 3, 2, 0, 5, 2]);
+        assert_eq!(hash(&[3, 1, 4]), 0xd8d2_ef08_1a9a_07d9);
+    }
+
     #[test]
     fn uniform_is_below_one() {
         let mut rng = Rng::new(1, Stage::Split, 0, 0);
         assert!((0..10_000).all(|_| (0.0..1.0).contains(&rng.uniform_f64())));
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
+    properties! {
         fn below_stays_below(seed: u64, index: u64, bound in 1u64..) {
             let mut rng = Rng::new(seed, Stage::Negatives, 0, index);
             prop_assert!((0..16).all(|_| rng.below(bound) < bound));
         }
 
-        #[test]
         fn shuffle_permutes(seed: u64, length in 0usize..200) {
             let mut order = random_order(length, seed, 0, &Interrupt::new()).unwrap();
             order.sort_unstable();

@@ -173,15 +173,12 @@ impl SumTree {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assume, proptest};
+    use proptest::prelude::{prop, prop_assert, prop_assume};
 
     use super::*;
     use crate::rng::Stage;
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        #[test]
+    properties! {
         fn the_slots_hold_exactly_the_weights(
             weights in prop::collection::vec(prop::sample::select(vec![0.0, 1.0, 0.3, 7.5, 1e-12, 1e9]), 1..60)
         ) {
@@ -200,7 +197,6 @@ mod tests {
             }
         }
 
-        #[test]
         fn a_tree_gives_up_each_positive_leaf_once(
             weights in prop::collection::vec(prop::sample::select(vec![0.0, 1e-300, 1.0, 1e12, 1e300]), 1..60),
             seed: u64,

@@ -1,0 +1,37 @@
+"""How much the property tests try, and which tests the default run leaves out.
+
+The default run gives every property 1,000 examples and leaves out the tests that are marked `slow`.
+`pytest -m slow` runs those, and every property with 100,000 examples.
+"""
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+    "default",
+    max_examples=1_000,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "slow", parent=hypothesis.settings.get_profile("default"), max_examples=100_000
+)
+
+
+def _wants_slow(config: pytest.Config) -> bool:
+    expression = config.getoption("markexpr", "")
+    return "slow" in expression and "not slow" not in expression
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("slow" if _wants_slow(config) else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if _wants_slow(config):
+            if hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
+                item.add_marker(pytest.mark.slow)
+        elif item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.skip(reason="run with `-m slow`"))

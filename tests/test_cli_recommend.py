@@ -1,0 +1,112 @@
+"""`metatl recommend` as people run it."""
+
+from __future__ import annotations
+
+import metatl
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from metatl.cli.recommend import recommend as command
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "wines"
+    metatl.fit("wines", model="knn", out=out, device="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wines(run):
+    return metatl.load_run(run).item_ids.to_list()
+
+
+def recommend(*arguments):
+    # Wide enough for the longest name.
+    return CliRunner(env={"COLUMNS": "200"}).invoke(command, [str(argument) for argument in arguments])
+
+
+def test_one_user(run, wines):
+    history = wines[10:13]
+    result = recommend(run, "--history", f"{history[0]}, {history[1]},{history[2]}", "--top", 5)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    expected = metatl.recommend(metatl.load_run(run), [history], top=5)[0]
+    names = metatl.datasets.item_names()
+    for found in expected:
+        row = next(line for line in result.stdout.splitlines() if str(found.item_id) in line)
+        assert names[found.item_id] in row
+        assert f"{found.score:.4f}" in row
+    assert len(expected) == 5
+
+
+def test_unknown_items_are_reported(run, wines):
+    result = recommend(run, "--history", f'{wines[0]},nonesuch,"a, b"')
+    assert result.exit_code == 0
+    assert "unknown items, left out: nonesuch, a, b" in result.stderr
+    assert "one known item" in result.stderr
+
+
+@pytest.mark.parametrize("history", ["", " , ", "nonesuch"])
+def test_without_a_known_item_the_popular_ones_are_given_and_told_so(run, history):
+    result = recommend(run, "--history", history, "--top", 3)
+    assert result.exit_code == 0, result.output
+    assert "most popular items" in result.stderr
+    fitted = metatl.load_run(run)
+    popular = sorted(range(len(fitted.item_ids)), key=lambda item: (-fitted.item_counts[item], item))[:3]
+    rows = [line for line in result.stdout.splitlines() if any(character.isdigit() for character in line)]
+    assert [str(fitted.item_ids[item]) in row for item, row in zip(popular, rows, strict=True)] == [True] * 3
+
+
+def test_many_users(run, wines, tmp_path):
+    source, out = tmp_path / "visitors.csv", tmp_path / "recommended.parquet"
+    source.write_text(
+        f"user,item,timestamp\nann,{wines[3]},2\nann,{wines[5]},1\nann,77,3\nbob,{wines[8]},1\ncid,77,1\n"
+    )
+    result = recommend(run, "--input", source, "--out", out, "--top", 4)
+    assert result.exit_code == 0, result.output
+    assert "3 users" in result.stdout
+    assert "1 unknown items left out (77)" in result.stdout
+    assert "1 users without a known item" in result.stdout
+    frame = pl.read_parquet(out)
+    assert frame.columns == ["user_id", "rank", "item_id", "item_name", "score", "basis", "unknown_items"]
+    assert frame["user_id"].to_list() == ["ann"] * 4 + ["bob"] * 4 + ["cid"] * 4
+    assert frame["rank"].to_list() == [1, 2, 3, 4] * 3
+    assert frame["unknown_items"].to_list() == [1] * 4 + [0] * 4 + [1] * 4
+    assert frame["basis"].to_list() == ["history"] * 8 + ["popularity"] * 4
+    names = metatl.datasets.item_names()
+    assert frame["item_name"].to_list() == [names[item] for item in frame["item_id"]]
+    expected = metatl.recommend(metatl.load_run(run), [[wines[5], wines[3]]], top=4)[0]
+    assert frame["item_id"][:4].to_list() == [found.item_id for found in expected]
+
+
+def test_bad_input_is_one_line_and_overwrites_nothing(run, tmp_path):
+    out = tmp_path / "recommended.parquet"
+    out.write_text("old")
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    no_items = tmp_path / "no_items.csv"
+    no_items.write_text("user,timestamp\nann,1\n")
+    bad_time = tmp_path / "bad_time.csv"
+    bad_time.write_text("user,item,timestamp\nann,1,1\nann,2,soon\n")
+    for source, part in (
+        (empty, "empty"),
+        (no_items, "item"),
+        (bad_time, "line 3"),
+        (tmp_path / "none.csv", "none.csv"),
+    ):
+        result = recommend(run, "--input", source, "--out", out)
+        assert result.exit_code == 2
+        assert part in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert out.read_text() == "old"
+    result = recommend(tmp_path / "nothing", "--history", "1")
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_either_one_user_or_a_file(run, tmp_path):
+    assert recommend(run).exit_code == 2
+    assert recommend(run, "--history", "1", "--input", "x.csv").exit_code == 2
+    assert recommend(run, "--input", tmp_path / "x.csv").exit_code == 2
+    assert "--out" in recommend(run, "--history", "1", "--out", tmp_path / "x.parquet").stderr
