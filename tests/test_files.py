@@ -7,7 +7,6 @@ import resource
 import stat
 
 import pytest
-
 from metatl.files import replace_file
 
 
@@ -18,7 +17,7 @@ def test_a_file_is_written_and_replaced(tmp_path):
             assert temporary.parent == tmp_path
             temporary.write_text(text)
         assert path.read_text() == text
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_the_umask_decides_the_permissions(tmp_path):
@@ -40,7 +39,7 @@ def test_what_was_there_stays_if_the_block_raises(tmp_path, error):
         temporary.write_text("half of")
         raise error
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_link_is_followed(tmp_path):
@@ -67,7 +66,7 @@ def test_a_folder_is_not_replaced(tmp_path):
     with pytest.raises(IsADirectoryError) as caught, replace_file(path) as temporary:
         temporary.write_text("x")
     assert caught.value.filename == str(path)
-    assert os.listdir(tmp_path) == ["folder"]
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_write_that_fails_halfway_names_the_path_and_leaves_the_old_file(tmp_path):
@@ -82,4 +81,4 @@ def test_a_write_that_fails_halfway_names_the_path_and_leaves_the_old_file(tmp_p
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.bin"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]

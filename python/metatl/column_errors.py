@@ -17,10 +17,15 @@ _NAMES_LIMIT = 200
 
 def refuse(bad: pl.Series, column: pl.Series, message: str) -> None:
     """Raise for the first row where `bad` is true or missing; `{}` in the message stands for its value."""
-    rows = bad.fill_null(value=True).arg_true()
-    if len(rows) > 0:
-        row = int(rows[0])
+    if bad.null_count() > 0 or bad.any():
+        row = int(bad.fill_null(value=True).arg_true()[0])
         raise DataError(message.replace("{}", _shown(column[row])), row=row + 1, column=column.name)
+
+
+def refuse_missing(column: pl.Series, expected: str) -> None:
+    """Raise for the first row without a value."""
+    if column.null_count() > 0:
+        refuse(column.is_null(), column, f"found nothing, {expected}")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
-from metatl.column_errors import listed, refuse
+from metatl.column_errors import listed, refuse, refuse_missing
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.timestamps import TimestampUnit, to_microseconds
@@ -244,7 +244,7 @@ class Interactions:
 def _raw_ids(column: pl.Series) -> pl.Series:
     """Bring raw ids to Int64 or String; see :meth:`Interactions.from_frame`."""
     expected = "expected an id"
-    refuse(column.is_null(), column, f"found nothing, {expected}")
+    refuse_missing(column, expected)
     dtype = column.dtype
     if dtype.is_nested() or dtype == pl.Object:
         raise DataError(f"found values of type {dtype}, expected integers or text", column=column.name)
@@ -270,7 +270,7 @@ def _decode(column: pl.Series) -> pl.Series:
     for row, value in enumerate(column.to_list(), start=1):
         try:
             texts.append(value.decode())
-        except UnicodeDecodeError:
+        except UnicodeDecodeError:  # noqa: PERF203 (the error must know its row)
             raise DataError(f"found {value!r}, expected UTF-8", row=row, column=column.name) from None
     return pl.Series(column.name, texts, dtype=pl.String)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import polars as pl
 
-from metatl.column_errors import refuse
+from metatl.column_errors import refuse, refuse_missing
 from metatl.exceptions import DataError, InvalidArgumentError
 
 TimestampUnit = Literal["s", "ms", "us", "ns"]
@@ -67,7 +67,7 @@ def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
     if unit not in _UNITS:
         raise InvalidArgumentError(f"timestamp_unit: found {unit!r}, expected one of {', '.join(_UNITS)}")
     expected = f"expected {_UNITS[unit][0]} since 1970 as a number, or an ISO date"
-    refuse(column.is_null(), column, f"found nothing, {expected}")
+    refuse_missing(column, expected)
     if column.dtype == pl.String:
         return _from_text(column.str.strip_chars(), unit, expected)
     if column.dtype == pl.Date:
