@@ -23,7 +23,8 @@ class LastItemNeighbours:
     def score(self, histories):
         places = np.arange(len(ITEM_IDS))
         near = -np.abs(places - histories[:, :, None]).astype(np.float32)
-        return (near * np.arange(1, histories.shape[1] + 1)[:, None]).sum(axis=1)
+        weights = np.arange(1, histories.shape[1] + 1, dtype=np.float32)
+        return (near * weights[:, None]).sum(axis=1)
 
 
 def run_of(model, item_ids=ITEM_IDS, data=None):

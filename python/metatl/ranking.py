@@ -6,7 +6,7 @@ and `metatl.metrics` applies the tie rule.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from metatl.timings import Timings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from metatl.models.contract import Model, Similarity
+    from metatl.models.contract import FactorisedModel, Model, Similarity
 
 ENCODE_BLOCK_ITEMS = 2**15
 """Items, support negatives included, that are encoded at once: many enough to fill a processor, few enough to
@@ -384,18 +384,19 @@ def _encoder(
 
     import torch
 
-    item_table = _array(model.item_table)
-    item_bias = None if model.item_bias is None else _array(model.item_bias)
-    device = model.item_table.device
+    factorised = cast("FactorisedModel", model)
+    item_table = _array(factorised.item_table)
+    item_bias = None if factorised.item_bias is None else _array(factorised.item_bias)
+    device = factorised.item_table.device
 
     def encode(matrix: np.ndarray) -> Block:
         negatives = None
-        if model.support_negatives:
+        if factorised.support_negatives:
             drawn = _metatl.sample_support_negatives(
-                matrix, model.support_negatives, len(item_table), seed=seed, num_threads=num_threads
+                matrix, factorised.support_negatives, len(item_table), seed=seed, num_threads=num_threads
             )
             negatives = torch.from_numpy(drawn).to(device)
-        encoded = model.encode(torch.from_numpy(matrix).to(device), negatives)
+        encoded = factorised.encode(torch.from_numpy(matrix).to(device), negatives)
         overrides = None
         if encoded.overrides is not None:
             indptr, items, rows = encoded.overrides.ragged()
@@ -404,13 +405,13 @@ def _encoder(
             _array(encoded.queries),
             item_table,
             item_bias,
-            model.similarity,
+            factorised.similarity,
             overrides,
             num_threads,
             timings,
         )
 
-    max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + model.support_negatives))
+    max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + factorised.support_negatives))
     return len(item_table), max_rows, encode
 
 
