@@ -1,4 +1,4 @@
-"""The inner loop against a reference that writes Eq. 1 to 6 down and leaves every derivative to torch.func."""
+"""The inner loop against a reference that writes Eq. 1 to 6 down and leaves derivatives to torch.func."""
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from metatl.support import Slots, Support
 
 LEARNER = "learner."
 TABLE = "embedding.weight"
+SECOND_ORDER = False  # the value of first_order
 
 
 def reference_transition(params, rows, config, learner):
@@ -58,10 +59,11 @@ def reference_query(theta, point, positive, negatives, common, config, factors=1
     return reference_pair_loss(costs, excluded, config)
 
 
-def reference_adapted(params, history, negatives, common, config, learner, divisor, keep=None):
+def reference_adapted(params, history, negatives, common, config, learner, divisor, keep=None):  # noqa: C901
     """Eq. 2 to 4 for one task: history (K,), negatives (S, n), common (m,).
 
-    Returns the adapted parameters, tr, the last item's row and the sum of the pairs' losses before the first step.
+    Returns the adapted parameters, tr, the last item's row and the sum of the pairs' losses before the
+    first step.
     """
     k = history.shape[0]
 
@@ -202,16 +204,8 @@ def check_against_reference(config, num_items, tasks, seed):
         assert_close(found, gradients[name], f"gradient of {name}")
 
 
-@settings(max_examples=1_000, deadline=None)
 @given(config=configs(), num_items=st.integers(2, 14), tasks=st.integers(1, 3), seed=st.integers(0, 2**32))
 def test_value_and_outer_gradients_equal_torch_func(config, num_items, tasks, seed):
-    check_against_reference(config, num_items, tasks, seed)
-
-
-@pytest.mark.slow
-@settings(max_examples=100_000, deadline=None)
-@given(config=configs(), num_items=st.integers(2, 14), tasks=st.integers(1, 3), seed=st.integers(0, 2**32))
-def test_value_and_outer_gradients_equal_torch_func_at_length(config, num_items, tasks, seed):
     check_against_reference(config, num_items, tasks, seed)
 
 
@@ -227,7 +221,7 @@ def test_the_released_programs_objective_equals_torch_func():
     check_against_reference(config, 20, 5, seed=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(config=configs(), seed=st.integers(0, 2**32))
 def test_outer_gradient_equals_finite_differences(config, seed):
     if config.first_order:  # then the outer gradient is not the derivative of the loss, by design
@@ -256,7 +250,7 @@ def test_outer_gradient_equals_finite_differences(config, seed):
 
 
 def test_dropped_embeddings_still_share_one_row():
-    """With dropout factors per slot, a slot's gradient reaches its item's row through the slot's own factors."""
+    """A slot's gradient reaches its item's row through the slot's own dropout factors."""
     config = MetaTLConfig.preset(
         "paper", k=4, dim=5, negatives=2, shared_negatives=3, shared_support_negatives=3, inner_steps=2
     )
@@ -286,7 +280,7 @@ def test_dropped_embeddings_still_share_one_row():
     )
     loss = PairLoss("softmax")
     geometry = Geometry("squared_l2")
-    inner = InnerLoop(2, 0.05, False, "learner_and_embeddings", "sum", geometry, loss)
+    inner = InnerLoop(2, 0.05, SECOND_ORDER, "learner_and_embeddings", "sum", geometry, loss)
     adapted = adapt(layer, support, inner)
     query = torch.cat((items[:, 4:], negatives[:, 3], shared[None]), dim=1)
     rows = adapted.rows_of(Slots(query, table[query]))
@@ -315,7 +309,7 @@ def test_per_task_weights_and_low_rank_agree():
     negatives = torch.randint(7, (4, 3, 2))
     support = Support([Slots(i, rows[i]) for i in items.T], Slots(negatives, rows[negatives]))
     for target in ("learner", "learner_and_embeddings"):
-        inner = InnerLoop(3, 0.1, False, target, "mean", Geometry("l2"), PairLoss("softmax"))
+        inner = InnerLoop(3, 0.1, SECOND_ORDER, target, "mean", Geometry("l2"), PairLoss("softmax"))
         one = adapt(layer, support, inner, with_loss=True)
         other = adapt(Wrapped(layer), support, inner, with_loss=True)
         assert_close(other.transition, one.transition, "transition")
@@ -327,10 +321,10 @@ def test_per_task_weights_and_low_rank_agree():
         assert not served.transition.requires_grad
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(config=configs(), length=st.integers(2, 7), seed=st.integers(0, 2**32), users=st.integers(1, 3))
 def test_serving_ranks_by_the_adapted_costs(config, length, seed, users):
-    """Query, table, bias and overrides give -temperature x cost of every item, for histories of any length."""
+    """Query, table, bias and overrides give -temperature · cost of every item, for any length of history."""
     num_items = 9
     model, generator = random_model(config, num_items, seed)
     params = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.losses import Geometry, PairLoss, add_products, excluded_cost, safe_sqrt
@@ -13,7 +13,6 @@ KINDS = ["margin", "softmax"]
 numbers = st.floats(-50, 50)
 
 
-@settings(max_examples=1000, deadline=None)
 @given(kind=st.sampled_from(KINDS), positive=numbers, negatives=st.lists(numbers, min_size=1, max_size=6))
 def test_value_equals_the_formula(kind, positive, negatives):
     found = PairLoss(kind, 1.5).values(
@@ -28,7 +27,6 @@ def test_value_equals_the_formula(kind, positive, negatives):
     assert found.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-@settings(max_examples=1000, deadline=None)
 @given(
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 2**32),
@@ -96,7 +94,6 @@ def test_safe_sqrt_is_the_root_with_derivative_zero_at_zero():
     assert torch.isfinite(curvature).all()
 
 
-@settings(max_examples=1000, deadline=None)
 @given(
     distance=st.sampled_from(["squared_l2", "l2"]),
     seed=st.integers(0, 2**32),

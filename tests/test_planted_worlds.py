@@ -38,7 +38,7 @@ class World:
         return torch.multinomial(allowed, count, generator=self.generator)
 
     def oracle(self, histories):
-        """log p(next item | history), (users, items): the posterior over translations, then its prediction."""
+        """log p(next item | history) (users, items): from the posterior over translations."""
         posterior = torch.zeros(len(histories), len(self.log_weights))
         for j in range(1, histories.shape[1] + 1):
             weights = self.log_weights[:, histories[:, j - 1]].transpose(0, 1)
@@ -123,7 +123,7 @@ SMALL = {"batch_size": 256, "shared_negatives": 256, "warmup_steps": 50}
 
 
 def test_training_reaches_the_bayes_optimal_ranking():
-    """Fresh users of a world that the model knows from other users' walks alone: 90 % of the optimum's MRR."""
+    """On fresh users of a world known from other users' walks alone: 90 % of the optimum's MRR."""
     world, _ = planted(0, step=1.5)
     config = MetaTLConfig.preset("tuned", dim=32, max_steps=600, meta_lr=0.02, **WALKS, **SMALL)
     model = train(world, config, seed=2)
@@ -136,10 +136,10 @@ def test_training_reaches_the_bayes_optimal_ranking():
 def test_adapting_helps_where_a_learned_transition_cannot_point(seed):
     """MetaTL against MetaTL−− in a plane whose users walk in six directions, opposite ones among them.
 
-    Eq. 1 confines every transition, and so their mean tr, to (0, 1)². No weights make it point left or down, so a
-    user who walks there is out of reach of any learner without adaptation. (In more dimensions than the world's two
-    the items could hide in a subspace where the confinement does no harm.) The inner step moves tr itself, towards
-    where the user's own support pairs lead, and may leave (0, 1)².
+    Eq. 1 confines every transition, and so their mean tr, to (0, 1)². No weights make it point left or
+    down, so a user who walks there is out of reach of any learner without adaptation. (In more dimensions
+    than the world's two the items could hide in a subspace where the confinement does no harm.) The inner
+    step moves tr itself, towards where the user's own support pairs lead, and may leave (0, 1)².
     """
     world, item_vectors = planted(seed, step=2.0)
     walks = world.walks(1000)

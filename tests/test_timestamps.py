@@ -126,7 +126,9 @@ def test_an_unsigned_integer_beyond_64_bits_of_sign_is_out_of_range():
 
 
 def test_an_unknown_unit_is_refused():
-    with pytest.raises(InvalidArgumentError, match="timestamp_unit: found 'min', expected one of s, ms, us, ns"):
+    with pytest.raises(
+        InvalidArgumentError, match="timestamp_unit: found 'min', expected one of s, ms, us, ns"
+    ):
         to_microseconds(column([1]), "min")
 
 

@@ -8,13 +8,21 @@ Ctrl-C. Optional numbers are 0 by default.
 """
 
 from types import TracebackType
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
 
 _Ids: TypeAlias = npt.NDArray[np.int64]
 _Weights: TypeAlias = npt.NDArray[np.float64]
+_Rows: TypeAlias = npt.NDArray[np.float32]
+_Metrics: TypeAlias = npt.NDArray[np.float64]
+_Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
+_TieRule: TypeAlias = Literal["worst", "mean", "best"]
+# offsets (B + 1,), items (N,), rows (N, d): item vectors that hold for one query alone
+_Overrides: TypeAlias = tuple[_Ids, _Ids, _Rows]
+# (B,) each: negatives scored above the target, negatives scored the same
+_Comparisons: TypeAlias = tuple[_Ids, _Ids]
 # users (B,), items (B, k + 1), negatives (B, k, negatives), shared negatives (shared_negatives,)
 _EpisodeArrays: TypeAlias = tuple[_Ids, _Ids, _Ids, _Ids]
 
@@ -94,3 +102,64 @@ class EpisodePrefetcher:
         traceback: TracebackType | None,
         /,
     ) -> None: ...
+
+def rank_candidates(
+    queries: _Rows,
+    item_table: _Rows,
+    candidates: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
+    num_threads: int | None = None,
+) -> _Comparisons: ...
+def rank_catalogue(
+    queries: _Rows,
+    item_table: _Rows,
+    targets: _Ids,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
+    num_threads: int | None = None,
+) -> _Comparisons: ...
+def top_n(
+    queries: _Rows,
+    item_table: _Rows,
+    n: int,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
+    num_threads: int | None = None,
+) -> tuple[_Ids, _Rows]: ...
+def rank_scores(scores: _Rows, *, num_threads: int | None = None) -> _Comparisons: ...
+def rank_score_matrix(
+    scores: _Rows,
+    targets: _Ids,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    num_threads: int | None = None,
+) -> _Comparisons: ...
+def top_n_scores(
+    scores: _Rows,
+    n: int,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    num_threads: int | None = None,
+) -> tuple[_Ids, _Rows]: ...
+def user_metrics(
+    greater: _Ids, equal: _Ids, *, ties: _TieRule, cutoffs: _Ids, num_threads: int | None = None
+) -> _Metrics: ...
+def ranks(
+    greater: _Ids, equal: _Ids, *, ties: _TieRule, num_threads: int | None = None
+) -> _Metrics: ...
+def bootstrap_means(
+    values: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
+) -> _Metrics: ...

@@ -3,10 +3,11 @@
 Training, evaluation and serving run this one loop.
 
 Per-task copies of the learner's weights are never built for the one-layer learner. With t_j = σ(z_j),
-z_j = W x_j + b and G = ∂L/∂tr, the gradient of the support loss by W is Σ_k δ_k x_kᵀ with δ_k = G ⊙ σ'(z_k) / S.
-After steps of rate α a pair therefore sees z'_j = W x_j + b - α Σ_k δ_k (x_k·x_j + 1): a small Gram matrix in
-place of a weight matrix per user. Every further step appends its δ and x. All of it is tensor algebra that autograd
-differentiates once, so second-order MAML costs about as much as another forward pass.
+z_j = W x_j + b and G = ∂L/∂tr, the gradient of the support loss by W is Σ_k δ_k x_kᵀ, where
+δ_k = G ⊙ σ'(z_k) / S. After steps of rate α a pair therefore sees z'_j = W x_j + b - α Σ_k δ_k (x_k·x_j + 1):
+a small Gram matrix in place of a weight matrix per user. Every further step appends its δ and x. All of it is
+tensor algebra that autograd differentiates once, so second-order MAML costs about as much as another forward
+pass.
 
 Shape letters are those of `metatl.support`; A counts all slots of a support: its sequence and its negatives.
 """
@@ -47,11 +48,11 @@ class InnerLoop:
     first_order : bool
         Treat the inner gradient as a constant in the outer one.
     target : {"transition", "learner", "learner_and_embeddings"}
-        What steps: the user transition tr itself, the learner's parameters, or both these and the item vectors,
-        the θ of Eq. 4. Item biases and the temperature never step.
+        What steps: the user transition tr itself, the learner's parameters, or both these and the item
+        vectors, the θ of Eq. 4. Item biases and the temperature never step.
     reduction : {"sum", "mean", "batch_mean"}
-        Over the support pairs. ``batch_mean`` divides by the pairs of the whole batch, so that the step depends on
-        the batch size: the released program's behaviour.
+        Over the support pairs. ``batch_mean`` divides by the pairs of the whole batch, so that the step
+        depends on the batch size: the released program's behaviour.
     geometry : Geometry
     loss : PairLoss
     """
@@ -97,7 +98,7 @@ class Adapted(NamedTuple):
     moves: Tensor | None = None
 
     def rows_of(self, slots: Slots) -> Tensor:
-        """Rows (B, Q, d) of the slots (B, Q) with this task's moves; an item that did not move keeps its row."""
+        """Return the rows (B, Q, d) of slots (B, Q) after this task's moves."""
         if self.items is None or self.moves is None:
             return slots.rows
         same = _same_item(slots.items, self.items, self.moves.dtype)
@@ -110,8 +111,8 @@ def adapt(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: 
     Parameters
     ----------
     learner : OneLayer or another transition learner
-        Learners other than `OneLayer` that step themselves get a copy of their weights per task (torch.func), and
-        must not mix tasks (no batch norm).
+        Learners other than `OneLayer` that step themselves get a copy of their weights per task
+        (torch.func), and must not mix tasks (no batch norm).
     support : Support
         With at least two items in the sequence, and negatives if `inner.steps` > 0 or `with_loss`.
     inner : InnerLoop
@@ -125,7 +126,7 @@ def adapt(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: 
     return _adapt_any_learner(learner, support, inner, with_loss=with_loss)
 
 
-# --- Inner step on tr ----------------------------------------------------------------------------------------
+# --- Inner step on tr
 
 
 def _adapt_transition(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
@@ -144,7 +145,8 @@ def _adapt_transition(learner: nn.Module, support: Support, inner: InnerLoop, *,
     return Adapted(transition, support.sequence[-1].rows, loss)
 
 
-# --- Inner step on the one-layer learner, with or without the embeddings -------------------------------------
+# --- Inner step on the one-layer learner, with or without the embeddings
+# -------------------------------------
 
 
 def _adapt_one_layer(layer: OneLayer, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
@@ -180,7 +182,7 @@ def _adapt_one_layer(layer: OneLayer, support: Support, inner: InnerLoop, *, wit
 
 
 class _LayerState:
-    """A one-layer learner after some inner steps, without its weights: W and b shared, the steps in low rank."""
+    """A one-layer learner after some inner steps: W and b as they were, the steps in low rank."""
 
     def __init__(self, layer: OneLayer) -> None:
         self.layer = layer
@@ -205,11 +207,11 @@ class _LayerState:
         return (gradient / activation.shape[1]).unsqueeze(1) * (activation - activation.square())
 
     def backward(self, gradient: Tensor, delta: Tensor) -> Tensor:
-        """Derivative (B, S, 2, d) by the pairs' rows through the learner."""
+        """Return the derivative (B, S, 2, d) by the pairs' rows through the learner."""
         of_inputs = delta @ self.layer.weight
         if self.inputs is not None and self.deltas is not None:
             of_inputs = torch.baddbmm(of_inputs, delta @ self.deltas.transpose(1, 2), self.inputs, alpha=-1)
-        of_pairs = of_inputs.unflatten(2, (2, -1))
+        of_pairs = of_inputs.view(*of_inputs.shape[:2], 2, -1)
         if self.skip is None:
             return of_pairs
         return of_pairs + (self.skip * (gradient / delta.shape[1]).unsqueeze(1)).unsqueeze(1)
@@ -253,7 +255,7 @@ class _MovingRows:
     def arrange(self, rows: Tensor) -> Support:
         """Return the support with its slots' rows replaced by (B, A, d)."""
         sequence, own, common = self.support
-        parts = list(rows.split(self.sizes, dim=1))
+        parts = torch.split(rows, self.sizes, dim=1)
         return Support(
             [slots._replace(rows=part[:, 0]) for slots, part in zip(sequence, parts, strict=False)],
             None if own is None else own._replace(rows=parts[len(sequence)].view(own.rows.shape)),
@@ -261,7 +263,7 @@ class _MovingRows:
         )
 
     def slot_gradients(self, through_score: SupportGradients, through_learner: Tensor) -> Tensor:
-        """Derivative (B, A, d) by every slot's row; the learner's part is (B, S, 2, d)."""
+        """Return the derivative (B, A, d) by every slot's row; the learner's part is (B, S, 2, d)."""
         heads, tails = through_learner.unbind(2)
         heads, tails = heads + through_score.points, tails + through_score.tails
         # Item i is the head of pair i and the tail of pair i - 1.
@@ -273,7 +275,7 @@ class _MovingRows:
         return torch.cat(parts, dim=1)
 
     def step(self, rate: float | Tensor, gradient: Tensor) -> None:
-        """Move every slot's item against the slot's gradient (B, A, d); equal items take each other's steps."""
+        """Move every slot's item against the slot's gradient (B, A, d); equal items move together."""
         move = gradient * -rate
         if self.keep is not None:
             move = move * self.keep
@@ -281,7 +283,7 @@ class _MovingRows:
 
 
 def _same_item(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 where left (B, P) and right (B, Q) hold the same item, as (B, P, Q); padding equals nothing."""
+    """1 where left (B, P) and right (B, Q) hold the same item: (B, P, Q). Padding equals nothing."""
     left = left.unsqueeze(-1)
     return ((left == right.unsqueeze(-2)) & (left != NO_ITEM)).to(dtype)
 
@@ -293,7 +295,7 @@ def _moved(rows: Tensor, keep: Tensor | None, same: Tensor, moves: Tensor) -> Te
     return torch.addcmul(rows, keep, same @ moves)
 
 
-# --- Inner step on any other learner -------------------------------------------------------------------------
+# --- Inner step on any other learner
 
 
 def _adapt_any_learner(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:

@@ -251,13 +251,18 @@ def _check_directory(directory: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def _check_same_run(held: RunRecord, asked: RunRecord, directory: Path) -> None:
+    before, now = _flatten(held), _flatten(asked)
     differences = [
-        f"{name} was {getattr(held, name)}, now {getattr(asked, name)}"
-        for name in RunRecord.model_fields
-        if name not in ("device", "data") and getattr(held, name) != getattr(asked, name)
+        f"{name} was {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now[name]
     ]
     if differences:
         raise RunError(f"{directory}: cannot be continued with other settings: {'; '.join(differences)}")
+
+
+def _flatten(record: RunRecord) -> dict[str, Any]:
+    """Give every setting of a run under its own name, but for where it runs and where the data lie."""
+    settings = record.model_dump(mode="json", exclude={"device", "data"})
+    return {**settings, **settings.pop("split"), **settings.pop("config")}
 
 
 def _start_directory(

@@ -1,9 +1,9 @@
 """Distances and losses of a transition, with the derivatives that the inner loop needs.
 
-A pair is scored by the distance between a *point* (head + user transition) and an item's vector. A loss works on
-*costs*: distance / temperature - item bias; small is good. The inner step takes the derivative of the support loss
-in closed form. That keeps the graph of the outer gradient first order in autograd, however many inner steps there
-are.
+A pair is scored by the distance between a *point* (head + user transition) and an item's vector. A loss
+works on *costs*: distance / temperature - item bias; small is good. The inner step takes the derivative of
+the support loss in closed form. That keeps the graph of the outer gradient first order in autograd, however
+many inner steps there are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Costs(NamedTuple):
     cost : Tensor
         Any shape.
     pull : Tensor or float
-        The derivative of the cost by the point is ``pull * (point - row)``; by the row it is the negative of that.
+        The derivative of the cost by the point is ``pull * (point - row)``; by the row it is the negative
+        of that.
     """
 
     cost: Tensor
@@ -147,7 +148,7 @@ def add_products(base: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.
 
 
 def _against_rows(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
-    """points · rowsᵀ + of_row: (B, P, m) from (B, P, d), rows (m, d) or (B, m, d) and of_row (m,) or (B, m)."""
+    """Points · rowsᵀ + of_row: (B, P, m) from (B, P, d), (m, d) or (B, m, d), and (m,) or (B, m)."""
     base = of_row if rows.dim() == 2 else of_row.unsqueeze(1)  # noqa: PLR2004
     return add_products(base, points, rows.transpose(-2, -1))
 
@@ -196,7 +197,7 @@ class PairLoss:
         return -functional.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
 
     def slopes(self, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives of `values` by its arguments, themselves differentiable.
+        """Differentiate `values` by its arguments; the result is differentiable itself.
 
         At the kink of the margin loss the derivative is 0, as autograd has it.
 

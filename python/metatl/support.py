@@ -1,7 +1,7 @@
 """Support sets of tasks, and the support loss (Eq. 3) with its derivatives in closed form.
 
-Shape letters, here and in `metatl.adaptation`: B tasks, K items of the support sequence, S = K - 1 support pairs,
-n negatives of each pair, m negatives common to the pairs, d dimensions.
+Shape letters, here and in `metatl.adaptation`: B tasks, K items of the support sequence, S = K - 1 support
+pairs, n negatives of each pair, m negatives common to the pairs, d dimensions.
 """
 
 from __future__ import annotations
@@ -42,21 +42,35 @@ class Slots(NamedTuple):
 
     def change(self, change: Callable[[Tensor], Tensor]) -> Slots:
         """Slots whose parts are all reshaped in one way."""
-        return Slots(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
+        bias = None if self.bias is None else change(self.bias)
+        return Slots(
+            change(self.items), change(self.rows), bias, None if self.keep is None else change(self.keep)
+        )
 
     def divide(self, divide: Callable[[Tensor], Sequence[Tensor]]) -> list[Slots]:
         """Several slots from one, all parts divided in one way."""
-        items, *others = (None if part is None else divide(part) for part in self)
-        assert items is not None  # noqa: S101 (for the type checker)
-        return [
-            Slots(*(None if part is None else part[i] for part in (items, *others)))
-            for i in range(len(items))
-        ]  # type: ignore[arg-type]
+        items, rows = divide(self.items), divide(self.rows)
+        nothing = [None] * len(items)
+        biases = nothing if self.bias is None else divide(self.bias)
+        keeps = nothing if self.keep is None else divide(self.keep)
+        return [Slots(*parts) for parts in zip(items, rows, biases, keeps, strict=True)]
+
+    def in_shape(self, shape: Sequence[int]) -> Slots:
+        """Flat slots (N,) in another shape."""
+        return self.change(lambda part: part.view(*shape, *part.shape[1:]))
 
     def beside(self, other: Slots) -> Slots:
-        """Slots (B, n) and others (B, m) as (B, n + m)."""
-        pairs = zip(self, other, strict=True)
-        return Slots(*(None if a is None or b is None else torch.cat((a, b), dim=1) for a, b in pairs))  # type: ignore[arg-type]
+        """Slots (B, n) and others (B, m), both with or without bias and factors, as (B, n + m)."""
+
+        def join(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+            return None if left is None or right is None else torch.cat((left, right), dim=1)
+
+        return Slots(
+            torch.cat((self.items, other.items), dim=1),
+            torch.cat((self.rows, other.rows), dim=1),
+            join(self.bias, other.bias),
+            join(self.keep, other.keep),
+        )
 
     def for_each_task(self, tasks: int) -> Slots:
         """Slots (m,) of a whole batch as slots (B, m) of each task."""
@@ -73,8 +87,8 @@ class Support(NamedTuple):
     own : Slots or None
         (B, S, n) negatives of each pair.
     common : Slots or None
-        (m,) negatives of every pair of the batch or (B, m) of every pair of a task. One that equals the tail of
-        a pair does not count for that pair.
+        (m,) negatives of every pair of the batch or (B, m) of every pair of a task. One that equals the
+        tail of a pair does not count for that pair.
     """
 
     sequence: Sequence[Slots]
@@ -91,7 +105,8 @@ class Support(NamedTuple):
         # One copy. Overlapping slices of (B, K, d) would cost the backward pass a zero-filled tensor each.
         rows = [slots.rows for slots in self.sequence]
         ends = [row for head_and_tail in itertools.pairwise(rows) for row in head_and_tail]
-        return torch.stack(ends, dim=1).unflatten(1, (-1, 2))
+        stacked = torch.stack(ends, dim=1)
+        return stacked.view(stacked.shape[0], -1, 2, stacked.shape[2])
 
 
 class SupportPass(NamedTuple):

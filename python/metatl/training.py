@@ -119,7 +119,7 @@ def train(
     fabric = Fabric(
         accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
     )
-    loop = _OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
+    loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
     # The caller's random generators are left as they were.
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
@@ -141,7 +141,7 @@ def train(
     return state
 
 
-class _OuterLoop:
+class OuterLoop:
     """The parts of a training that every step needs."""
 
     def __init__(

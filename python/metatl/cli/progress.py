@@ -34,8 +34,11 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress], None]]:
-    """Show a bar while a training runs, and yield the function that moves it."""
-    columns = (
+    """Show a bar from the first step on, where there is a terminal to show it on.
+
+    Yields the function that moves it.
+    """
+    bar = Progress(
         TextColumn("training"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -43,22 +46,21 @@ def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress],
         TextColumn("loss {task.fields[loss]}"),
         TextColumn("validation MRR {task.fields[mrr]}"),
         TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=None, loss="-", mrr="-", start=False)
+    task = bar.add_task("training", total=None, loss="-", mrr="-")
 
-        def update(progress: TrainingProgress) -> None:
-            if progress.step % STEPS_BETWEEN_UPDATES and progress.step != progress.max_steps:
-                return
-            if not bar.tasks[task].started:
-                bar.start_task(task)
+    def update(progress: TrainingProgress) -> None:
+        if bar.disable:
+            return
+        bar.start()
+        if progress.step % STEPS_BETWEEN_UPDATES == 0 or progress.step == progress.max_steps:
             mrr = "-" if progress.validation_mrr is None else f"{progress.validation_mrr:.4f}"
-            bar.update(
-                task,
-                total=progress.max_steps,
-                completed=progress.step,
-                loss=f"{progress.loss.item():.4f}",
-                mrr=mrr,
-            )
+            loss = f"{progress.loss.item():.4f}"
+            bar.update(task, total=progress.max_steps, completed=progress.step, loss=loss, mrr=mrr)
 
+    try:
         yield update
+    finally:
+        bar.stop()

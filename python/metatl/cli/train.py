@@ -110,7 +110,7 @@ def train(
         model = model if "model" in given else record.model
         preset = preset if "preset" in given else record.preset
         seed = seed if "seed" in given else record.seed
-        overrides = {**record.config, **overrides}
+        overrides = {**{name: value for name, value in record.config.items() if name != "k"}, **overrides}
         split = record.split.model_copy(
             update={name: getattr(split, name) for name in given & _SPLIT_OPTIONS}
         )

@@ -1,7 +1,7 @@
 """What every model offers to ranking, evaluation and recommendation.
 
-A *factorised* model turns each history into one query vector and owns one vector per item; the Rust core ranks from
-these alone. A *scoring* model, such as item-kNN, answers with a row of scores.
+A *factorised* model turns each history into one query vector and owns one vector per item; the Rust core
+ranks from these alone. A *scoring* model, such as item-kNN, answers with a row of scores.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ NO_ITEM = -1
 class Overrides(NamedTuple):
     """Item vectors that hold for one user alone.
 
-    Where adaptation moves item embeddings (Eq. 4 with θ = learner and embeddings), it moves the few rows of the
-    user's support set for that user only. Ranking that user means using these rows instead of the table's.
+    Where adaptation moves item embeddings (Eq. 4 with θ = learner and embeddings), it moves the few rows of
+    the user's support set for that user only. Ranking that user means using these rows instead of the
+    table's.
 
     Attributes
     ----------
     items : Tensor
         (B, m) int64; the ids of a user are distinct, ``NO_ITEM`` fills the rest.
     rows : Tensor
-        (B, m, d), the vectors that replace those items' rows of the table; unspecified where there is no item.
+        (B, m, d), the vectors that replace those items' rows of the table; unspecified where there is no
+        item.
     """
 
     items: Tensor
@@ -126,3 +128,6 @@ class ScoringModel(Protocol):
             (B, I) float32; large is good.
         """
         ...
+
+
+Model: TypeAlias = FactorisedModel | ScoringModel

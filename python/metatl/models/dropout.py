@@ -16,9 +16,9 @@ _LEVELS = 256
 def dropout_factors(like: Tensor, probability: float) -> Tensor:
     """Return factors that are 0 with the given probability and otherwise bring the mean back to 1.
 
-    torch draws one random number per element, one after the other, on a CPU: 9 ms for 600,000 elements, which is
-    more than the rest of a training step. Here an element takes one random byte, eight to a draw; the probability
-    is rounded to a multiple of 1/256.
+    torch draws one random number per element, one after the other, on a CPU: 9 ms for 600,000 elements,
+    which is more than the rest of a training step. Here an element takes one random byte, eight to a draw;
+    the probability is rounded to a multiple of 1/256.
 
     Parameters
     ----------

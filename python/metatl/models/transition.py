@@ -1,7 +1,8 @@
-"""Transition learners: from the two items of a pair to the vector that leads from one to the other (Eq. 1)."""
+"""Transition learners: from the two items of a pair to the vector that leads between them (Eq. 1)."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -27,8 +28,8 @@ class TransitionLearner(Protocol):
 class OneLayer(nn.Module):
     """t = sigmoid(W [h; t] + b), Eq. 1, with an optional linear skip c₁ ⊙ h + c₂ ⊙ t beside it.
 
-    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere: with c₁ = ½ and c₂ = -½ the point
-    h + tr starts out between the items of the history instead of beside the last one.
+    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere: with c₁ = ½ and c₂ = -½
+    the point h + tr starts out between the items of the history instead of beside the last one.
 
     Parameters
     ----------
@@ -56,8 +57,9 @@ class OneLayer(nn.Module):
 class PairNorm(nn.Module):
     """Batch norm over the pair axis: each place of the support has its own mean, variance, scale and offset.
 
-    Statistics run over tasks and features. Places are counted from the most recent pair, so that a shorter history
-    meets the statistics of its places; pairs older than any in training share those of the oldest place.
+    Statistics run over tasks and features. Places are counted from the most recent pair, so that a shorter
+    history meets the statistics of its places; pairs older than any in training share those of the oldest
+    place.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ class PairNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The released program's learner: 2d → 500 → 200 → d, LeakyReLU and dropout between, batch norm over pairs.
+    """The released program's learner: 2d → 500 → 200 → d with LeakyReLU, dropout and batch norm.
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ class Mlp(nn.Module):
         widths = (2 * dim, *hidden, dim)
         self.dropout = dropout
         self.layers = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(
             nn.Identity() if pairs is None else PairNorm(pairs) for _ in range(len(widths) - 1)

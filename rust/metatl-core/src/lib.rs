@@ -13,9 +13,12 @@ pub mod candidates;
 pub mod episodes;
 mod error;
 pub mod interactions;
+pub mod metrics;
 pub mod negatives;
 pub mod parallel;
+pub mod ranking;
 pub mod rng;
+pub mod simd;
 mod weighted;
 
 pub use error::Error;

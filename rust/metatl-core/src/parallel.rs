@@ -220,8 +220,7 @@ pub fn for_each_chunk<C: Send, S>(
     scratch: impl Fn() -> S + Sync,
     body: impl Fn(&mut S, usize, C) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    // Asked of no pool, `broadcast` would start rayon's global one, which does not survive a fork.
-    if rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1 {
+    if current_threads() == 1 {
         let mut scratch = scratch();
         for (index, chunk) in chunks.enumerate() {
             interrupt.check()?;
@@ -257,6 +256,12 @@ pub fn for_each_chunk<C: Send, S>(
         Some((_, error)) => Err(error),
         None => Ok(()),
     }
+}
+
+/// How many threads [`for_each_chunk`] would use here.
+pub(crate) fn current_threads() -> usize {
+    // Asked of no pool, rayon would start its global one, which does not survive a fork.
+    rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads())
 }
 
 /// A zeroed vector of `rows` times `columns` elements, or [`Error::OutOfMemory`].

@@ -93,6 +93,13 @@ pub(crate) fn number(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResu
         .map_err(|_| invalid(argument, display(value), "a number"))
 }
 
+/// A string.
+pub(crate) fn text(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    value
+        .extract()
+        .map_err(|_| invalid(argument, display(value), "a string"))
+}
+
 /// How a value that was found wrong is shown: its `repr`, shortened.
 pub(crate) fn display(value: &Bound<'_, PyAny>) -> String {
     let shown = value.repr().map_or_else(

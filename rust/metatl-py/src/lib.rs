@@ -8,8 +8,10 @@ mod candidates;
 mod episodes;
 mod error;
 mod interactions;
+mod metrics;
 mod negatives;
 mod parallel;
+mod ranking;
 mod rng;
 
 use pyo3::prelude::*;
@@ -31,7 +33,13 @@ mod _metatl {
     #[pymodule_export]
     use crate::interactions::Interactions;
     #[pymodule_export]
+    use crate::metrics::{bootstrap_means, ranks, user_metrics};
+    #[pymodule_export]
     use crate::negatives::{sample_negatives, sample_support_negatives};
+    #[pymodule_export]
+    use crate::ranking::{
+        rank_candidates, rank_catalogue, rank_score_matrix, rank_scores, top_n, top_n_scores,
+    };
     #[pymodule_export]
     use crate::rng::random_order;
 }

@@ -1,0 +1,144 @@
+"""Ranking among candidates and in the full catalogue, top-N, bootstrap."""
+
+import numpy as np
+import reference
+import torch
+
+from metatl import _metatl
+
+FACTORISED = {"item_bias": None, "similarity": "squared_l2", "overrides": None}
+CANDIDATES = "gather, score and rank 101 of 20,000 items, d = 100"
+CATALOGUE = "full ranking, 20,000 items, d = 100"
+TOP = "top 10 of 20,000 items, d = 100"
+BOOTSTRAP = "bootstrap, 1,000 resamples of 5,000 users, 4 metrics"
+
+
+def tensors(vectors):
+    return (torch.from_numpy(array) for array in (vectors.queries, vectors.table, vectors.candidates))
+
+
+def test_candidates_metatl(measure, vectors):
+    measure(
+        lambda: _metatl.rank_candidates(vectors.queries, vectors.table, vectors.candidates, **FACTORISED),
+        work=CANDIDATES,
+        system="metatl",
+        units=len(vectors.queries),
+        unit="lists",
+    )
+
+
+def test_candidates_metatl_on_one_thread(measure, vectors):
+    measure(
+        lambda: _metatl.rank_candidates(
+            vectors.queries, vectors.table, vectors.candidates, num_threads=1, **FACTORISED
+        ),
+        work=CANDIDATES,
+        system="metatl, one thread",
+        units=len(vectors.queries),
+        unit="lists",
+    )
+
+
+def test_candidates_torch(measure, vectors):
+    arrays = tuple(tensors(vectors))
+    measure(
+        lambda: reference.rank_torch(*arrays),
+        work=CANDIDATES,
+        system="torch",
+        units=len(vectors.queries),
+        unit="lists",
+    )
+
+
+def test_candidates_numpy(measure, vectors):
+    measure(
+        lambda: reference.rank_numpy(vectors.queries[:1024], vectors.table, vectors.candidates[:1024]),
+        work=CANDIDATES,
+        system="numpy",
+        units=1024,
+        unit="lists",
+    )
+
+
+def test_candidates_python(measure, vectors):
+    measure(
+        lambda: reference.rank_python(vectors.queries[:64], vectors.table, vectors.candidates[:64]),
+        work=CANDIDATES,
+        system="plain Python",
+        units=64,
+        unit="lists",
+    )
+
+
+def test_catalogue_metatl(measure, vectors):
+    measure(
+        lambda: _metatl.rank_catalogue(
+            vectors.queries,
+            vectors.table,
+            vectors.targets,
+            vectors.excluded_indptr,
+            vectors.excluded_items,
+            **FACTORISED,
+        ),
+        work=CATALOGUE,
+        system="metatl",
+        units=len(vectors.queries),
+        unit="users",
+    )
+
+
+def test_catalogue_torch(measure, vectors):
+    queries, table, _ = tensors(vectors)
+    targets = torch.from_numpy(vectors.targets)
+    measure(
+        lambda: reference.rank_catalogue_torch(queries, table, targets),
+        work=CATALOGUE,
+        system="torch",
+        units=len(vectors.queries),
+        unit="users",
+    )
+
+
+def test_top_metatl(measure, vectors):
+    measure(
+        lambda: _metatl.top_n(
+            vectors.queries, vectors.table, 10, vectors.excluded_indptr, vectors.excluded_items, **FACTORISED
+        ),
+        work=TOP,
+        system="metatl",
+        units=len(vectors.queries),
+        unit="users",
+    )
+
+
+def test_top_torch(measure, vectors):
+    queries, table, _ = tensors(vectors)
+    measure(
+        lambda: reference.top_n_torch(queries, table, 10),
+        work=TOP,
+        system="torch",
+        units=len(vectors.queries),
+        unit="users",
+    )
+
+
+def test_bootstrap_metatl(measure):
+    values = np.random.default_rng(0).random((5000, 4))
+    measure(
+        lambda: _metatl.bootstrap_means(values, resamples=1000, seed=0),
+        work=BOOTSTRAP,
+        system="metatl",
+        units=1000,
+        unit="resamples",
+    )
+
+
+def test_bootstrap_numpy(measure):
+    values = np.random.default_rng(0).random((5000, 4))
+    measure(
+        lambda: reference.bootstrap_numpy(values, 200, 0),
+        work=BOOTSTRAP,
+        system="numpy",
+        units=200,
+        unit="resamples",
+    )

@@ -1,0 +1,64 @@
+"""Episodes and candidate sets."""
+
+import numpy as np
+import reference
+from conftest import NUM_ITEMS, NUM_USERS, K
+
+from metatl import _metatl
+
+BATCH = 1024
+COUNT = 100
+
+
+def test_episodes_metatl(measure, world):
+    sampler = _metatl.EpisodeSampler(world.interactions, k=K, negatives=1, seed=0)
+    measure(
+        lambda: sampler.sample(0, 512 * BATCH),
+        work="episode sampling, K = 3",
+        system="metatl",
+        units=512 * BATCH,
+        unit="episodes",
+    )
+
+
+def test_episodes_python(measure, world):
+    measure(
+        lambda: reference.sample_episodes(world.rows, world.sets, NUM_ITEMS, K, BATCH, 0),
+        work="episode sampling, K = 3",
+        system="plain Python",
+        units=BATCH,
+        unit="episodes",
+    )
+
+
+def test_candidates_metatl(measure, world):
+    users, targets = np.arange(NUM_USERS), world.items[world.indptr[:-1]]
+    measure(
+        lambda: _metatl.sample_candidates(world.interactions, users, targets, COUNT, seed=0),
+        work="candidate sets of 100",
+        system="metatl",
+        units=NUM_USERS,
+        unit="users",
+    )
+
+
+def test_candidates_numpy_with_replacement(measure, world):
+    targets = world.items[world.indptr[:-1]]
+    measure(
+        lambda: reference.sample_candidates_numpy(world.indptr, world.items, NUM_ITEMS, targets, COUNT, 0),
+        work="candidate sets of 100",
+        system="numpy, with replacement",
+        units=NUM_USERS,
+        unit="users",
+    )
+
+
+def test_candidates_python(measure, world):
+    targets = world.items[world.indptr[:513]].tolist()[:512]
+    measure(
+        lambda: reference.sample_candidates_python(world.sets, NUM_ITEMS, targets, COUNT, 0),
+        work="candidate sets of 100",
+        system="plain Python",
+        units=512,
+        unit="users",
+    )

@@ -1,0 +1,279 @@
+"""Every choice that a MetaTL system makes, and the presets."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from metatl.adaptation import Reduction, Target  # noqa: TC001 (pydantic reads the annotations)
+from metatl.exceptions import ConfigError
+from metatl.losses import Distance, Loss  # noqa: TC001
+
+Preset: TypeAlias = Literal["paper", "official", "tuned"]
+
+
+class MetaTLConfig(BaseModel):
+    """Every choice that a MetaTL system makes; immutable, unknown fields are errors.
+
+    The defaults are those of the preset ``tuned``. ``inner_steps=0`` gives MetaTL−−.
+
+    Parameters
+    ----------
+    k : int
+        K, the number of interactions of a training task before the one to predict.
+    dim : int
+        d, of items and transitions.
+    init_scale : float
+        Standard deviation of the initial item vectors.
+    learner : {"one_layer", "mlp"}
+        Eq. 1, or the released program's three layers.
+    hidden : tuple of int
+        Widths inside the ``mlp``.
+    batch_norm : bool
+        Batch norm over the pair axis after every layer of the ``mlp``.
+    learner_dropout : float
+        After the hidden layers of the ``mlp``.
+    transition_skip : tuple of float, optional
+        Initial c₁, c₂ of a linear skip beside the one layer; see `OneLayer`.
+    item_dropout : float
+        Dropout on the item vectors that a task gathers.
+    item_bias : bool
+        A trained bias per item, added to its score.
+    distance : {"squared_l2", "l2"}
+    temperature : float
+        Initial temperature: costs are distance / temperature - bias.
+    learned_temperature : bool
+    inner_steps : int
+    inner_lr : float
+        α.
+    learned_inner_lr : bool
+        Train α, one per dimension; with ``adapt="transition"``.
+    first_order : bool
+        Treat inner gradients as constants in the outer gradient.
+    adapt : {"transition", "learner", "learner_and_embeddings"}
+        What the inner step moves.
+    support_reduction : {"sum", "mean", "batch_mean"}
+        Over the pairs of the support loss. The released program's mean runs over the whole batch, which
+        makes its inner step smaller in training, by the batch size, than at test time, where the batch is
+        one user.
+    loss : {"margin", "softmax"}
+    margin : float
+        γ.
+    negatives : int
+        Negatives sampled for each pair.
+    shared_negatives : int
+        Negatives sampled uniformly for the whole batch, used by every task.
+    shared_support_negatives : int
+        How many of the shared negatives the support loss uses too. At test time each user gets as many of
+        their own.
+    outer_adds_support_loss : bool
+        Minimise L_Q + L_S instead of L_Q (the released program leaves the gradient of L_S in the buffers).
+    outer_reduction : {"sum", "mean"}
+        Over the tasks of a batch. Eq. 6 sums.
+    window_share : float
+        Share of tasks that are consecutive windows; the rest are K + 1 random interactions in time order.
+    released_windows : bool
+        Cut the windows as the released program does, wrongly: see the episode sampler.
+    shuffle_share : float
+        Share of tasks whose K + 1 items are put in random order.
+    optimizer : {"adam", "sgd"}
+    meta_lr : float
+        β, the peak of the schedule.
+    warmup_steps : int
+        Steps of linear warm-up.
+    final_lr_share : float
+        The cosine schedule ends at this share of `meta_lr`; 1 keeps the rate constant.
+    batch_size : int
+        Tasks per step.
+    max_steps : int
+    eval_every : int
+        Steps between validations.
+    patience : int
+        Validations without a better MRR before training stops.
+    freeze_after_first_evaluation : bool
+        Never return to training mode after the first validation (dropout off, batch norm frozen), as the
+        released program does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    k: int = Field(default=3, ge=2)
+    dim: int = Field(default=128, ge=1)
+    init_scale: float = Field(default=0.1, gt=0)
+    learner: Literal["one_layer", "mlp"] = "one_layer"
+    hidden: tuple[int, ...] = (500, 200)
+    batch_norm: bool = False
+    learner_dropout: float = Field(default=0.0, ge=0, lt=1)
+    transition_skip: tuple[float, float] | None = (0.5, -0.5)
+    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    item_bias: bool = True
+    distance: Distance = "squared_l2"
+    temperature: float = Field(default=1.0, gt=0)
+    learned_temperature: bool = True
+    inner_steps: int = Field(default=1, ge=0)
+    inner_lr: float = Field(default=0.1, ge=0)
+    learned_inner_lr: bool = False
+    first_order: bool = False
+    adapt: Target = "transition"
+    support_reduction: Reduction = "mean"
+    loss: Loss = "softmax"
+    margin: float = Field(default=1.0, ge=0)
+    negatives: int = Field(default=0, ge=0)
+    shared_negatives: int = Field(default=512, ge=0)
+    shared_support_negatives: int = Field(default=32, ge=0)
+    outer_adds_support_loss: bool = False
+    outer_reduction: Literal["sum", "mean"] = "mean"
+    window_share: float = Field(default=0.5, ge=0, le=1)
+    released_windows: bool = False
+    shuffle_share: float = Field(default=0.5, ge=0, le=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    meta_lr: float = Field(default=1e-2, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+    batch_size: int = Field(default=1024, ge=1)
+    max_steps: int = Field(default=1500, ge=1)
+    eval_every: int = Field(default=250, ge=1)
+    patience: int = Field(default=10, ge=1)
+    freeze_after_first_evaluation: bool = False
+
+    @classmethod
+    def preset(cls, name: Preset, **changes: Any) -> MetaTLConfig:
+        """Return a preset, with single fields changed.
+
+        ``paper`` is Eq. 1 to 6 to the letter, ``official`` the released program's behaviour, ``tuned`` ours.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such preset.
+        pydantic.ValidationError
+            If a changed field is unknown, out of range or at odds with others.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"preset: found {name!r}, expected one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **changes})
+
+    @model_validator(mode="after")
+    def _check(self) -> MetaTLConfig:
+        problems = (
+            (
+                self.learner == "one_layer" and self.batch_norm,
+                "batch_norm: the one-layer learner of Eq. 1 has none; set learner='mlp' or batch_norm=false",
+            ),
+            (
+                self.learner == "one_layer" and self.learner_dropout > 0,
+                "learner_dropout: it acts between the layers of learner='mlp' only; set it to 0",
+            ),
+            (
+                self.learner == "mlp" and self.transition_skip is not None,
+                "transition_skip: learner='mlp' has no skip; set transition_skip=null",
+            ),
+            (
+                self.learner == "mlp" and not (self.hidden and min(self.hidden) >= 1),
+                f"hidden: expected widths of at least 1, found {self.hidden}",
+            ),
+            (
+                self.adapt != "transition" and self.batch_norm and self.inner_steps > 0,
+                f"batch_norm: it mixes users; adapt={self.adapt!r} needs each user's own gradient",
+            ),
+            (
+                self.learned_inner_lr and (self.adapt != "transition" or self.inner_steps == 0),
+                "learned_inner_lr: rates per dimension need adapt='transition' and inner_steps of 1 or more",
+            ),
+            (
+                self.loss == "margin" and (self.learned_temperature or self.temperature != 1.0),
+                "temperature: the margin loss has none; set temperature=1 and learned_temperature=false",
+            ),
+            (
+                self.negatives + self.shared_negatives == 0,
+                "negatives: a task needs at least one; set negatives or shared_negatives to 1 or more",
+            ),
+            (
+                self.shared_support_negatives > self.shared_negatives,
+                f"shared_support_negatives: expected at most shared_negatives={self.shared_negatives}",
+            ),
+            (
+                self.uses_support_loss and self.negatives + self.shared_support_negatives == 0,
+                "shared_support_negatives: the support loss needs it or negatives to be 1 or more",
+            ),
+            (
+                self.released_windows and self.window_share == 0,
+                "released_windows: there are no windows with window_share=0",
+            ),
+        )
+        for wrong, message in problems:
+            if wrong:
+                raise ValueError(message)
+        return self
+
+    @property
+    def uses_support_loss(self) -> bool:
+        """Whether a training task needs the support loss at all."""
+        return self.inner_steps > 0 or self.outer_adds_support_loss
+
+    def learning_rate(self, step: int) -> float:
+        """Outer rate β of a step, counted from 0: linear warm-up, then a cosine that ends at `max_steps`."""
+        if step < self.warmup_steps:
+            return self.meta_lr * (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
+        cosine = (1.0 + math.cos(math.pi * progress)) / 2
+        return self.meta_lr * (self.final_lr_share + (1.0 - self.final_lr_share) * cosine)
+
+
+_ONE_NEGATIVE_MARGIN: dict[str, Any] = {
+    "transition_skip": None,
+    "item_dropout": 0.0,
+    "item_bias": False,
+    "learned_temperature": False,
+    "loss": "margin",
+    "margin": 1.0,
+    "negatives": 1,
+    "shared_negatives": 0,
+    "shared_support_negatives": 0,
+    "shuffle_share": 0.0,
+    "warmup_steps": 0,
+    "final_lr_share": 1.0,
+    "batch_size": 1024,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Eq. 1 to 6 to the letter. The paper leaves its rates and the dimension open.
+    "paper": {
+        **_ONE_NEGATIVE_MARGIN,
+        "dim": 100,
+        "distance": "squared_l2",
+        "adapt": "learner_and_embeddings",
+        "inner_lr": 0.01,
+        "support_reduction": "sum",
+        "outer_reduction": "sum",
+        "window_share": 0.0,
+        "optimizer": "sgd",
+        "meta_lr": 0.01,
+        "max_steps": 8000,
+        "eval_every": 500,
+    },
+    # The released program, as observed.
+    "official": {
+        **_ONE_NEGATIVE_MARGIN,
+        "dim": 100,
+        "learner": "mlp",
+        "hidden": (500, 200),
+        "batch_norm": True,
+        "learner_dropout": 0.5,
+        "distance": "l2",
+        "adapt": "transition",
+        "first_order": True,
+        "inner_lr": 5.0,
+        "support_reduction": "batch_mean",
+        "outer_adds_support_loss": True,
+        "window_share": 0.5,
+        "released_windows": True,
+        "meta_lr": 1e-3,
+        "max_steps": 8000,
+        "eval_every": 1000,
+        "freeze_after_first_evaluation": True,
+    },
+    "tuned": {},
+}

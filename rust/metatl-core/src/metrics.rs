@@ -1,0 +1,285 @@
+//! Metrics of one user from how the target compares with the negatives, and their bootstrap.
+//!
+//! With g negatives above the target and e level with it the target's rank is 1 + g + e under
+//! [`TieRule::Worst`] and 1 + g under [`TieRule::Best`]. Under [`TieRule::Mean`] it is any of 1 + g … 1 + g + e
+//! with equal probability, and a metric is its expectation: a model that scores everything alike has
+//! HR@10 = 10/101 among 100 negatives.
+//!
+//! With rank r: MRR is 1/r, HR@k is 1 if r ≤ k, NDCG@k is 1/log₂(1 + r) if r ≤ k (one relevant item, so the
+//! ideal is 1), and 0 otherwise.
+
+use crate::Error;
+use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
+use crate::rng::{Key, Stage};
+
+/// What the negatives that are level with the target do to its rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TieRule {
+    /// They all rank above it.
+    Worst,
+    /// Ties are broken at random, and metrics are expectations.
+    Mean,
+    /// They all rank below it.
+    Best,
+}
+
+impl TieRule {
+    /// The rule of that name: `worst`, `mean` or `best`.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "worst" => Ok(Self::Worst),
+            "mean" => Ok(Self::Mean),
+            "best" => Ok(Self::Best),
+            _ => Err(Error::invalid(
+                "ties",
+                format_args!("{name:?}"),
+                "\"worst\", \"mean\" or \"best\"",
+            )),
+        }
+    }
+}
+
+/// The ranks that a target can have, all equally likely: `first..=last`.
+#[derive(Clone, Copy)]
+struct PossibleRanks {
+    first: u64,
+    last: u64,
+}
+
+impl PossibleRanks {
+    fn new(greater: i64, equal: i64, ties: TieRule) -> Self {
+        // Two numbers below 2⁶³ and 1 fit into 64 bits.
+        let (best, worst) = (1 + greater as u64, 1 + greater as u64 + equal as u64);
+        let (first, last) = match ties {
+            TieRule::Worst => (worst, worst),
+            TieRule::Mean => (best, worst),
+            TieRule::Best => (best, best),
+        };
+        Self { first, last }
+    }
+
+    fn number(self) -> f64 {
+        (self.last - self.first) as f64 + 1.0
+    }
+
+    fn mean(self) -> f64 {
+        self.first as f64 + (self.last - self.first) as f64 / 2.0
+    }
+
+    fn reciprocal(self) -> f64 {
+        if self.first == self.last {
+            1.0 / self.first as f64
+        } else {
+            harmonic_between(self.first - 1, self.last) / self.number()
+        }
+    }
+
+    fn hit(self, cutoff: u64) -> f64 {
+        if self.last <= cutoff {
+            1.0
+        } else if self.first > cutoff {
+            0.0
+        } else {
+            (cutoff - self.first + 1) as f64 / self.number()
+        }
+    }
+
+    fn gain(self, cutoff: u64, discounts: &Discounts) -> f64 {
+        if self.first > cutoff {
+            0.0
+        } else if self.first == self.last {
+            discount(self.first)
+        } else {
+            discounts.between(self.first, self.last.min(cutoff)) / self.number()
+        }
+    }
+}
+
+/// 1/(a + 1) + … + 1/b.
+fn harmonic_between(a: u64, b: u64) -> f64 {
+    // Below, terms are added one by one; above, the Euler–Maclaurin series of ln is exact to the last bits.
+    const EXACT: u64 = 64;
+    let split = a.max(EXACT).min(b);
+    let head: f64 = (a + 1..=split).map(|rank| 1.0 / rank as f64).sum();
+    if split == b {
+        return head;
+    }
+    let correction = |n: f64| {
+        let square = 1.0 / (n * n);
+        0.5 / n - square * (1.0 / 12.0 - square * (1.0 / 120.0 - square / 252.0))
+    };
+    let (start, end) = (split as f64, b as f64);
+    head + ((b - split) as f64 / start).ln_1p() + (correction(end) - correction(start))
+}
+
+/// 1/log₂(1 + rank).
+fn discount(rank: u64) -> f64 {
+    (1.0 + rank as f64).log2().recip()
+}
+
+/// Sums of discounts: element r is that of ranks 1 to r.
+struct Discounts(Vec<f64>);
+
+impl Discounts {
+    fn up_to(rank: u64) -> Result<Self, Error> {
+        let mut sums: Vec<f64> = allocate(rank as usize + 1, 1)?;
+        let mut sum = 0.0;
+        for (place, rank) in sums[1..].iter_mut().zip(1..) {
+            sum += discount(rank);
+            *place = sum;
+        }
+        Ok(Self(sums))
+    }
+
+    /// The sum over the ranks `first..=last`.
+    fn between(&self, first: u64, last: u64) -> f64 {
+        self.0[last as usize] - self.0[first as usize - 1]
+    }
+}
+
+/// Estimated nanoseconds per metric of a user.
+pub const NANOSECONDS: u64 = 5;
+
+/// Cutoffs beyond this are refused.
+const MAX_CUTOFF: i64 = 1 << 24;
+
+/// Metrics of each user: rows of MRR, then HR at each cutoff, then NDCG at each cutoff.
+pub fn user_metrics(
+    greater: &[i64],
+    equal: &[i64],
+    ties: TieRule,
+    cutoffs: &[i64],
+    interrupt: &Interrupt,
+) -> Result<Vec<f64>, Error> {
+    check_counts(greater, equal)?;
+    if let Some(cutoff) = cutoffs
+        .iter()
+        .find(|cutoff| !(1..=MAX_CUTOFF).contains(*cutoff))
+    {
+        return Err(Error::invalid(
+            "cutoffs",
+            cutoff,
+            format_args!("integers from 1 to {MAX_CUTOFF}"),
+        ));
+    }
+    let all_possible = || {
+        let counts = greater.iter().zip(equal);
+        counts.map(|(&greater, &equal)| PossibleRanks::new(greater, equal, ties))
+    };
+    let last_tied = all_possible()
+        .filter(|ranks| ranks.first < ranks.last)
+        .map(|ranks| ranks.last)
+        .max()
+        .unwrap_or(0);
+    let last_cutoff = cutoffs.iter().copied().max().unwrap_or(0) as u64;
+    let discounts = Discounts::up_to(last_tied.min(last_cutoff))?;
+
+    let columns = 1 + 2 * cutoffs.len();
+    let mut metrics: Vec<f64> = allocate(greater.len(), columns)?;
+    let rows = rows_per_chunk(columns, NANOSECONDS);
+    let chunks = metrics
+        .chunks_mut(rows * columns)
+        .zip(greater.chunks(rows).zip(equal.chunks(rows)));
+    for_each_chunk(
+        chunks,
+        interrupt,
+        || (),
+        |(), _, (metrics, (greater, equal))| {
+            let counts = greater.iter().zip(equal);
+            for (row, (&greater, &equal)) in metrics.chunks_mut(columns).zip(counts) {
+                let ranks = PossibleRanks::new(greater, equal, ties);
+                let (reciprocal, rest) = row.split_at_mut(1);
+                let (hits, gains) = rest.split_at_mut(cutoffs.len());
+                reciprocal[0] = ranks.reciprocal();
+                for ((hit, gain), &cutoff) in hits.iter_mut().zip(gains).zip(cutoffs) {
+                    *hit = ranks.hit(cutoff as u64);
+                    *gain = ranks.gain(cutoff as u64, &discounts);
+                }
+            }
+            Ok(())
+        },
+    )?;
+    Ok(metrics)
+}
+
+/// The rank of each user's target; half ranks occur under [`TieRule::Mean`].
+pub fn ranks(greater: &[i64], equal: &[i64], ties: TieRule) -> Result<Vec<f64>, Error> {
+    check_counts(greater, equal)?;
+    let mut ranks = allocate(greater.len(), 1)?;
+    for (rank, (&greater, &equal)) in ranks.iter_mut().zip(greater.iter().zip(equal)) {
+        *rank = PossibleRanks::new(greater, equal, ties).mean();
+    }
+    Ok(ranks)
+}
+
+fn check_counts(greater: &[i64], equal: &[i64]) -> Result<(), Error> {
+    if greater.len() != equal.len() {
+        return Err(Error::invalid(
+            "equal",
+            format_args!("{} counts", equal.len()),
+            format_args!("{}, as many as in greater", greater.len()),
+        ));
+    }
+    for (argument, counts) in [("greater", greater), ("equal", equal)] {
+        if let Some((position, count)) = counts.iter().enumerate().find(|(_, count)| **count < 0) {
+            return Err(Error::invalid(
+                argument,
+                format_args!("{count} at position {position}"),
+                "counts of at least 0",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Column means of bootstrap resamples (Efron 1979): a matrix of (`resamples`, `columns`).
+///
+/// `values` has one row of `columns` numbers for each user. A resample draws as many users as there are, with
+/// replacement, by a generator of its own, and adds their rows up in the order in which they were drawn.
+pub fn bootstrap_means(
+    values: &[f64],
+    columns: usize,
+    resamples: usize,
+    seed: u64,
+    interrupt: &Interrupt,
+) -> Result<Vec<f64>, Error> {
+    let nan = values.iter().filter(|value| value.is_nan()).count() as u64;
+    if nan != 0 {
+        return Err(Error::NotANumber {
+            argument: "values",
+            count: nan,
+        });
+    }
+    let mut means: Vec<f64> = allocate(resamples, columns)?;
+    if columns == 0 || resamples == 0 {
+        return Ok(means);
+    }
+    if values.is_empty() || !values.len().is_multiple_of(columns) {
+        return Err(Error::invalid(
+            "values",
+            format_args!("{} numbers in {columns} columns", values.len()),
+            "at least 1 row, all of them full",
+        ));
+    }
+    let users = values.len() / columns;
+    let key = Key::new(seed, Stage::Bootstrap, 0);
+    for_each_chunk(
+        means.chunks_mut(columns),
+        interrupt,
+        || (),
+        |(), resample, means| {
+            let mut rng = key.rng(resample as u64);
+            for _ in 0..users {
+                let user = rng.below(users as u64) as usize;
+                for (sum, &value) in means.iter_mut().zip(&values[user * columns..]) {
+                    *sum += value;
+                }
+            }
+            for sum in means {
+                *sum /= users as f64;
+            }
+            Ok(())
+        },
+    )?;
+    Ok(means)
+}

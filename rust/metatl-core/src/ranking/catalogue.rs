@@ -1,0 +1,451 @@
+//! Ranking against the whole catalogue.
+//!
+//! The catalogue is walked in panels of [`LANES`] items, each transposed once and compared with a few hundred
+//! queries in blocks of [`QUERIES`]; scores live in a tile of one block by one panel and are counted, or offered
+//! to the best, before the next tile is made. An item that does not count for a query has its score in the tile
+//! replaced by NaN, which compares with nothing.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::best::Best;
+use super::scoring::{Scoring, Similarity, check_targets};
+use super::{Comparisons, ItemLists, TopN, check_nan, sort_distinct};
+use crate::Error;
+use crate::parallel::{Interrupt, allocate, current_threads, for_each_chunk};
+use crate::simd::{self, Counts, LANES, Lanes, QUERIES, QueryCoordinates, Tile};
+
+/// Queries that a thread takes at a time: enough to make up for transposing the panels, few enough to stay in
+/// the second-level cache.
+const CHUNK_QUERIES: usize = 42 * QUERIES;
+
+/// Items that a thread takes at a time when there are too few queries to keep all threads busy.
+const MIN_RANGE_ITEMS: usize = 64 * LANES;
+
+/// Pieces of work for each thread, so that all end at about the same time.
+const PIECES_PER_THREAD: usize = 8;
+
+/// Compares the score of each query's target with those of all other items, the excluded ones left out.
+pub fn rank_catalogue(
+    scoring: &Scoring,
+    targets: &[i64],
+    excluded: ItemLists,
+    interrupt: &Interrupt,
+) -> Result<Comparisons, Error> {
+    let queries = scoring.queries.rows();
+    check_targets(targets, queries, scoring.item_table.rows())?;
+    let mut result = Comparisons::allocate(queries)?;
+    let plan = Plan::new(scoring);
+    let mut counts: Vec<Counts> = allocate(plan.ranges(), queries)?;
+    let nan = AtomicU64::new(0);
+    // Pieces are numbered range by range, each range having its own row of counts.
+    let pieces = plan.pieces().zip(
+        counts
+            .chunks_mut(queries.max(1))
+            .flat_map(|counts| counts.chunks_mut(CHUNK_QUERIES)),
+    );
+    for_each_chunk(
+        pieces,
+        interrupt,
+        || (),
+        |(), _, (piece, counts)| {
+            let found_nan = piece.count(scoring, targets, excluded, counts, interrupt)?;
+            nan.fetch_add(found_nan, Ordering::Relaxed);
+            Ok(())
+        },
+    )?;
+    check_nan(nan.into_inner())?;
+    for counts in counts.chunks(queries.max(1)) {
+        let results = result.greater.iter_mut().zip(&mut result.equal);
+        for ((greater, equal), counts) in results.zip(counts) {
+            *greater += counts.greater as i64;
+            *equal += counts.equal as i64;
+        }
+    }
+    Ok(result)
+}
+
+/// The `n` best items of the catalogue for each query, the excluded ones left out.
+pub fn top_n(
+    scoring: &Scoring,
+    n: usize,
+    excluded: ItemLists,
+    interrupt: &Interrupt,
+) -> Result<TopN, Error> {
+    let queries = scoring.queries.rows();
+    let mut result = TopN {
+        items: allocate(queries, n)?,
+        scores: allocate(queries, n)?,
+    };
+    let plan = Plan::new(scoring);
+    let mut best: Vec<Option<Best>> = Vec::new();
+    best.resize_with(plan.ranges() * queries, || None);
+    let nan = AtomicU64::new(0);
+    let pieces = plan.pieces().zip(
+        best.chunks_mut(queries.max(1))
+            .flat_map(|best| best.chunks_mut(CHUNK_QUERIES)),
+    );
+    for_each_chunk(
+        pieces,
+        interrupt,
+        || (),
+        |(), _, (piece, best)| {
+            let found_nan = piece.select(scoring, n, excluded, best, interrupt)?;
+            nan.fetch_add(found_nan, Ordering::Relaxed);
+            Ok(())
+        },
+    )?;
+    check_nan(nan.into_inner())?;
+    for query in 0..queries {
+        let of_ranges = best[query..].iter_mut().step_by(queries);
+        let merged = of_ranges.filter_map(Option::take).reduce(Best::merge);
+        let place = query * n..(query + 1) * n;
+        merged
+            .unwrap_or_else(|| Best::new(n))
+            .write(&mut result.items[place.clone()], &mut result.scores[place]);
+    }
+    Ok(result)
+}
+
+/// How queries and items are divided among threads. Results do not depend on it.
+struct Plan {
+    queries: usize,
+    num_items: usize,
+    range_items: usize,
+}
+
+impl Plan {
+    fn new(scoring: &Scoring) -> Self {
+        let queries = scoring.queries.rows();
+        let num_items = scoring.item_table.rows();
+        let chunks = queries.div_ceil(CHUNK_QUERIES).max(1);
+        let ranges = match current_threads() {
+            1 => 1,
+            threads => (threads * PIECES_PER_THREAD).div_ceil(chunks),
+        };
+        let range_items = num_items
+            .div_ceil(ranges)
+            .next_multiple_of(LANES)
+            .max(MIN_RANGE_ITEMS);
+        Self {
+            queries,
+            num_items,
+            range_items,
+        }
+    }
+
+    fn ranges(&self) -> usize {
+        self.num_items.div_ceil(self.range_items).max(1)
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        (0..self.ranges()).flat_map(move |range| {
+            let first = range * self.range_items;
+            let items = first..(first + self.range_items).min(self.num_items);
+            (0..self.queries).step_by(CHUNK_QUERIES).map(move |first| {
+                let queries = first..(first + CHUNK_QUERIES).min(self.queries);
+                Piece {
+                    queries,
+                    items: items.clone(),
+                }
+            })
+        })
+    }
+}
+
+/// Some queries against some items.
+struct Piece {
+    queries: Range<usize>,
+    items: Range<usize>,
+}
+
+impl Piece {
+    /// Adds to `counts` how the items of this piece compare with each query's target, and returns the number of
+    /// NaN.
+    fn count(
+        &self,
+        scoring: &Scoring,
+        targets: &[i64],
+        excluded: ItemLists,
+        counts: &mut [Counts],
+        interrupt: &Interrupt,
+    ) -> Result<u64, Error> {
+        let norms = self.query_norms(scoring);
+        let mut thresholds = blocks_of_zeros(self.queries.len());
+        let mut found_nan = 0;
+        for (offset, query) in self.queries.clone().enumerate() {
+            let target = targets[query] as usize;
+            let row = scoring.item_row(query, target);
+            let score = scoring.pair_score(query, norms.as_flattened()[offset], target, row);
+            thresholds.as_flattened_mut()[offset] = score;
+            found_nan += u64::from(score.is_nan() && self.items.contains(&target));
+        }
+        let changes = Changes::new(scoring, self, &norms, |query, left_out| {
+            sort_distinct(excluded.list(query), left_out);
+            let target = targets[query];
+            if let Err(position) = left_out.binary_search(&target) {
+                left_out.insert(position, target);
+            }
+        });
+        let mut block_counts = vec![[Counts::default(); QUERIES]; norms.len()];
+        self.for_each_tile(
+            scoring,
+            &norms,
+            &changes,
+            interrupt,
+            |block, items, tile| {
+                simd::count_tile(
+                    scoring.level,
+                    tile,
+                    items.len(),
+                    &thresholds[block],
+                    &mut block_counts[block],
+                );
+            },
+        )?;
+        for (counts, &counted) in counts.iter_mut().zip(block_counts.as_flattened()) {
+            found_nan += counted.nan;
+            *counts = counted;
+        }
+        Ok(found_nan - changes.left_out)
+    }
+
+    /// Finds the `n` best items of this piece for each query, and returns the number of NaN.
+    fn select(
+        &self,
+        scoring: &Scoring,
+        n: usize,
+        excluded: ItemLists,
+        best: &mut [Option<Best>],
+        interrupt: &Interrupt,
+    ) -> Result<u64, Error> {
+        let norms = self.query_norms(scoring);
+        let changes = Changes::new(scoring, self, &norms, |query, left_out| {
+            sort_distinct(excluded.list(query), left_out);
+        });
+        let mut selected: Vec<Best> = self.queries.clone().map(|_| Best::new(n)).collect();
+        let mut found_nan = 0;
+        self.for_each_tile(
+            scoring,
+            &norms,
+            &changes,
+            interrupt,
+            |block, items, tile| {
+                let queries =
+                    &mut selected[block * QUERIES..self.queries.len().min((block + 1) * QUERIES)];
+                let mut thresholds = [f32::NEG_INFINITY; QUERIES];
+                for (threshold, best) in thresholds.iter_mut().zip(&*queries) {
+                    *threshold = best.threshold().unwrap_or(f32::NEG_INFINITY);
+                }
+                let mut counts = [Counts::default(); QUERIES];
+                simd::count_tile(scoring.level, tile, items.len(), &thresholds, &mut counts);
+                for ((best, counts), scores) in queries.iter_mut().zip(counts).zip(&tile.0) {
+                    found_nan += counts.nan;
+                    if counts.greater > 0 || best.threshold().is_none() {
+                        best.offer_run(items.start, &scores[..items.len()]);
+                    }
+                }
+            },
+        )?;
+        for (best, selected) in best.iter_mut().zip(selected) {
+            *best = Some(selected);
+        }
+        Ok(found_nan - changes.left_out)
+    }
+
+    /// |q|² of the queries, in blocks; the last block is filled up with zeros.
+    fn query_norms(&self, scoring: &Scoring) -> Vec<QueryCoordinates> {
+        let mut norms = blocks_of_zeros(self.queries.len());
+        for (norm, query) in norms
+            .as_flattened_mut()
+            .iter_mut()
+            .zip(self.queries.clone())
+        {
+            *norm = scoring.query_norm(query);
+        }
+        norms
+    }
+
+    /// Calls `visit(block, items, tile)` with the scores of every block of queries and panel of items.
+    fn for_each_tile(
+        &self,
+        scoring: &Scoring,
+        norms: &[QueryCoordinates],
+        changes: &Changes,
+        interrupt: &Interrupt,
+        mut visit: impl FnMut(usize, Range<usize>, &Tile),
+    ) -> Result<(), Error> {
+        let dimension = scoring.queries.columns();
+        let queries = self.pack_queries(scoring);
+        let mut panel = Panel::new(dimension);
+        let mut changes = changes.sorted.iter().peekable();
+        let mut tile = Tile::EMPTY;
+        for first in self.items.clone().step_by(LANES) {
+            interrupt.check()?;
+            let items = first..(first + LANES).min(self.items.end);
+            panel.fill(scoring, items.clone());
+            for (block, norms) in norms.iter().enumerate() {
+                let packed = &queries[block * dimension..][..dimension];
+                simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
+                self.finish_tile(scoring, &panel, items.clone(), block, norms, &mut tile);
+                while let Some(change) = changes
+                    .next_if(|change| change.first_item == first && change.query / QUERIES == block)
+                {
+                    tile.0[change.query % QUERIES][change.lane] = change.score;
+                }
+                visit(block, items.clone(), &tile);
+            }
+        }
+        Ok(())
+    }
+
+    /// The queries in blocks, coordinate by coordinate; the last block is filled up with zeros.
+    fn pack_queries(&self, scoring: &Scoring) -> Vec<QueryCoordinates> {
+        let dimension = scoring.queries.columns();
+        let blocks = self.queries.len().div_ceil(QUERIES);
+        let mut packed = vec![[0.0; QUERIES]; blocks * dimension];
+        for (offset, query) in self.queries.clone().enumerate() {
+            let block = &mut packed[offset / QUERIES * dimension..][..dimension];
+            for (coordinates, &coordinate) in block.iter_mut().zip(scoring.queries.row(query)) {
+                coordinates[offset % QUERIES] = coordinate;
+            }
+        }
+        packed
+    }
+
+    /// Turns the dot products of a tile into scores, step by step as [`Scoring::pair_score`] does.
+    fn finish_tile(
+        &self,
+        scoring: &Scoring,
+        panel: &Panel,
+        items: Range<usize>,
+        block: usize,
+        query_norms: &QueryCoordinates,
+        tile: &mut Tile,
+    ) {
+        let level = scoring.level;
+        if scoring.similarity != Similarity::Dot {
+            let finite =
+                simd::tile_to_squared_distances(level, tile, query_norms, &panel.item_norms);
+            if !finite {
+                let queries = self.queries.clone().skip(block * QUERIES);
+                for (query, distances) in queries.zip(&mut tile.0) {
+                    for (item, distance) in items.clone().zip(distances) {
+                        if !distance.is_finite() {
+                            let row = scoring.item_table.row(item);
+                            *distance = scoring.exact_squared_distance(query, row);
+                        }
+                    }
+                }
+            }
+            let root = scoring.similarity.takes_root();
+            simd::scores_from_squared_distances(level, tile.0.as_flattened_mut(), root);
+        }
+        if scoring.item_bias.is_some() {
+            simd::add_bias_to_tile(level, tile, &panel.item_bias);
+        }
+    }
+}
+
+/// Room for one number for each query, in blocks.
+fn blocks_of_zeros(queries: usize) -> Vec<QueryCoordinates> {
+    vec![[0.0; QUERIES]; queries.div_ceil(QUERIES)]
+}
+
+/// Some items, transposed: the last panel is filled up with zeros.
+struct Panel {
+    coordinates: Vec<Lanes>,
+    item_norms: Lanes,
+    item_bias: Lanes,
+}
+
+impl Panel {
+    fn new(dimension: usize) -> Self {
+        let zeros = Lanes([0.0; LANES]);
+        Self {
+            coordinates: vec![zeros; dimension],
+            item_norms: zeros,
+            item_bias: zeros,
+        }
+    }
+
+    fn fill(&mut self, scoring: &Scoring, items: Range<usize>) {
+        if items.len() < LANES {
+            self.coordinates.fill(Lanes([0.0; LANES]));
+        }
+        for (lane, item) in items.clone().enumerate() {
+            let row = scoring.item_table.row(item);
+            for (lanes, &coordinate) in self.coordinates.iter_mut().zip(row) {
+                lanes.0[lane] = coordinate;
+            }
+        }
+        if scoring.similarity != Similarity::Dot {
+            self.item_norms = simd::panel_norms(scoring.level, &self.coordinates);
+        }
+        if let Some(bias) = scoring.item_bias {
+            self.item_bias.0[..items.len()].copy_from_slice(&bias[items]);
+        }
+    }
+}
+
+/// Scores that differ from what the item table gives: items that are left out, and items that are overridden.
+struct Changes {
+    /// In the order in which the tiles come.
+    sorted: Vec<Change>,
+    /// How many of them leave an item out, which puts a NaN into its tile.
+    left_out: u64,
+}
+
+struct Change {
+    /// The first item of the panel.
+    first_item: usize,
+    lane: usize,
+    /// Counted from the first query of the piece.
+    query: usize,
+    score: f32,
+}
+
+impl Changes {
+    /// `leave_out` (query, items) finds the items that do not count for a query, ascending and distinct.
+    fn new(
+        scoring: &Scoring,
+        piece: &Piece,
+        norms: &[QueryCoordinates],
+        leave_out: impl Fn(usize, &mut Vec<i64>),
+    ) -> Self {
+        let mut sorted = Vec::new();
+        let mut items = Vec::new();
+        let mut left_out = 0;
+        let change = |item: usize, offset, score| {
+            let lane = (item - piece.items.start) % LANES;
+            Change {
+                first_item: item - lane,
+                lane,
+                query: offset,
+                score,
+            }
+        };
+        for (offset, query) in piece.queries.clone().enumerate() {
+            leave_out(query, &mut items);
+            for item in items.iter().map(|&item| item as usize) {
+                if piece.items.contains(&item) {
+                    sorted.push(change(item, offset, f32::NAN));
+                    left_out += 1;
+                }
+            }
+            let Some(overrides) = scoring.overrides else {
+                continue;
+            };
+            for (position, &item) in overrides.items(query).iter().enumerate() {
+                if piece.items.contains(&(item as usize)) && items.binary_search(&item).is_err() {
+                    let row = overrides.row(query, position);
+                    let norm = norms.as_flattened()[offset];
+                    let score = scoring.pair_score(query, norm, item as usize, row);
+                    sorted.push(change(item as usize, offset, score));
+                }
+            }
+        }
+        sorted.sort_unstable_by_key(|change| (change.first_item, change.query));
+        Self { sorted, left_out }
+    }
+}

@@ -1,0 +1,1166 @@
+//! Vector kernels of the ranking code, chosen at run time: AVX-512, AVX2 with FMA, NEON, or plain Rust.
+//!
+//! This is the only file of the crate with `unsafe` code. Every public function is safe: a [`Level`] cannot be
+//! made for instructions that the processor lacks, and lengths are checked before pointers are used.
+//!
+//! Two orders of summation are used, each fixed for one level, whatever the number of queries, items or threads:
+//!
+//! * [`dots`] and [`squared_distances`] (rows gathered one by one) run the lanes along the dimensions and add
+//!   the lanes up in a tree;
+//! * [`dot_tile`] (a panel of items against a block of queries) runs the lanes along the items, so that each
+//!   product is one chain over the dimensions, first to last. [`sequential_dot`] is that chain for one pair, and
+//!   gives the same bits.
+//!
+//! So equal rows get equal scores, to the last bit. Levels agree with each other up to rounding: a level with
+//! fused multiply-add rounds once where plain Rust rounds twice (`f32::mul_add` without the instruction is a
+//! slow library call, so the plain level does not use it).
+#![allow(unsafe_code)]
+// Plain kernels take on the instructions of a level only where they are compiled into its functions.
+#![allow(clippy::inline_always)]
+
+use std::fmt;
+
+use crate::Error;
+
+/// Items in a panel: two AVX-512 registers of them.
+pub const LANES: usize = 32;
+
+/// Queries in a block: with two registers of items each they fill 24 of the 32 AVX-512 registers.
+pub const QUERIES: usize = 12;
+
+/// Rows that [`dots`] works on at a time.
+const ROWS: usize = 8;
+
+/// How many rows ahead of the current ones [`dots`] asks for.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_DISTANCE: usize = 16;
+
+/// Tables of fewer numbers than this stay in the second-level cache and are not prefetched.
+#[cfg(target_arch = "x86_64")]
+const PREFETCH_TABLE: usize = 1 << 18;
+
+/// The environment variable that forces a level, for tests and for measurements.
+pub const LEVEL_VARIABLE: &str = "METATL_SIMD";
+
+/// One number for each item of a panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Lanes(pub [f32; LANES]);
+
+/// One coordinate of each query of a block.
+pub type QueryCoordinates = [f32; QUERIES];
+
+/// Scores of a block of queries against a panel of items: one row of items for each query.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Tile(pub [[f32; LANES]; QUERIES]);
+
+impl Tile {
+    /// A tile of zeros.
+    pub const EMPTY: Self = Self([[0.0; LANES]; QUERIES]);
+}
+
+/// An instruction set that this processor has. A value of this type is the proof that it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    Scalar,
+}
+
+impl Kind {
+    /// Every level of this architecture, fastest first.
+    const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+        Self::Scalar,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            Self::Scalar => "scalar",
+        }
+    }
+
+    fn is_supported(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("popcnt")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Self::Scalar => true,
+        }
+    }
+}
+
+impl Level {
+    /// Plain Rust, which runs everywhere.
+    pub const SCALAR: Self = Self(Kind::Scalar);
+
+    /// The levels that this processor can run, fastest first. The last one is always [`Level::SCALAR`].
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        Kind::ALL
+            .iter()
+            .filter(|kind| kind.is_supported())
+            .map(|&kind| Self(kind))
+            .collect()
+    }
+
+    /// The fastest level that this processor can run.
+    #[must_use]
+    pub fn fastest() -> Self {
+        Kind::ALL
+            .iter()
+            .find(|kind| kind.is_supported())
+            .map_or(Self::SCALAR, |&kind| Self(kind))
+    }
+
+    /// The level that the environment variable `METATL_SIMD` names, or the fastest one where it is not set.
+    ///
+    /// Read at every call: tests compare the levels within one process.
+    pub fn from_environment() -> Result<Self, Error> {
+        let Some(value) = std::env::var_os(LEVEL_VARIABLE).filter(|value| !value.is_empty()) else {
+            return Ok(Self::fastest());
+        };
+        let available = Self::available();
+        available
+            .iter()
+            .copied()
+            .find(|level| *value == *level.0.name())
+            .ok_or_else(|| {
+                let names: Vec<_> = available.iter().map(ToString::to_string).collect();
+                Error::invalid(
+                    LEVEL_VARIABLE,
+                    value.display(),
+                    format!("a level that this processor can run: {}", names.join(", ")),
+                )
+            })
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0.name())
+    }
+}
+
+/// How the scores of some items compare with a threshold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Scores above the threshold.
+    pub greater: u64,
+    /// Scores equal to the threshold.
+    pub equal: u64,
+    /// Scores that are not a number.
+    pub nan: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.greater += other.greater;
+        self.equal += other.equal;
+        self.nan += other.nan;
+    }
+}
+
+/// Runs the version of a kernel that belongs to a level.
+macro_rules! dispatch {
+    ($level:expr, $kernel:ident $(::<$flag:ident>)? ($($argument:expr),*)) => {
+        match $level.0 {
+            // SAFETY: a `Level` exists only for instructions that `is_supported` found on this processor.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512::$kernel $(::<$flag>)? ($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::$kernel $(::<$flag>)? ($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon::$kernel $(::<$flag>)? ($($argument),*) },
+            Kind::Scalar => scalar::$kernel $(::<$flag>)? ($($argument),*),
+        }
+    };
+}
+
+/// Rows of equal length, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+}
+
+impl<'a> Table<'a> {
+    /// A table of `rows` × `columns`.
+    ///
+    /// # Panics
+    /// If that is not how many values there are.
+    #[must_use]
+    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert_eq!(
+            rows.checked_mul(columns),
+            Some(values.len()),
+            "a table of {rows} x {columns}"
+        );
+        Self {
+            values,
+            rows,
+            columns,
+        }
+    }
+}
+
+/// Writes the dot product of `query` with row `rows[i]` of the table to `scores[i]`, for every element of
+/// `scores`; returns `false`, having written nothing, if the table lacks one of those rows.
+///
+/// Rows beyond those are only prefetched: pass what comes next, if it is known.
+///
+/// # Panics
+/// If there are fewer rows than scores, or the query is not as long as the rows.
+#[must_use]
+pub fn dots(level: Level, query: &[f32], table: Table, rows: &[i64], scores: &mut [f32]) -> bool {
+    check_lengths(query, table, rows, scores);
+    dispatch!(level, row_scores::<DOT>(query, table, rows, scores))
+}
+
+/// Writes the squared Euclidean distance of `query` and row `rows[i]` to `distances[i]`. Otherwise as [`dots`].
+///
+/// # Panics
+/// If there are fewer rows than distances, or the query is not as long as the rows.
+#[must_use]
+pub fn squared_distances(
+    level: Level,
+    query: &[f32],
+    table: Table,
+    rows: &[i64],
+    distances: &mut [f32],
+) -> bool {
+    check_lengths(query, table, rows, distances);
+    dispatch!(level, row_scores::<DISTANCE>(query, table, rows, distances))
+}
+
+/// Values of the kernels' flag `SQUARED_DISTANCE`.
+const DOT: bool = false;
+const DISTANCE: bool = true;
+
+fn check_lengths(query: &[f32], table: Table, rows: &[i64], scores: &[f32]) {
+    assert_eq!(
+        query.len(),
+        table.columns,
+        "query and rows differ in length"
+    );
+    assert!(
+        rows.len() >= scores.len(),
+        "{} rows for {} scores",
+        rows.len(),
+        scores.len()
+    );
+}
+
+/// Dot products of the items of a panel with the queries of a block.
+///
+/// `panel[k]` holds coordinate k of the items, `queries[k]` coordinate k of the queries.
+///
+/// # Panics
+/// If the two have different dimensions.
+pub fn dot_tile(level: Level, panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+    assert_eq!(
+        panel.len(),
+        queries.len(),
+        "items and queries have different dimensions"
+    );
+    dispatch!(level, dot_tile(panel, queries, tile));
+}
+
+/// The dot product of one pair, in the arithmetic of [`dot_tile`]: the same bits.
+#[must_use]
+pub fn sequential_dot(level: Level, left: &[f32], right: &[f32]) -> f32 {
+    dispatch!(level, sequential_dot(left, right))
+}
+
+/// The squared distance of one pair, summed over its coordinates in order.
+#[must_use]
+pub fn sequential_squared_distance(level: Level, left: &[f32], right: &[f32]) -> f32 {
+    dispatch!(level, sequential_squared_distance(left, right))
+}
+
+/// The squared norm of each item of a panel, with the bits of [`sequential_dot`] of the item with itself.
+#[must_use]
+pub fn panel_norms(level: Level, panel: &[Lanes]) -> Lanes {
+    dispatch!(level, panel_norms(panel))
+}
+
+/// Turns the dot products of a tile into squared distances: |q|² + |e|² − 2 q·e.
+///
+/// Returns whether all of them are finite. Where they are not, infinities may have cancelled, and the caller
+/// takes the distance of the pair itself.
+#[must_use]
+pub fn tile_to_squared_distances(
+    level: Level,
+    tile: &mut Tile,
+    query_norms: &QueryCoordinates,
+    item_norms: &Lanes,
+) -> bool {
+    dispatch!(
+        level,
+        tile_to_squared_distances(tile, query_norms, item_norms)
+    )
+}
+
+/// Turns squared distances into scores: −‖q − e‖ with `root`, −‖q − e‖² without.
+pub fn scores_from_squared_distances(level: Level, distances: &mut [f32], root: bool) {
+    dispatch!(level, scores_from_squared_distances(distances, root));
+}
+
+/// Adds the items' bias to the scores of a tile.
+pub fn add_bias_to_tile(level: Level, tile: &mut Tile, bias: &Lanes) {
+    dispatch!(level, add_bias_to_tile(tile, bias));
+}
+
+/// Compares the first `items` scores of each query with that query's threshold, and adds to `counts`.
+///
+/// # Panics
+/// If `items` is more than a panel holds.
+pub fn count_tile(
+    level: Level,
+    tile: &Tile,
+    items: usize,
+    thresholds: &QueryCoordinates,
+    counts: &mut [Counts; QUERIES],
+) {
+    assert!(items <= LANES, "{items} items in a panel of {LANES}");
+    dispatch!(level, count_tile(tile, items, thresholds, counts));
+}
+
+/// Compares scores with a threshold.
+#[must_use]
+pub fn count(level: Level, scores: &[f32], threshold: f32) -> Counts {
+    dispatch!(level, count(scores, threshold))
+}
+
+/// |q|² + |e|² − 2 q·e, the squared distance by way of the dot product.
+#[inline(always)]
+#[must_use]
+pub fn squared_distance_from_dot(dot: f32, query_norm: f32, item_norm: f32) -> f32 {
+    (query_norm + item_norm) - 2.0 * dot
+}
+
+/// −‖q − e‖ with `root`, −‖q − e‖² without.
+#[inline(always)]
+#[must_use]
+pub fn score_from_squared_distance(distance: f32, root: bool) -> f32 {
+    // Rounding can leave a small negative number; not `max`, which would hide a NaN.
+    let distance = if distance < 0.0 { 0.0 } else { distance };
+    0.0 - if root { distance.sqrt() } else { distance }
+}
+
+/// Kernels in plain Rust. The vector levels compile some of them again, with their own instructions.
+mod scalar {
+    use super::{Counts, LANES, Lanes, QUERIES, QueryCoordinates, Table, Tile};
+    use super::{score_from_squared_distance, squared_distance_from_dot};
+
+    /// Partial sums of a row: enough for the compiler to fill registers.
+    const PARTIAL_SUMS: usize = 16;
+
+    /// Scores are counted in 32-bit lanes; no part is long enough to overflow them.
+    const COUNTED_AT_ONCE: usize = 1 << 16;
+
+    /// a·b + c: one instruction and one rounding where `FUSED`, two of each where not.
+    #[inline(always)]
+    pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+        if FUSED { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    /// Whether a table of `rows` rows has all of these. No short cut, so that several are compared at a time.
+    #[inline(always)]
+    pub(super) fn are_rows(numbers: &[i64], rows: usize) -> bool {
+        let missing = numbers.iter().filter(|&&row| row as u64 >= rows as u64);
+        missing.count() == 0
+    }
+
+    pub(super) fn row_scores<const SQUARED_DISTANCE: bool>(
+        query: &[f32],
+        table: Table,
+        rows: &[i64],
+        scores: &mut [f32],
+    ) -> bool {
+        let rows = &rows[..scores.len()];
+        let all_exist = are_rows(rows, table.rows);
+        if all_exist {
+            for (score, &row) in scores.iter_mut().zip(rows) {
+                let row = &table.values[row as usize * table.columns..][..table.columns];
+                *score = row_score::<SQUARED_DISTANCE>(query, row);
+            }
+        }
+        all_exist
+    }
+
+    #[inline]
+    fn row_score<const SQUARED_DISTANCE: bool>(query: &[f32], row: &[f32]) -> f32 {
+        let mut sums = [0.0_f32; PARTIAL_SUMS];
+        let mut queries = query.chunks_exact(PARTIAL_SUMS);
+        let mut rows = row.chunks_exact(PARTIAL_SUMS);
+        for (q, e) in queries.by_ref().zip(rows.by_ref()) {
+            for lane in 0..PARTIAL_SUMS {
+                sums[lane] += term::<SQUARED_DISTANCE>(q[lane], e[lane]);
+            }
+        }
+        for (sum, (&q, &e)) in sums
+            .iter_mut()
+            .zip(queries.remainder().iter().zip(rows.remainder()))
+        {
+            *sum += term::<SQUARED_DISTANCE>(q, e);
+        }
+        let mut width = PARTIAL_SUMS;
+        while width > 1 {
+            width /= 2;
+            for lane in 0..width {
+                sums[lane] += sums[lane + width];
+            }
+        }
+        sums[0]
+    }
+
+    #[inline(always)]
+    fn term<const SQUARED_DISTANCE: bool>(q: f32, e: f32) -> f32 {
+        if SQUARED_DISTANCE {
+            (q - e) * (q - e)
+        } else {
+            q * e
+        }
+    }
+
+    pub(super) fn dot_tile(panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+        for (query, products) in tile.0.iter_mut().enumerate() {
+            let mut sums = [0.0_f32; LANES];
+            for (items, coordinates) in panel.iter().zip(queries) {
+                for (sum, &item) in sums.iter_mut().zip(&items.0) {
+                    *sum += coordinates[query] * item;
+                }
+            }
+            *products = sums;
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn sequential_dot_of<const FUSED: bool>(left: &[f32], right: &[f32]) -> f32 {
+        left.iter()
+            .zip(right)
+            .fold(0.0, |sum, (&l, &r)| multiply_add::<FUSED>(l, r, sum))
+    }
+
+    #[inline(always)]
+    pub(super) fn sequential_squared_distance_of<const FUSED: bool>(
+        left: &[f32],
+        right: &[f32],
+    ) -> f32 {
+        left.iter().zip(right).fold(0.0, |sum, (&l, &r)| {
+            multiply_add::<FUSED>(l - r, l - r, sum)
+        })
+    }
+
+    #[inline(always)]
+    pub(super) fn panel_norms_of<const FUSED: bool>(panel: &[Lanes]) -> Lanes {
+        let mut norms = [0.0; LANES];
+        for items in panel {
+            for (norm, &item) in norms.iter_mut().zip(&items.0) {
+                *norm = multiply_add::<FUSED>(item, item, *norm);
+            }
+        }
+        Lanes(norms)
+    }
+
+    pub(super) fn sequential_dot(left: &[f32], right: &[f32]) -> f32 {
+        sequential_dot_of::<false>(left, right)
+    }
+
+    pub(super) fn sequential_squared_distance(left: &[f32], right: &[f32]) -> f32 {
+        sequential_squared_distance_of::<false>(left, right)
+    }
+
+    pub(super) fn panel_norms(panel: &[Lanes]) -> Lanes {
+        panel_norms_of::<false>(panel)
+    }
+
+    #[inline(always)]
+    pub(super) fn tile_to_squared_distances(
+        tile: &mut Tile,
+        query_norms: &QueryCoordinates,
+        item_norms: &Lanes,
+    ) -> bool {
+        let mut all_finite = true;
+        for (products, &query_norm) in tile.0.iter_mut().zip(query_norms) {
+            let mut finite = true;
+            for (product, &item_norm) in products.iter_mut().zip(&item_norms.0) {
+                *product = squared_distance_from_dot(*product, query_norm, item_norm);
+                finite &= product.abs() < f32::INFINITY;
+            }
+            all_finite &= finite;
+        }
+        all_finite
+    }
+
+    #[inline(always)]
+    pub(super) fn scores_from_squared_distances(distances: &mut [f32], root: bool) {
+        for distance in distances {
+            *distance = score_from_squared_distance(*distance, root);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn add_bias_to_tile(tile: &mut Tile, bias: &Lanes) {
+        for scores in &mut tile.0 {
+            for (score, &bias) in scores.iter_mut().zip(&bias.0) {
+                *score += bias;
+            }
+        }
+    }
+
+    pub(super) fn count_tile(
+        tile: &Tile,
+        items: usize,
+        thresholds: &QueryCoordinates,
+        counts: &mut [Counts; QUERIES],
+    ) {
+        for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
+            *counts += count(&scores[..items], threshold);
+        }
+    }
+
+    pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+        let mut counts = Counts::default();
+        for part in scores.chunks(COUNTED_AT_ONCE) {
+            counts += count_part(part, threshold);
+        }
+        counts
+    }
+
+    #[allow(clippy::float_cmp)] // a tie is a tie to the last bit
+    fn count_part(scores: &[f32], threshold: f32) -> Counts {
+        let (mut greater, mut equal, mut nan) = (0_u32, 0_u32, 0_u32);
+        for &score in scores {
+            greater += u32::from(score > threshold);
+            equal += u32::from(score == threshold);
+            nan += u32::from(score.is_nan());
+        }
+        Counts {
+            greater: greater.into(),
+            equal: equal.into(),
+            nan: nan.into(),
+        }
+    }
+}
+
+/// Compiles the plain kernels with the instructions of a level, and with fused multiply-add.
+macro_rules! compile_plain_kernels {
+    ($features:literal) => {
+        use super::scalar;
+
+        #[target_feature(enable = $features)]
+        pub(super) fn sequential_dot(left: &[f32], right: &[f32]) -> f32 {
+            scalar::sequential_dot_of::<true>(left, right)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn sequential_squared_distance(left: &[f32], right: &[f32]) -> f32 {
+            scalar::sequential_squared_distance_of::<true>(left, right)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn panel_norms(panel: &[Lanes]) -> Lanes {
+            scalar::panel_norms_of::<true>(panel)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn tile_to_squared_distances(
+            tile: &mut Tile,
+            query_norms: &QueryCoordinates,
+            item_norms: &Lanes,
+        ) -> bool {
+            scalar::tile_to_squared_distances(tile, query_norms, item_norms)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn scores_from_squared_distances(distances: &mut [f32], root: bool) {
+            scalar::scores_from_squared_distances(distances, root);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn add_bias_to_tile(tile: &mut Tile, bias: &Lanes) {
+            scalar::add_bias_to_tile(tile, bias);
+        }
+    };
+}
+
+/// Where the rows of one step of [`dots`] begin; past the last of `rows`, that row again.
+///
+/// The caller has checked that the table has them.
+#[inline(always)]
+fn block_of_rows(table: Table, rows: &[i64]) -> [*const f32; ROWS] {
+    let start = |row: i64| {
+        table
+            .values
+            .as_ptr()
+            .wrapping_add(row as usize * table.columns)
+    };
+    match rows.first_chunk::<ROWS>() {
+        Some(block) => block.map(start),
+        None => std::array::from_fn(|position| start(rows[position.min(rows.len() - 1)])),
+    }
+}
+
+/// Asks for the rows that come `PREFETCH_DISTANCE` after the first of `rows`, as many as one step takes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_rows(table: Table, rows: &[i64]) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    /// Numbers in a cache line.
+    const LINE: usize = 16;
+    if table.values.len() < PREFETCH_TABLE {
+        return;
+    }
+    for &row in rows.iter().skip(PREFETCH_DISTANCE).take(ROWS) {
+        // Nobody has checked this row yet; a prefetch of an address that does not exist does nothing.
+        let offset = (row as usize).wrapping_mul(table.columns);
+        let mut line = table.values.as_ptr().wrapping_add(offset);
+        let end = line.wrapping_add(table.columns);
+        while line < end {
+            // SAFETY: a prefetch reads nothing, and SSE is part of x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+            line = line.wrapping_add(LINE);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_storeu_ps, _mm512_add_ps,
+        _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    };
+
+    use super::{
+        Counts, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows, prefetch_rows,
+    };
+
+    compile_plain_kernels!("avx512f,avx2,fma,popcnt");
+
+    const WIDTH: usize = 16;
+
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn row_scores<const SQUARED_DISTANCE: bool>(
+        query: &[f32],
+        table: Table,
+        rows: &[i64],
+        scores: &mut [f32],
+    ) -> bool {
+        let whole = query.len() / WIDTH * WIDTH;
+        let rest = (1_u16 << (query.len() - whole)) - 1;
+        let needed = &rows[..scores.len()];
+        if !scalar::are_rows(needed, table.rows) {
+            return false;
+        }
+        for (block, scores) in scores.chunks_mut(ROWS).enumerate() {
+            let first = block * ROWS;
+            prefetch_rows(table, &rows[first..]);
+            let pointers = block_of_rows(table, &needed[first..]);
+            let mut sums = [_mm512_setzero_ps(); ROWS];
+            for k in (0..whole).step_by(WIDTH) {
+                // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of the rows, which the table has.
+                unsafe {
+                    let q = _mm512_loadu_ps(query.as_ptr().add(k));
+                    for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                        *sum =
+                            add_term::<SQUARED_DISTANCE>(q, _mm512_loadu_ps(pointer.add(k)), *sum);
+                    }
+                }
+            }
+            if rest != 0 {
+                // SAFETY: the mask admits the elements from `whole` to the length of the query and the rows.
+                unsafe {
+                    let q = _mm512_maskz_loadu_ps(rest, query.as_ptr().add(whole));
+                    for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                        let e = _mm512_maskz_loadu_ps(rest, pointer.add(whole));
+                        *sum = add_term::<SQUARED_DISTANCE>(q, e, *sum);
+                    }
+                }
+            }
+            let totals = add_lanes(&sums);
+            match scores.first_chunk_mut::<ROWS>() {
+                Some(scores) => *scores = totals,
+                None => scores.copy_from_slice(&totals[..scores.len()]),
+            }
+        }
+        true
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    fn add_term<const SQUARED_DISTANCE: bool>(q: __m512, e: __m512, sum: __m512) -> __m512 {
+        if SQUARED_DISTANCE {
+            let difference = _mm512_sub_ps(q, e);
+            _mm512_fmadd_ps(difference, difference, sum)
+        } else {
+            _mm512_fmadd_ps(q, e, sum)
+        }
+    }
+
+    /// The sum over the lanes of each of eight registers, all in the same order.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    fn add_lanes(sums: &[__m512; ROWS]) -> [f32; ROWS] {
+        let pair = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let four = |a, b| {
+            let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+            _mm512_add_ps(
+                _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)),
+            )
+        };
+        // Each 128-bit quarter now holds four rows' sums over that quarter.
+        let low = four(pair(sums[0], sums[1]), pair(sums[2], sums[3]));
+        let high = four(pair(sums[4], sums[5]), pair(sums[6], sums[7]));
+        let halves = _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(low, high),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(low, high),
+        );
+        let whole = _mm512_add_ps(
+            _mm512_shuffle_f32x4::<0b10_00_10_00>(halves, halves),
+            _mm512_shuffle_f32x4::<0b11_01_11_01>(halves, halves),
+        );
+        let mut totals = [0.0; ROWS];
+        // SAFETY: eight numbers into an array of eight.
+        unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps256(whole)) };
+        totals
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+        let threshold = _mm512_set1_ps(threshold);
+        let (mut greater, mut equal, mut nan) = (0, 0, 0);
+        let mut compare = |scores, lanes| {
+            let above = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(lanes, scores, threshold);
+            let level = _mm512_mask_cmp_ps_mask::<_CMP_EQ_OQ>(lanes, scores, threshold);
+            let not_a_number = _mm512_mask_cmp_ps_mask::<_CMP_UNORD_Q>(lanes, scores, scores);
+            greater += u64::from(above.count_ones());
+            equal += u64::from(level.count_ones());
+            nan += u64::from(not_a_number.count_ones());
+        };
+        let (whole, rest) = scores.as_chunks::<WIDTH>();
+        for scores in whole {
+            // SAFETY: sixteen numbers.
+            compare(unsafe { _mm512_loadu_ps(scores.as_ptr()) }, u16::MAX);
+        }
+        if !rest.is_empty() {
+            let lanes = (1 << rest.len()) - 1;
+            // SAFETY: the mask admits as many numbers as are left.
+            compare(
+                unsafe { _mm512_maskz_loadu_ps(lanes, rest.as_ptr()) },
+                lanes,
+            );
+        }
+        Counts {
+            greater,
+            equal,
+            nan,
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn count_tile(
+        tile: &Tile,
+        items: usize,
+        thresholds: &QueryCoordinates,
+        counts: &mut [Counts; QUERIES],
+    ) {
+        for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
+            *counts += count(&scores[..items], threshold);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn dot_tile(panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; QUERIES];
+        for (items, coordinates) in panel.iter().zip(queries) {
+            // SAFETY: `Lanes` holds 32 numbers.
+            let (low, high) = unsafe {
+                (
+                    _mm512_loadu_ps(items.0.as_ptr()),
+                    _mm512_loadu_ps(items.0.as_ptr().add(WIDTH)),
+                )
+            };
+            for (sum, &coordinate) in sums.iter_mut().zip(coordinates) {
+                let q = _mm512_set1_ps(coordinate);
+                sum[0] = _mm512_fmadd_ps(q, low, sum[0]);
+                sum[1] = _mm512_fmadd_ps(q, high, sum[1]);
+            }
+        }
+        for (row, sum) in tile.0.iter_mut().zip(sums) {
+            // SAFETY: a row of the tile holds 32 numbers.
+            unsafe {
+                _mm512_storeu_ps(row.as_mut_ptr(), sum[0]);
+                _mm512_storeu_ps(row.as_mut_ptr().add(WIDTH), sum[1]);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_add_ps, _mm256_castpd_ps,
+        _mm256_castps_pd, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtss_f32, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_maskload_ps, _mm256_movemask_ps, _mm256_permute2f128_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd,
+        _mm256_unpacklo_ps,
+    };
+
+    use super::{
+        Counts, LANES, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows,
+        prefetch_rows,
+    };
+
+    compile_plain_kernels!("avx2,fma,popcnt");
+
+    const WIDTH: usize = 8;
+
+    /// Two registers of items and six queries: 12 of the 16 registers hold sums.
+    const ITEMS_AT_ONCE: usize = 2 * WIDTH;
+    const QUERIES_AT_ONCE: usize = 6;
+
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn row_scores<const SQUARED_DISTANCE: bool>(
+        query: &[f32],
+        table: Table,
+        rows: &[i64],
+        scores: &mut [f32],
+    ) -> bool {
+        let whole = query.len() / WIDTH * WIDTH;
+        let rest = (query.len() - whole) as i32;
+        let mask = _mm256_cmpgt_epi32(
+            _mm256_set1_epi32(rest),
+            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+        );
+        let needed = &rows[..scores.len()];
+        if !scalar::are_rows(needed, table.rows) {
+            return false;
+        }
+        for (block, scores) in scores.chunks_mut(ROWS).enumerate() {
+            let first = block * ROWS;
+            prefetch_rows(table, &rows[first..]);
+            let pointers = block_of_rows(table, &needed[first..]);
+            let mut sums = [_mm256_setzero_ps(); ROWS];
+            for k in (0..whole).step_by(WIDTH) {
+                // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of the rows, which the table has.
+                unsafe {
+                    let q = _mm256_loadu_ps(query.as_ptr().add(k));
+                    for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                        *sum =
+                            add_term::<SQUARED_DISTANCE>(q, _mm256_loadu_ps(pointer.add(k)), *sum);
+                    }
+                }
+            }
+            if rest != 0 {
+                // SAFETY: the mask admits the elements from `whole` to the length of the query and the rows.
+                unsafe {
+                    let q = _mm256_maskload_ps(query.as_ptr().add(whole), mask);
+                    for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                        let e = _mm256_maskload_ps(pointer.add(whole), mask);
+                        *sum = add_term::<SQUARED_DISTANCE>(q, e, *sum);
+                    }
+                }
+            }
+            let totals = add_lanes(&sums);
+            match scores.first_chunk_mut::<ROWS>() {
+                Some(scores) => *scores = totals,
+                None => scores.copy_from_slice(&totals[..scores.len()]),
+            }
+        }
+        true
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn add_term<const SQUARED_DISTANCE: bool>(q: __m256, e: __m256, sum: __m256) -> __m256 {
+        if SQUARED_DISTANCE {
+            let difference = _mm256_sub_ps(q, e);
+            _mm256_fmadd_ps(difference, difference, sum)
+        } else {
+            _mm256_fmadd_ps(q, e, sum)
+        }
+    }
+
+    /// The sum over the lanes of each of eight registers, all in the same order.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn add_lanes(sums: &[__m256; ROWS]) -> [f32; ROWS] {
+        let pair = |a, b| _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let four = |a, b| {
+            let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+            _mm256_add_ps(
+                _mm256_castpd_ps(_mm256_unpacklo_pd(a, b)),
+                _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)),
+            )
+        };
+        // Each 128-bit half now holds four rows' sums over that half.
+        let low = four(pair(sums[0], sums[1]), pair(sums[2], sums[3]));
+        let high = four(pair(sums[4], sums[5]), pair(sums[6], sums[7]));
+        let whole = _mm256_add_ps(
+            _mm256_permute2f128_ps::<0x20>(low, high),
+            _mm256_permute2f128_ps::<0x31>(low, high),
+        );
+        let mut totals = [0.0; ROWS];
+        // SAFETY: eight numbers into an array of eight.
+        unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), whole) };
+        totals
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+        let threshold = _mm256_set1_ps(threshold);
+        let (mut greater, mut equal, mut nan) = (0, 0, 0);
+        let ones = |mask| u64::from(_mm256_movemask_ps(mask).count_ones());
+        let (whole, rest) = scores.as_chunks::<WIDTH>();
+        for scores in whole {
+            // SAFETY: eight numbers.
+            let scores = unsafe { _mm256_loadu_ps(scores.as_ptr()) };
+            greater += ones(_mm256_cmp_ps::<_CMP_GT_OQ>(scores, threshold));
+            equal += ones(_mm256_cmp_ps::<_CMP_EQ_OQ>(scores, threshold));
+            nan += ones(_mm256_cmp_ps::<_CMP_UNORD_Q>(scores, scores));
+        }
+        let mut counts = scalar::count(rest, _mm256_cvtss_f32(threshold));
+        counts += Counts {
+            greater,
+            equal,
+            nan,
+        };
+        counts
+    }
+
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn count_tile(
+        tile: &Tile,
+        items: usize,
+        thresholds: &QueryCoordinates,
+        counts: &mut [Counts; QUERIES],
+    ) {
+        for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
+            *counts += count(&scores[..items], threshold);
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn dot_tile(panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+        for first_item in (0..LANES).step_by(ITEMS_AT_ONCE) {
+            for first_query in (0..QUERIES).step_by(QUERIES_AT_ONCE) {
+                let mut sums = [[_mm256_setzero_ps(); 2]; QUERIES_AT_ONCE];
+                for (items, coordinates) in panel.iter().zip(queries) {
+                    // SAFETY: first_item + 2 · WIDTH ≤ LANES, the number of items of `Lanes`.
+                    let (low, high) = unsafe {
+                        let pointer = items.0.as_ptr().add(first_item);
+                        (
+                            _mm256_loadu_ps(pointer),
+                            _mm256_loadu_ps(pointer.add(WIDTH)),
+                        )
+                    };
+                    for (query, sum) in sums.iter_mut().enumerate() {
+                        let q = _mm256_set1_ps(coordinates[first_query + query]);
+                        sum[0] = _mm256_fmadd_ps(q, low, sum[0]);
+                        sum[1] = _mm256_fmadd_ps(q, high, sum[1]);
+                    }
+                }
+                for (query, sum) in sums.into_iter().enumerate() {
+                    let row = &mut tile.0[first_query + query];
+                    // SAFETY: first_item + 2 · WIDTH ≤ LANES, the number of items of a row of the tile.
+                    unsafe {
+                        let pointer = row.as_mut_ptr().add(first_item);
+                        _mm256_storeu_ps(pointer, sum[0]);
+                        _mm256_storeu_ps(pointer.add(WIDTH), sum[1]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::{
+        float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vpaddq_f32, vst1q_f32, vsubq_f32,
+    };
+
+    use super::{
+        Counts, LANES, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows,
+    };
+
+    compile_plain_kernels!("neon");
+
+    const WIDTH: usize = 4;
+
+    /// Four registers of items and six queries: 24 of the 32 registers hold sums.
+    const REGISTERS_AT_ONCE: usize = 4;
+    const QUERIES_AT_ONCE: usize = 6;
+
+    #[target_feature(enable = "neon")]
+    pub(super) fn row_scores<const SQUARED_DISTANCE: bool>(
+        query: &[f32],
+        table: Table,
+        rows: &[i64],
+        scores: &mut [f32],
+    ) -> bool {
+        let whole = query.len() / WIDTH * WIDTH;
+        let needed = &rows[..scores.len()];
+        if !scalar::are_rows(needed, table.rows) {
+            return false;
+        }
+        for (block, scores) in scores.chunks_mut(ROWS).enumerate() {
+            let pointers = block_of_rows(table, &needed[block * ROWS..]);
+            let mut sums = [vdupq_n_f32(0.0); ROWS];
+            for k in (0..whole).step_by(WIDTH) {
+                // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of the rows, which the table has.
+                unsafe {
+                    let q = vld1q_f32(query.as_ptr().add(k));
+                    for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                        *sum = add_term::<SQUARED_DISTANCE>(q, vld1q_f32(pointer.add(k)), *sum);
+                    }
+                }
+            }
+            if whole < query.len() {
+                // NEON has no masked loads: the rest goes through zero-padded copies.
+                let q = load_rest(&query[whole..]);
+                for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                    // SAFETY: the rows are as long as the query, and the table has them.
+                    let rest = unsafe {
+                        std::slice::from_raw_parts(pointer.add(whole), query.len() - whole)
+                    };
+                    *sum = add_term::<SQUARED_DISTANCE>(q, load_rest(rest), *sum);
+                }
+            }
+            let totals = add_lanes(&sums);
+            match scores.first_chunk_mut::<ROWS>() {
+                Some(scores) => *scores = totals,
+                None => scores.copy_from_slice(&totals[..scores.len()]),
+            }
+        }
+        true
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn load_rest(values: &[f32]) -> float32x4_t {
+        let mut padded = [0.0; WIDTH];
+        padded[..values.len()].copy_from_slice(values);
+        // SAFETY: four numbers from an array of four.
+        unsafe { vld1q_f32(padded.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn add_term<const SQUARED_DISTANCE: bool>(
+        q: float32x4_t,
+        e: float32x4_t,
+        sum: float32x4_t,
+    ) -> float32x4_t {
+        if SQUARED_DISTANCE {
+            let difference = vsubq_f32(q, e);
+            vfmaq_f32(sum, difference, difference)
+        } else {
+            vfmaq_f32(sum, q, e)
+        }
+    }
+
+    /// The sum over the lanes of each of eight registers, all in the same order.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn add_lanes(sums: &[float32x4_t; ROWS]) -> [f32; ROWS] {
+        let four = |a, b, c, d| vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+        let mut totals = [0.0; ROWS];
+        // SAFETY: twice four numbers into an array of eight.
+        unsafe {
+            vst1q_f32(
+                totals.as_mut_ptr(),
+                four(sums[0], sums[1], sums[2], sums[3]),
+            );
+            vst1q_f32(
+                totals.as_mut_ptr().add(WIDTH),
+                four(sums[4], sums[5], sums[6], sums[7]),
+            );
+        }
+        totals
+    }
+
+    #[target_feature(enable = "neon")]
+    pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+        scalar::count(scores, threshold)
+    }
+
+    #[target_feature(enable = "neon")]
+    pub(super) fn count_tile(
+        tile: &Tile,
+        items: usize,
+        thresholds: &QueryCoordinates,
+        counts: &mut [Counts; QUERIES],
+    ) {
+        scalar::count_tile(tile, items, thresholds, counts);
+    }
+
+    #[target_feature(enable = "neon")]
+    pub(super) fn dot_tile(panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+        for first_item in (0..LANES).step_by(REGISTERS_AT_ONCE * WIDTH) {
+            for first_query in (0..QUERIES).step_by(QUERIES_AT_ONCE) {
+                let mut sums = [[vdupq_n_f32(0.0); REGISTERS_AT_ONCE]; QUERIES_AT_ONCE];
+                for (items, coordinates) in panel.iter().zip(queries) {
+                    // SAFETY: first_item + REGISTERS_AT_ONCE · WIDTH ≤ LANES, the number of items of `Lanes`.
+                    let items: [float32x4_t; REGISTERS_AT_ONCE] =
+                        std::array::from_fn(|register| unsafe {
+                            vld1q_f32(items.0.as_ptr().add(first_item + register * WIDTH))
+                        });
+                    for (query, sums) in sums.iter_mut().enumerate() {
+                        let q = vdupq_n_f32(coordinates[first_query + query]);
+                        for (sum, &item) in sums.iter_mut().zip(&items) {
+                            *sum = vfmaq_f32(*sum, q, item);
+                        }
+                    }
+                }
+                for (query, sums) in sums.into_iter().enumerate() {
+                    let row = &mut tile.0[first_query + query];
+                    for (register, sum) in sums.into_iter().enumerate() {
+                        // SAFETY: as for the loads.
+                        unsafe {
+                            vst1q_f32(row.as_mut_ptr().add(first_item + register * WIDTH), sum)
+                        };
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Metrics of each user and their bootstrap.
+
+use metatl_core::metrics::{self, TieRule};
+use metatl_core::parallel::work;
+use numpy::{PyArray1, PyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use crate::error::to_py;
+use crate::{arrays, parallel};
+
+/// MRR, HR at each cutoff and NDCG at each cutoff, for each user.
+#[pyfunction]
+#[pyo3(signature = (greater, equal, *, ties, cutoffs, num_threads = None))]
+pub(crate) fn user_metrics<'py>(
+    py: Python<'py>,
+    greater: &Bound<'py, PyAny>,
+    equal: &Bound<'py, PyAny>,
+    ties: &Bound<'py, PyAny>,
+    cutoffs: &Bound<'py, PyAny>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let greater = arrays::vector("greater", greater)?;
+    let equal = arrays::vector("equal", equal)?;
+    let ties = tie_rule(ties)?;
+    let cutoffs = arrays::vector("cutoffs", cutoffs)?;
+
+    let (greater, equal) = (greater.as_slice()?, equal.as_slice()?);
+    let cutoffs = cutoffs.as_slice()?;
+    let columns = 1 + 2 * cutoffs.len();
+    let work = work(greater.len(), columns, metrics::NANOSECONDS);
+    let values = parallel::run(py, num_threads, work, |interrupt| {
+        metrics::user_metrics(greater, equal, ties, cutoffs, interrupt)
+    })?;
+    arrays::to_matrix(py, values, greater.len(), columns)
+}
+
+/// The rank of each user's target.
+#[pyfunction]
+#[pyo3(signature = (greater, equal, *, ties, num_threads = None))]
+pub(crate) fn ranks<'py>(
+    py: Python<'py>,
+    greater: &Bound<'py, PyAny>,
+    equal: &Bound<'py, PyAny>,
+    ties: &Bound<'py, PyAny>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let greater = arrays::vector("greater", greater)?;
+    let equal = arrays::vector("equal", equal)?;
+    let ties = tie_rule(ties)?;
+
+    let (greater, equal) = (greater.as_slice()?, equal.as_slice()?);
+    // Memory sets the pace, and one thread has all of it.
+    let ranks = parallel::run(py, num_threads, 0, |_| metrics::ranks(greater, equal, ties))?;
+    Ok(arrays::to_vector(py, ranks))
+}
+
+/// Column means of bootstrap resamples of the rows.
+#[pyfunction]
+#[pyo3(signature = (values, *, resamples, seed, num_threads = None))]
+pub(crate) fn bootstrap_means<'py>(
+    py: Python<'py>,
+    values: &Bound<'py, PyAny>,
+    resamples: &Bound<'py, PyAny>,
+    seed: &Bound<'py, PyAny>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let values = arrays::matrix("values", values)?;
+    let resamples = arrays::count("resamples", resamples)?;
+    let seed = arrays::unsigned("seed", seed)?;
+
+    let (rows, columns) = (values.shape()[0], values.shape()[1]);
+    let values = values.as_slice()?;
+    let work = work(resamples, rows.saturating_mul(columns), 1);
+    let means = parallel::run(py, num_threads, work, |interrupt| {
+        metrics::bootstrap_means(values, columns, resamples, seed, interrupt)
+    })?;
+    arrays::to_matrix(py, means, resamples, columns)
+}
+
+fn tie_rule(ties: &Bound<'_, PyAny>) -> PyResult<TieRule> {
+    TieRule::parse(&arrays::text("ties", ties)?).map_err(to_py)
+}

@@ -1,0 +1,365 @@
+//! Ranking from queries and an item table, and from scores.
+
+use metatl_core::Error;
+use metatl_core::parallel::work;
+use metatl_core::ranking::{
+    self, Comparisons, ItemLists, Matrix, Overrides, Scoring, Similarity, TopN,
+};
+use metatl_core::simd::Level;
+use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use crate::error::to_py;
+use crate::{arrays, parallel};
+
+/// Two vectors: negatives above and level with the target.
+type ComparisonArrays<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
+
+/// Two matrices: items and their scores.
+type TopNArrays<'py> = (Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>);
+
+/// Compares the target of each query, column 0 of its candidates, with the other candidates.
+#[pyfunction]
+#[pyo3(signature = (
+    queries, item_table, candidates, *, item_bias, similarity, overrides, num_threads = None
+))]
+pub(crate) fn rank_candidates<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    item_table: &Bound<'py, PyAny>,
+    candidates: &Bound<'py, PyAny>,
+    item_bias: Option<&Bound<'py, PyAny>>,
+    similarity: &Bound<'py, PyAny>,
+    overrides: Option<&Bound<'py, PyAny>>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<ComparisonArrays<'py>> {
+    let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
+    let candidates = arrays::matrix("candidates", candidates)?;
+
+    let scoring = scoring.parts()?;
+    let (rows, width) = (candidates.shape()[0], candidates.shape()[1]);
+    let queries = scoring.queries.rows();
+    if rows != queries {
+        let expected = format_args!("{queries}, one for each query");
+        return Err(arrays::invalid(
+            "candidates",
+            format_args!("{rows} rows"),
+            expected,
+        ));
+    }
+    let candidates = candidates.as_slice()?;
+    let columns = width.saturating_mul(scoring.queries.columns().max(8));
+    let work = work(queries, columns, 1) / ranking::PRODUCTS_PER_NANOSECOND;
+    let result = parallel::run(py, num_threads, work, |interrupt| {
+        ranking::rank_candidates(&scoring.check()?, candidates, width, interrupt)
+    })?;
+    Ok(to_comparison_arrays(py, result))
+}
+
+/// Compares the target of each query with all other items, the excluded ones left out.
+#[pyfunction]
+#[pyo3(signature = (
+    queries, item_table, targets, excluded_indptr, excluded_items, *, item_bias, similarity, overrides,
+    num_threads = None
+))]
+pub(crate) fn rank_catalogue<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    item_table: &Bound<'py, PyAny>,
+    targets: &Bound<'py, PyAny>,
+    excluded_indptr: &Bound<'py, PyAny>,
+    excluded_items: &Bound<'py, PyAny>,
+    item_bias: Option<&Bound<'py, PyAny>>,
+    similarity: &Bound<'py, PyAny>,
+    overrides: Option<&Bound<'py, PyAny>>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<ComparisonArrays<'py>> {
+    let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
+    let targets = arrays::vector("targets", targets)?;
+    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+
+    let scoring = scoring.parts()?;
+    let (targets, excluded) = (targets.as_slice()?, excluded.parts()?);
+    let result = parallel::run(py, num_threads, scoring.catalogue_work(), |interrupt| {
+        let excluded = excluded.check(scoring.queries.rows(), scoring.item_table.rows())?;
+        ranking::rank_catalogue(&scoring.check()?, targets, excluded, interrupt)
+    })?;
+    Ok(to_comparison_arrays(py, result))
+}
+
+/// The `n` best items of the catalogue for each query, the excluded ones left out.
+#[pyfunction]
+#[pyo3(signature = (
+    queries, item_table, n, excluded_indptr, excluded_items, *, item_bias, similarity, overrides,
+    num_threads = None
+))]
+pub(crate) fn top_n<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    item_table: &Bound<'py, PyAny>,
+    n: &Bound<'py, PyAny>,
+    excluded_indptr: &Bound<'py, PyAny>,
+    excluded_items: &Bound<'py, PyAny>,
+    item_bias: Option<&Bound<'py, PyAny>>,
+    similarity: &Bound<'py, PyAny>,
+    overrides: Option<&Bound<'py, PyAny>>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<TopNArrays<'py>> {
+    let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
+    let n = arrays::count("n", n)?;
+    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+
+    let (scoring, excluded) = (scoring.parts()?, excluded.parts()?);
+    let queries = scoring.queries.rows();
+    let result = parallel::run(py, num_threads, scoring.catalogue_work(), |interrupt| {
+        let excluded = excluded.check(queries, scoring.item_table.rows())?;
+        ranking::top_n(&scoring.check()?, n, excluded, interrupt)
+    })?;
+    to_top_n_arrays(py, result, queries, n)
+}
+
+/// Compares column 0 of each row of scores, the target's, with the other columns.
+#[pyfunction]
+#[pyo3(signature = (scores, *, num_threads = None))]
+pub(crate) fn rank_scores<'py>(
+    py: Python<'py>,
+    scores: &Bound<'py, PyAny>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<ComparisonArrays<'py>> {
+    let scores = arrays::matrix("scores", scores)?;
+    let level = level()?;
+
+    let scores = to_matrix("scores", &scores)?;
+    let result = parallel::run(py, num_threads, score_work(scores), |interrupt| {
+        ranking::rank_scores(scores, level, interrupt)
+    })?;
+    Ok(to_comparison_arrays(py, result))
+}
+
+/// Compares the score of each row's target with those of all other items, the excluded ones left out.
+#[pyfunction]
+#[pyo3(signature = (scores, targets, excluded_indptr, excluded_items, *, num_threads = None))]
+pub(crate) fn rank_score_matrix<'py>(
+    py: Python<'py>,
+    scores: &Bound<'py, PyAny>,
+    targets: &Bound<'py, PyAny>,
+    excluded_indptr: &Bound<'py, PyAny>,
+    excluded_items: &Bound<'py, PyAny>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<ComparisonArrays<'py>> {
+    let scores = arrays::matrix("scores", scores)?;
+    let targets = arrays::vector("targets", targets)?;
+    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+    let level = level()?;
+
+    let scores = to_matrix("scores", &scores)?;
+    let (targets, excluded) = (targets.as_slice()?, excluded.parts()?);
+    let result = parallel::run(py, num_threads, score_work(scores), |interrupt| {
+        let excluded = excluded.check(scores.rows(), scores.columns())?;
+        ranking::rank_score_matrix(scores, targets, excluded, level, interrupt)
+    })?;
+    Ok(to_comparison_arrays(py, result))
+}
+
+/// The `n` best items of each row of scores, the excluded ones left out.
+#[pyfunction]
+#[pyo3(signature = (scores, n, excluded_indptr, excluded_items, *, num_threads = None))]
+pub(crate) fn top_n_scores<'py>(
+    py: Python<'py>,
+    scores: &Bound<'py, PyAny>,
+    n: &Bound<'py, PyAny>,
+    excluded_indptr: &Bound<'py, PyAny>,
+    excluded_items: &Bound<'py, PyAny>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<TopNArrays<'py>> {
+    let scores = arrays::matrix("scores", scores)?;
+    let n = arrays::count("n", n)?;
+    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+    let level = level()?;
+
+    let scores = to_matrix("scores", &scores)?;
+    let excluded = excluded.parts()?;
+    let result = parallel::run(py, num_threads, score_work(scores), |interrupt| {
+        let excluded = excluded.check(scores.rows(), scores.columns())?;
+        ranking::top_n_scores(scores, n, excluded, level, interrupt)
+    })?;
+    to_top_n_arrays(py, result, scores.rows(), n)
+}
+
+/// The arguments that make a [`Scoring`], borrowed.
+struct ScoringArrays<'py> {
+    queries: PyReadonlyArray2<'py, f32>,
+    item_table: PyReadonlyArray2<'py, f32>,
+    item_bias: Option<PyReadonlyArray1<'py, f32>>,
+    similarity: Similarity,
+    overrides: Option<OverrideArrays<'py>>,
+}
+
+/// Offsets, items and rows.
+type OverrideArrays<'py> = (
+    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray2<'py, f32>,
+);
+
+impl<'py> ScoringArrays<'py> {
+    fn new(
+        queries: &Bound<'py, PyAny>,
+        item_table: &Bound<'py, PyAny>,
+        item_bias: Option<&Bound<'py, PyAny>>,
+        similarity: &Bound<'py, PyAny>,
+        overrides: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            queries: arrays::matrix("queries", queries)?,
+            item_table: arrays::matrix("item_table", item_table)?,
+            item_bias: item_bias
+                .map(|bias| arrays::vector("item_bias", bias))
+                .transpose()?,
+            similarity: Similarity::parse(&arrays::text("similarity", similarity)?)
+                .map_err(to_py)?,
+            overrides: overrides.map(override_arrays).transpose()?,
+        })
+    }
+
+    /// The arguments as the core takes them.
+    fn parts(&self) -> PyResult<ScoringParts<'_>> {
+        let overrides = self.overrides.as_ref().map(|(indptr, items, rows)| {
+            let rows = to_matrix("overrides[2]", rows)?;
+            PyResult::Ok((indptr.as_slice()?, items.as_slice()?, rows))
+        });
+        Ok(ScoringParts {
+            queries: to_matrix("queries", &self.queries)?,
+            item_table: to_matrix("item_table", &self.item_table)?,
+            item_bias: self
+                .item_bias
+                .as_ref()
+                .map(|bias| bias.as_slice())
+                .transpose()?,
+            similarity: self.similarity,
+            overrides: overrides.transpose()?,
+            level: level()?,
+        })
+    }
+}
+
+fn override_arrays<'py>(value: &Bound<'py, PyAny>) -> PyResult<OverrideArrays<'py>> {
+    let Ok((indptr, items, rows)) =
+        value.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>)>()
+    else {
+        let expected = "a tuple of three arrays: offsets, items, rows";
+        return Err(arrays::invalid(
+            "overrides",
+            arrays::display(value),
+            expected,
+        ));
+    };
+    Ok((
+        arrays::vector("overrides[0]", &indptr)?,
+        arrays::vector("overrides[1]", &items)?,
+        arrays::matrix("overrides[2]", &rows)?,
+    ))
+}
+
+/// What makes a [`Scoring`], not checked yet: that takes a look at every override.
+struct ScoringParts<'a> {
+    queries: Matrix<'a>,
+    item_table: Matrix<'a>,
+    item_bias: Option<&'a [f32]>,
+    similarity: Similarity,
+    overrides: Option<(&'a [i64], &'a [i64], Matrix<'a>)>,
+    level: Level,
+}
+
+impl<'a> ScoringParts<'a> {
+    fn check(&self) -> Result<Scoring<'a>, Error> {
+        let overrides = self.overrides.map(|(indptr, items, rows)| {
+            let (queries, num_items) = (self.queries.rows(), self.item_table.rows());
+            Overrides::new(indptr, items, rows, queries, num_items)
+        });
+        Scoring::new(
+            self.queries,
+            self.item_table,
+            self.item_bias,
+            self.similarity,
+            overrides.transpose()?,
+            self.level,
+        )
+    }
+
+    /// Estimated nanoseconds for comparing all queries with all items.
+    fn catalogue_work(&self) -> u64 {
+        let dimension = self.queries.columns().max(8);
+        let per_query = self.item_table.rows().saturating_mul(dimension);
+        work(self.queries.rows(), per_query, 1) / ranking::PRODUCTS_PER_NANOSECOND
+    }
+}
+
+/// The arguments that make the excluded items, borrowed.
+struct ExcludedArrays<'py> {
+    indptr: PyReadonlyArray1<'py, i64>,
+    items: PyReadonlyArray1<'py, i64>,
+}
+
+impl<'py> ExcludedArrays<'py> {
+    fn new(indptr: &Bound<'py, PyAny>, items: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            indptr: arrays::vector("excluded_indptr", indptr)?,
+            items: arrays::vector("excluded_items", items)?,
+        })
+    }
+
+    fn parts(&self) -> PyResult<ExcludedParts<'_>> {
+        Ok(ExcludedParts {
+            indptr: self.indptr.as_slice()?,
+            items: self.items.as_slice()?,
+        })
+    }
+}
+
+/// What makes the excluded items, not checked yet.
+struct ExcludedParts<'a> {
+    indptr: &'a [i64],
+    items: &'a [i64],
+}
+
+impl<'a> ExcludedParts<'a> {
+    fn check(&self, queries: usize, num_items: usize) -> Result<ItemLists<'a>, Error> {
+        let arguments = ["excluded_indptr", "excluded_items"];
+        ItemLists::new(arguments, self.indptr, self.items, queries, num_items)
+    }
+}
+
+/// The instruction set of a call.
+fn level() -> PyResult<Level> {
+    Level::from_environment().map_err(to_py)
+}
+
+/// Estimated nanoseconds for looking at all scores.
+fn score_work(scores: Matrix) -> u64 {
+    work(scores.rows(), scores.columns(), 1) / ranking::SCORES_PER_NANOSECOND
+}
+
+fn to_matrix<'a>(argument: &'static str, array: &'a PyReadonlyArray2<f32>) -> PyResult<Matrix<'a>> {
+    let (rows, columns) = (array.shape()[0], array.shape()[1]);
+    Matrix::new(argument, array.as_slice()?, rows, columns).map_err(to_py)
+}
+
+fn to_comparison_arrays(py: Python<'_>, result: Comparisons) -> ComparisonArrays<'_> {
+    (
+        arrays::to_vector(py, result.greater),
+        arrays::to_vector(py, result.equal),
+    )
+}
+
+fn to_top_n_arrays(
+    py: Python<'_>,
+    result: TopN,
+    queries: usize,
+    n: usize,
+) -> PyResult<TopNArrays<'_>> {
+    Ok((
+        arrays::to_matrix(py, result.items, queries, n)?,
+        arrays::to_matrix(py, result.scores, queries, n)?,
+    ))
+}
