@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ def world():
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     popularity = 1 / np.arange(10, NUM_ITEMS + 10)
     items = generator.choice(NUM_ITEMS, indptr[-1], p=popularity / popularity.sum()).astype(np.int64)
-    rows = [items[start:end].tolist() for start, end in zip(indptr[:-1], indptr[1:], strict=True)]
+    rows = [items[start:end].tolist() for start, end in itertools.pairwise(indptr)]
     return World(
         _metatl.Interactions(indptr, items, NUM_ITEMS), indptr, items, rows, [set(row) for row in rows]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -136,7 +137,7 @@ class PaperMAML(torch.nn.Module):
 
 
 class PlainMetaTL(torch.nn.Module):
-    """MetaTL as one would first write it: gather, score, `autograd.grad` on the transition, no closed form."""
+    """MetaTL as first written: gather, score, `autograd.grad` on the transition, no closed form."""
 
     def __init__(self, num_items, dim, *, deep, pairs):
         super().__init__()
@@ -145,7 +146,7 @@ class PlainMetaTL(torch.nn.Module):
         self.deep = deep
         widths = (2 * dim, 500, 200, dim) if deep else (2 * dim, dim)
         layers: list[torch.nn.Module] = []
-        for width, following in zip(widths[:-1], widths[1:], strict=True):
+        for width, following in itertools.pairwise(widths):
             layers.append(torch.nn.Linear(width, following))
             if deep and following != dim:
                 layers += [torch.nn.BatchNorm1d(pairs), torch.nn.LeakyReLU(), torch.nn.Dropout(0.5)]

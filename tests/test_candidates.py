@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from metatl import datasets
 from metatl.candidates import CandidateSets, sample_candidate_sets
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError

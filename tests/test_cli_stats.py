@@ -12,6 +12,7 @@ from itertools import pairwise
 import click
 import pytest
 from click.testing import CliRunner
+
 from metatl import datasets
 from metatl.cli.errors import Command, Group, one_line_errors
 from metatl.cli.stats import stats

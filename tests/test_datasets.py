@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+
 from metatl import datasets
 from metatl.exceptions import DataError
 

@@ -7,6 +7,7 @@ import resource
 import stat
 
 import pytest
+
 from metatl.files import replace_file
 
 

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.interactions import Interactions
 

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from metatl import text_tables
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions

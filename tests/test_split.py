@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from metatl import datasets
 from metatl._metatl import random_order
 from metatl.exceptions import DataError, InvalidArgumentError

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.timestamps import from_date, to_datetime, to_microseconds
 

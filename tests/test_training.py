@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -328,7 +327,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(finished_run, tmp_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["last.safetensors"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp_path):

@@ -185,7 +185,7 @@ def fit(
             _check_same_run(read_record(directory), record, directory)
         else:
             _start_directory(directory, record, item_ids, item_counts)
-    fitted: Model
+    fitted: Any
     if system.trained:
         fitted = _train(
             record, settings, cold_start, candidates, directory, resume=resume, on_progress=on_progress

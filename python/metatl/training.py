@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import TensorBoardLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.episodes import EpisodeBatch, episode_sampler
@@ -179,7 +179,7 @@ class OuterLoop:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(state.step)
-        loss = self.module.episode_loss(*_to_device(batch, self.fabric.device))
+        loss: torch.Tensor = self.module.episode_loss(*_to_device(batch, self.fabric.device))
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric_optimizer.step()
@@ -199,7 +199,7 @@ class OuterLoop:
         self.loss_sum.zero_()
         if not math.isfinite(loss):
             raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
-        model.set_mean_transition(torch.from_numpy(self._first_interactions()).to(self.fabric.device))
+        model.set_mean_transition(torch.from_numpy(self.split.train_histories()).to(self.fabric.device))
         metrics = validation_metrics(model, self.split, self.candidates)
         model.after_evaluation()
         rate = self.config.learning_rate(state.step - 1)
@@ -216,12 +216,6 @@ class OuterLoop:
         self.state.loss_sum = self.loss_sum.item()
         if self.files is not None:
             self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
-
-    def _first_interactions(self) -> NDArray[np.int64]:
-        """Take the first K items of every training user who has as many."""
-        train, k = self.split.train, self.split.k
-        starts = train.indptr[:-1][np.diff(train.indptr) >= k]
-        return train.items[starts[:, None] + np.arange(k)]
 
 
 def validation_metrics(model: Model, split: ColdStartSplit, candidates: CandidateSets) -> dict[str, float]:

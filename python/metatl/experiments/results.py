@@ -124,11 +124,16 @@ def markdown_table(rows: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def difference(rows: dict[str, list[dict[str, Any]]], system: str, other: str, kind: str) -> str:
-    """Describe the paired MRR difference of two systems over seeds."""
-    pairs = zip(values(rows[system], kind, "MRR"), values(rows[other], kind, "MRR"), strict=True)
-    mean, half = interval([a - b for a, b in pairs])
-    return f"{mean:+.4f} ± {half:.4f}"
+def differences(rows: dict[str, list[dict[str, Any]]], other: str) -> str:
+    """Describe the paired MRR difference of MetaTL `tuned` and another system over seeds."""
+    texts = []
+    for kind in ("sampled", "full"):
+        pairs = zip(
+            values(rows["MetaTL `tuned`"], kind, "MRR"), values(rows[other], kind, "MRR"), strict=True
+        )
+        mean, half = interval([a - b for a, b in pairs])
+        texts.append(f"{mean:+.4f} ± {half:.4f} {kind}")
+    return ", ".join(texts)
 
 
 def write_markdown(
@@ -153,12 +158,8 @@ def findings(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     official = interval(values(rows["MetaTL `official`"], "sampled", "MRR"))[0]
     return [
         f"`tuned` has {tuned / official:.2f} times the sampled MRR of `official`.",
-        "`tuned` against item-kNN, paired MRR difference: "
-        f"{difference(rows, 'MetaTL `tuned`', 'Item-kNN', 'sampled')} sampled, "
-        f"{difference(rows, 'MetaTL `tuned`', 'Item-kNN', 'full')} full.",
-        "The inner step adds (`tuned` minus `tuned` with `inner_steps=0`): "
-        f"{difference(rows, 'MetaTL `tuned`', 'MetaTL−− `tuned`', 'sampled')} sampled, "
-        f"{difference(rows, 'MetaTL `tuned`', 'MetaTL−− `tuned`', 'full')} full.",
+        f"`tuned` minus item-kNN, paired MRR difference: {differences(rows, 'Item-kNN')}.",
+        f"`tuned` minus MetaTL−−, what the inner step adds: {differences(rows, 'MetaTL−− `tuned`')}.",
     ]
 
 
@@ -203,9 +204,8 @@ def main(sources: tuple[str, ...], k: int, seeds: int, out: Path, markdown: Path
             cell = futures[future]
             reports[cell] = future.result()
             mrr = reports[cell]["metrics"]["sampled"]["MRR"]["value"]
-            click.echo(
-                f"{len(reports)}/{len(cells)} {cell.data_name} {cell.entry.title} seed {cell.seed}: MRR {mrr:.4f}"
-            )
+            name = f"{cell.data_name} {cell.entry.title} seed {cell.seed}"
+            click.echo(f"{len(reports)}/{len(cells)} {name}: MRR {mrr:.4f}")
     tables = {
         name: {
             entry.title: [reports[cell] for cell in cells if cell.data_name == name and cell.entry == entry]
