@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import jsonschema
-import metatl
 import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+
+import metatl
 from metatl.cli.evaluate import DEFAULT_METRICS, main
 from metatl.metrics import DEFAULT_METRICS as METRICS
 from metatl.report import results_schema

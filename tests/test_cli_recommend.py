@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import metatl
 import polars as pl
 import pytest
 from click.testing import CliRunner
+
+import metatl
 from metatl.cli.recommend import recommend as command
 
 

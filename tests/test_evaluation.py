@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import metatl
 import numpy as np
 import polars as pl
 import pytest
+
+import metatl
 from metatl.evaluation import evaluate_users, parse_candidates
 from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
 
@@ -39,6 +40,7 @@ def user_scores(run, history):
     if hasattr(run.model, "score"):
         return run.model.score(history[None])[0]
     import torch
+
     from metatl import _metatl
 
     count = run.model.support_negatives

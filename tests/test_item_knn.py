@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from metatl.exceptions import ConfigError
 from metatl.models.item_knn import ItemKNN, ItemKNNConfig
-from pydantic import ValidationError
 
 
 def training_rows(sequences, num_items):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from metatl.exceptions import ConfigError
 from metatl.metrics import (
     DEFAULT_METRICS,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from metatl.exceptions import ConfigError
 from metatl.models.popularity import Popularity, PopularityConfig
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import metatl
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import metatl
 from metatl.exceptions import InvalidArgumentError
 from metatl.recommendation import MAX_HISTORY, find_names, recommend
 

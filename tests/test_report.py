@@ -9,6 +9,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
+
 from metatl.report import (
     SCHEMA_FILE,
     BootstrapReport,
@@ -23,7 +25,6 @@ from metatl.report import (
     results_table,
     write_results,
 )
-from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
 
