@@ -21,7 +21,7 @@ DIM = 3
 
 
 class Translation:
-    """Query = last item + the first negatives' mean; small integers everywhere, so scores tie exactly."""
+    """Query = last item + the first negatives' mean; small integers, so that scores tie exactly."""
 
     def __init__(self, similarity, *, biased, moved, negatives=0):
         generator = np.random.default_rng(0)

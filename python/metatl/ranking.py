@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from metatl.models.contract import FactorisedModel, Model, Similarity
 
-ENCODE_BLOCK_ITEMS = 2**15
+ENCODE_BLOCK_ITEMS = 2**14
 """Items, support negatives included, that are encoded at once: many enough to fill a processor, few enough to
 stay in its caches."""
 

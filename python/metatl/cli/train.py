@@ -76,7 +76,7 @@ def train(
     overwrite: bool,
     device: str,
 ) -> None:
-    r"""Fit a system on the users of a data set and write a run directory.
+    """Fit a system on the users of a data set and write a run directory.
 
     \b
     Examples:
@@ -84,7 +84,7 @@ def train(
       metatl train --data ratings.csv --preset official --k 3 --seed 1 --out runs/official
       metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
       metatl train --out runs/wines --resume
-    """
+    """  # noqa: D301 (click reads the character)
     from metatl.runs import SplitSettings, is_finished, read_record
 
     if max_steps is not None:
