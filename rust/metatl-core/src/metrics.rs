@@ -283,3 +283,6 @@ pub fn bootstrap_means(
     )?;
     Ok(means)
 }
+
+#[cfg(test)]
+mod tests;

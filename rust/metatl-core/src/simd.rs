@@ -1164,3 +1164,6 @@ mod neon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

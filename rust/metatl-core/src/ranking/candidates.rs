@@ -3,13 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::scoring::{Matrix, Scoring, Similarity, check_item};
-use super::{Comparisons, check_nan};
+use super::{Comparisons, PRODUCTS_PER_NANOSECOND, check_nan};
 use crate::Error;
-use crate::parallel::{Interrupt, for_each_chunk};
+use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk};
 use crate::simd;
-
-/// Candidates that a thread takes at a time, in whole lists.
-const CHUNK_CANDIDATES: usize = 1 << 13;
 
 /// Compares the first candidate of each query, its target, with the others.
 ///
@@ -30,7 +27,8 @@ pub fn rank_candidates(
     }
     let mut result = Comparisons::allocate(queries)?;
     let nan = AtomicU64::new(0);
-    let lists = (CHUNK_CANDIDATES / width).max(1);
+    let products = width.saturating_mul(scoring.queries.columns().max(8));
+    let lists = rows_per_chunk(products / PRODUCTS_PER_NANOSECOND as usize, 1);
     let chunks = candidates
         .chunks(lists * width)
         .zip(result.greater.chunks_mut(lists))

@@ -1,1 +1,449 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::parallel::{self, Interrupt};
+use crate::rng::{Rng, Stage};
+use crate::simd::Level;
+
+const SIMILARITIES: [Similarity; 3] = [Similarity::Dot, Similarity::L2, Similarity::SquaredL2];
+const NAMES: [&str; 2] = ["excluded_indptr", "excluded_items"];
+
+/// Inputs of small integers, whose scores are exact in `f32` and often tie.
+#[derive(Debug)]
+struct World {
+    dimension: usize,
+    num_items: usize,
+    queries: Vec<f32>,
+    table: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    overrides: Option<Lists>,
+    override_rows: Vec<f32>,
+    excluded: Lists,
+    targets: Vec<i64>,
+    candidates: Vec<i64>,
+    width: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    offsets: Vec<i64>,
+    items: Vec<i64>,
+}
+
+impl Lists {
+    fn of(&self, query: usize) -> &[i64] {
+        &self.items[self.offsets[query] as usize..self.offsets[query + 1] as usize]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    seed: u64,
+    dimension: usize,
+    num_items: usize,
+    queries: usize,
+    width: usize,
+    with_bias: bool,
+    with_overrides: bool,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    (
+        any::<u64>(),
+        0usize..9,
+        1usize..70,
+        0usize..26,
+        1usize..14,
+        any::<[bool; 2]>(),
+    )
+        .prop_map(
+            |(seed, dimension, num_items, queries, width, [with_bias, with_overrides])| Shape {
+                seed,
+                dimension,
+                num_items,
+                queries,
+                width,
+                with_bias,
+                with_overrides,
+            },
+        )
+}
+
+impl World {
+    fn new(shape: &Shape) -> Self {
+        let Shape {
+            dimension,
+            num_items,
+            queries,
+            width,
+            ..
+        } = *shape;
+        let mut rng = Rng::new(shape.seed, Stage::Split, 0, 0);
+        let mut small = |count| {
+            (0..count)
+                .map(|_| rng.below(5) as f32 - 2.0)
+                .collect::<Vec<f32>>()
+        };
+        let (query_values, table) = (small(queries * dimension), small(num_items * dimension));
+        let bias = shape.with_bias.then(|| small(num_items));
+        let override_rows = small(queries * num_items.min(6) * dimension);
+        let mut lists = |longest: u64, distinct: bool| {
+            let mut lists = Lists {
+                offsets: vec![0],
+                items: vec![],
+            };
+            for _ in 0..queries {
+                let length = rng.below(longest + 1) as usize;
+                let mut list: Vec<i64> = (0..length)
+                    .map(|_| rng.below(num_items as u64) as i64)
+                    .collect();
+                if distinct {
+                    list.sort_unstable();
+                    list.dedup();
+                    rng.shuffle(&mut list);
+                }
+                lists.items.extend(list);
+                lists.offsets.push(lists.items.len() as i64);
+            }
+            lists
+        };
+        let overrides = shape
+            .with_overrides
+            .then(|| lists(num_items.min(6) as u64, true));
+        let excluded = lists(7, false);
+        let mut items = |count| {
+            (0..count)
+                .map(|_| rng.below(num_items as u64) as i64)
+                .collect()
+        };
+        Self {
+            dimension,
+            num_items,
+            queries: query_values,
+            table,
+            bias,
+            overrides,
+            override_rows,
+            excluded,
+            targets: items(queries),
+            candidates: items(queries * width),
+            width,
+        }
+    }
+
+    fn num_queries(&self) -> usize {
+        self.targets.len()
+    }
+
+    fn scoring(&self, similarity: Similarity, level: Level) -> Scoring<'_> {
+        let matrix = |values, rows| Matrix::new("matrix", values, rows, self.dimension).unwrap();
+        let overrides = self.overrides.as_ref().map(|lists| {
+            let rows = &self.override_rows[..lists.items.len() * self.dimension];
+            Overrides::new(
+                &lists.offsets,
+                &lists.items,
+                matrix(rows, lists.items.len()),
+                self.num_queries(),
+                self.num_items,
+            )
+            .unwrap()
+        });
+        Scoring::new(
+            matrix(&self.queries, self.num_queries()),
+            matrix(&self.table, self.num_items),
+            self.bias.as_deref(),
+            similarity,
+            overrides,
+            level,
+        )
+        .unwrap()
+    }
+
+    fn excluded(&self) -> ItemLists<'_> {
+        let Lists { offsets, items } = &self.excluded;
+        ItemLists::new(NAMES, offsets, items, self.num_queries(), self.num_items).unwrap()
+    }
+
+    /// The score by its definition, in double precision; a root and the sum with the bias are rounded to `f32`.
+    fn score(&self, similarity: Similarity, query: usize, item: i64) -> f32 {
+        let row = |values: &[f32], row: usize| {
+            values[row * self.dimension..][..self.dimension]
+                .iter()
+                .map(|&value| f64::from(value))
+                .collect::<Vec<_>>()
+        };
+        let mut item_row = row(&self.table, item as usize);
+        if let Some(lists) = &self.overrides {
+            for (position, &other) in lists.of(query).iter().enumerate() {
+                if other == item {
+                    item_row = row(
+                        &self.override_rows,
+                        lists.offsets[query] as usize + position,
+                    );
+                }
+            }
+        }
+        let query_row = row(&self.queries, query);
+        let pairs = query_row.iter().zip(&item_row);
+        let score = match similarity {
+            Similarity::Dot => pairs.map(|(q, e)| q * e).sum::<f64>(),
+            Similarity::L2 => -pairs.map(|(q, e)| (q - e).powi(2)).sum::<f64>().sqrt(),
+            Similarity::SquaredL2 => -pairs.map(|(q, e)| (q - e).powi(2)).sum::<f64>(),
+        };
+        score as f32 + self.bias.as_ref().map_or(0.0, |bias| bias[item as usize])
+    }
+
+    fn scores(&self, similarity: Similarity, query: usize) -> Vec<f32> {
+        (0..self.num_items as i64)
+            .map(|item| self.score(similarity, query, item))
+            .collect()
+    }
+
+    /// All scores of all queries, as a matrix.
+    fn score_matrix(&self, similarity: Similarity) -> Vec<f32> {
+        (0..self.num_queries())
+            .flat_map(|query| self.scores(similarity, query))
+            .collect()
+    }
+
+    fn expected_in_catalogue(&self, similarity: Similarity) -> Comparisons {
+        compare((0..self.num_queries()).map(|query| {
+            let scores = self.scores(similarity, query);
+            let target = self.targets[query];
+            let negatives = (0..self.num_items as i64)
+                .filter(|item| *item != target && !self.excluded.of(query).contains(item))
+                .map(|item| scores[item as usize]);
+            (scores[target as usize], negatives.collect())
+        }))
+    }
+
+    fn expected_top_n(&self, similarity: Similarity, n: usize) -> TopN {
+        let mut top = TopN::default();
+        for query in 0..self.num_queries() {
+            let scores = self.scores(similarity, query);
+            let mut items: Vec<i64> = (0..self.num_items as i64)
+                .filter(|item| !self.excluded.of(query).contains(item))
+                .collect();
+            // A stable sort: equal scores stay in the order of their items.
+            items.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
+            for place in 0..n {
+                let item = items.get(place).copied().unwrap_or(-1);
+                top.items.push(item);
+                let score = usize::try_from(item).map_or(f32::NEG_INFINITY, |item| scores[item]);
+                top.scores.push(score);
+            }
+        }
+        top
+    }
+}
+
+fn compare(users: impl Iterator<Item = (f32, Vec<f32>)>) -> Comparisons {
+    let mut expected = Comparisons::default();
+    for (target, negatives) in users {
+        let count = |holds: &dyn Fn(f32) -> bool| {
+            negatives.iter().filter(|&&score| holds(score)).count() as i64
+        };
+        expected.greater.push(count(&|score| score > target));
+        expected
+            .equal
+            .push(count(&|score| score >= target && score <= target));
+    }
+    expected
+}
+
+fn on_threads<R: Send>(
+    threads: usize,
+    kernel: impl FnOnce(&Interrupt) -> Result<R, Error> + Send,
+) -> Result<R, Error> {
+    parallel::run(threads, u64::MAX, kernel, || true)
+}
+
+properties! {
+    fn candidates_agree_with_the_definition(shape in shapes()) {
+        let world = World::new(&shape);
+        for similarity in SIMILARITIES {
+            let lists = world.candidates.chunks(world.width).enumerate();
+            let expected = compare(lists.map(|(query, candidates)| {
+                let mut scores = candidates.iter().map(|&item| world.score(similarity, query, item));
+                (scores.next().unwrap(), scores.collect())
+            }));
+            for level in Level::available() {
+                let scoring = world.scoring(similarity, level);
+                let found =
+                    rank_candidates(&scoring, &world.candidates, world.width, &Interrupt::new());
+                prop_assert_eq!(found.as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    fn catalogue_agrees_with_the_definition(shape in shapes()) {
+        let world = World::new(&shape);
+        for similarity in SIMILARITIES {
+            let expected = world.expected_in_catalogue(similarity);
+            for level in Level::available() {
+                let scoring = world.scoring(similarity, level);
+                let found =
+                    rank_catalogue(&scoring, &world.targets, world.excluded(), &Interrupt::new());
+                prop_assert_eq!(found.as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    fn top_n_agrees_with_the_definition(shape in shapes(), n in 0usize..90) {
+        let world = World::new(&shape);
+        for similarity in SIMILARITIES {
+            let expected = world.expected_top_n(similarity, n);
+            for level in Level::available() {
+                let scoring = world.scoring(similarity, level);
+                let found = top_n(&scoring, n, world.excluded(), &Interrupt::new());
+                prop_assert_eq!(found.as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    fn score_matrices_agree_with_the_definition(shape in shapes(), n in 0usize..90) {
+        let world = World::new(&shape);
+        for similarity in SIMILARITIES {
+            let scores = world.score_matrix(similarity);
+            let matrix = Matrix::new("scores", &scores, world.num_queries(), world.num_items).unwrap();
+            let rows = (0..world.num_queries()).map(|query| matrix.row(query));
+            let first = compare(rows.map(|row| (row[0], row[1..].to_vec())));
+            let in_catalogue = world.expected_in_catalogue(similarity);
+            let best = world.expected_top_n(similarity, n);
+            for level in Level::available() {
+                let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
+                let found = rank_scores(matrix, level, interrupt);
+                prop_assert_eq!(found.as_ref(), Ok(&first));
+                let found = rank_score_matrix(matrix, &world.targets, excluded, level, interrupt);
+                prop_assert_eq!(found.as_ref(), Ok(&in_catalogue));
+                let found = top_n_scores(matrix, n, excluded, level, interrupt);
+                prop_assert_eq!(found.as_ref(), Ok(&best));
+            }
+        }
+    }
+}
+
+/// More queries than a thread takes at a time, and more items: every seam of the plan is crossed.
+#[test]
+fn threads_do_not_change_a_thing() {
+    for (queries, num_items) in [(1_200, 150), (3, 7_000)] {
+        let world = World::new(&Shape {
+            seed: 5,
+            dimension: 5,
+            num_items,
+            queries,
+            width: 11,
+            with_bias: true,
+            with_overrides: true,
+        });
+        for similarity in SIMILARITIES {
+            let scoring = world.scoring(similarity, Level::fastest());
+            let in_catalogue = world.expected_in_catalogue(similarity);
+            let best = world.expected_top_n(similarity, 20);
+            let candidates =
+                rank_candidates(&scoring, &world.candidates, world.width, &Interrupt::new())
+                    .unwrap();
+            for threads in [1, 2, 3, 8] {
+                let found = on_threads(threads, |interrupt| {
+                    rank_catalogue(&scoring, &world.targets, world.excluded(), interrupt)
+                });
+                assert_eq!(found.as_ref(), Ok(&in_catalogue));
+                let found = on_threads(threads, |interrupt| {
+                    top_n(&scoring, 20, world.excluded(), interrupt)
+                });
+                assert_eq!(found.as_ref(), Ok(&best));
+                let found = on_threads(threads, |interrupt| {
+                    rank_candidates(&scoring, &world.candidates, world.width, interrupt)
+                });
+                assert_eq!(found.as_ref(), Ok(&candidates));
+            }
+        }
+    }
+}
+
+/// Items with the same row tie to the last bit wherever they stand, also where scores are not exact.
+#[test]
+fn equal_rows_tie() {
+    let (dimension, num_items, queries) = (37, 1_000, 25);
+    let mut rng = Rng::new(1, Stage::Split, 0, 0);
+    let mut numbers = |count| {
+        (0..count)
+            .map(|_| rng.uniform_f64() as f32 - 0.5)
+            .collect::<Vec<f32>>()
+    };
+    let table = numbers(dimension).repeat(num_items);
+    let query_values = numbers(queries * dimension);
+    let everyone = num_items as i64 - 1;
+    for level in Level::available() {
+        for similarity in SIMILARITIES {
+            let scoring = Scoring::new(
+                Matrix::new("queries", &query_values, queries, dimension).unwrap(),
+                Matrix::new("item_table", &table, num_items, dimension).unwrap(),
+                None,
+                similarity,
+                None,
+                level,
+            )
+            .unwrap();
+            let targets: Vec<i64> = (0..queries as i64).map(|query| query * 40).collect();
+            let offsets = vec![0; queries + 1];
+            let excluded = ItemLists::new(NAMES, &offsets, &[], queries, num_items).unwrap();
+            let expected = Comparisons {
+                greater: vec![0; queries],
+                equal: vec![everyone; queries],
+            };
+            let found = rank_catalogue(&scoring, &targets, excluded, &Interrupt::new());
+            assert_eq!(found.as_ref(), Ok(&expected));
+            let candidates: Vec<i64> = (0..queries).flat_map(|_| 0..num_items as i64).collect();
+            let found = rank_candidates(&scoring, &candidates, num_items, &Interrupt::new());
+            assert_eq!(found.as_ref(), Ok(&expected));
+        }
+    }
+}
+
+/// |q|² + |e|² − 2 q·e is ∞ − ∞ here, the distance itself is not.
+#[test]
+fn large_numbers_do_not_become_nan() {
+    let table = [1e30, f32::INFINITY, f32::NEG_INFINITY, 2e30, 1e30];
+    for level in Level::available() {
+        for similarity in [Similarity::L2, Similarity::SquaredL2] {
+            let scoring = Scoring::new(
+                Matrix::new("queries", &[1e30], 1, 1).unwrap(),
+                Matrix::new("item_table", &table, 5, 1).unwrap(),
+                None,
+                similarity,
+                None,
+                level,
+            )
+            .unwrap();
+            let excluded = ItemLists::new(NAMES, &[0, 0], &[], 1, 5).unwrap();
+            let found = top_n(&scoring, 5, excluded, &Interrupt::new()).unwrap();
+            // (1e30)² is infinite as well.
+            assert_eq!(found.items, [0, 4, 1, 2, 3]);
+            assert_eq!(found.scores[..2], [0.0, 0.0]);
+            assert_eq!(found.scores[2..], [f32::NEG_INFINITY; 3]);
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_ends_a_long_ranking() {
+    let world = World::new(&Shape {
+        seed: 0,
+        dimension: 3,
+        num_items: 50,
+        queries: 10,
+        width: 3,
+        with_bias: false,
+        with_overrides: false,
+    });
+    let scoring = world.scoring(Similarity::Dot, Level::fastest());
+    let interrupt = Interrupt::new();
+    interrupt.raise();
+    let found = rank_catalogue(&scoring, &world.targets, world.excluded(), &interrupt);
+    assert_eq!(found, Err(Error::Interrupted));
+    let found = top_n(&scoring, 3, world.excluded(), &interrupt);
+    assert_eq!(found, Err(Error::Interrupted));
+    let found = rank_candidates(&scoring, &world.candidates, 3, &interrupt);
+    assert_eq!(found, Err(Error::Interrupted));
+}

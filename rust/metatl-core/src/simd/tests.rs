@@ -1,0 +1,258 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::rng::{Rng, Stage};
+
+/// Numbers that are not round, of both signs and of different sizes.
+fn rough_numbers(seed: u64, count: usize) -> Vec<f32> {
+    let mut rng = Rng::new(seed, Stage::Split, 0, 0);
+    (0..count)
+        .map(|_| {
+            let size = 10f64.powi(rng.below(5) as i32 - 2);
+            ((rng.uniform_f64() - 0.5) * size) as f32
+        })
+        .collect()
+}
+
+/// Small integers: sums of their products are exact in `f32`.
+fn integers(seed: u64, count: usize) -> Vec<f32> {
+    let mut rng = Rng::new(seed, Stage::Split, 0, 0);
+    (0..count).map(|_| rng.below(17) as f32 - 8.0).collect()
+}
+
+/// Σ q·e or Σ (q − e)² in double precision, and the sum of the terms' sizes.
+fn reference(query: &[f32], row: &[f32], squared_distance: bool) -> (f64, f64) {
+    let terms = query.iter().zip(row).map(|(&q, &e)| {
+        let (q, e) = (f64::from(q), f64::from(e));
+        if squared_distance {
+            (q - e) * (q - e)
+        } else {
+            q * e
+        }
+    });
+    terms.fold((0.0, 0.0), |(sum, size), term| {
+        (sum + term, size + term.abs())
+    })
+}
+
+/// All of a level's scores of the rows `picked` of a table.
+fn row_scores(
+    level: Level,
+    query: &[f32],
+    values: &[f32],
+    picked: &[i64],
+    squared_distance: bool,
+) -> Vec<f32> {
+    let rows = values.len().checked_div(query.len()).unwrap_or(9);
+    let table = Table::new(values, rows, query.len());
+    let mut scores = vec![f32::NAN; picked.len()];
+    let found = if squared_distance {
+        squared_distances(level, query, table, picked, &mut scores)
+    } else {
+        dots(level, query, table, picked, &mut scores)
+    };
+    assert!(found);
+    scores
+}
+
+/// Panel and block from rows of length `dimension`.
+fn pack(dimension: usize, items: &[f32], queries: &[f32]) -> (Vec<Lanes>, Vec<QueryCoordinates>) {
+    let at = |values: &[f32], row, k| values[row * dimension + k];
+    (0..dimension)
+        .map(|k| {
+            (
+                Lanes(std::array::from_fn(|lane| at(items, lane, k))),
+                std::array::from_fn(|query| at(queries, query, k)),
+            )
+        })
+        .unzip()
+}
+
+fn naive_count(scores: &[f32], threshold: f32) -> Counts {
+    let count =
+        |holds: &dyn Fn(f32) -> bool| scores.iter().filter(|&&score| holds(score)).count() as u64;
+    Counts {
+        greater: count(&|score| score > threshold),
+        equal: count(&|score| score >= threshold && score <= threshold),
+        nan: count(&|score| score.is_nan()),
+    }
+}
+
+#[test]
+fn scalar_is_always_there_and_comes_last() {
+    assert_eq!(Level::available().last(), Some(&Level::SCALAR));
+    assert_eq!(Level::available().first(), Some(&Level::fastest()));
+}
+
+#[test]
+fn a_row_that_does_not_exist_is_noticed() {
+    for level in Level::available() {
+        for dimension in [0, 3] {
+            let values = vec![1.0; 5 * dimension];
+            let table = Table::new(&values, 5, dimension);
+            let query = vec![1.0; dimension];
+            for missing in [-1, 5, i64::MIN, i64::MAX] {
+                for position in [0, 8, 9] {
+                    let mut rows = [0; 10];
+                    rows[position] = missing;
+                    let mut scores = [7.0; 10];
+                    assert!(!dots(level, &query, table, &rows, &mut scores));
+                    assert_eq!(scores, [7.0; 10]);
+                    // Beyond the scores it is a hint, and does no harm.
+                    let mut scores = vec![7.0; position];
+                    assert!(dots(level, &query, table, &rows, &mut scores));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_tables_and_lists_are_fine() {
+    for level in Level::available() {
+        assert!(dots(level, &[], Table::new(&[], 0, 0), &[], &mut []));
+        assert!(dots(level, &[1.0], Table::new(&[], 0, 1), &[], &mut []));
+        assert_eq!(count(level, &[], 1.0), Counts::default());
+        let mut tile = Tile([[1.0; LANES]; QUERIES]);
+        dot_tile(level, &[], &[], &mut tile);
+        assert_eq!(tile.0, [[0.0; LANES]; QUERIES]);
+    }
+}
+
+#[test]
+fn prefetching_a_large_table_changes_nothing() {
+    let (rows, dimension) = (40_000, 10);
+    let values = integers(1, rows * dimension);
+    let query = integers(2, dimension);
+    let picked: Vec<i64> = (0..rows as i64).rev().step_by(7).collect();
+    for level in Level::available() {
+        let scores = row_scores(level, &query, &values, &picked, false);
+        for (score, &row) in scores.iter().zip(&picked) {
+            let row = &values[row as usize * dimension..][..dimension];
+            assert_eq!(f64::from(*score), reference(&query, row, false).0);
+        }
+    }
+}
+
+properties! {
+    fn rows_agree_with_double_precision(
+        seed: u64,
+        dimension in 0usize..70,
+        picked in prop::collection::vec(0i64..9, 0..30),
+        squared_distance: bool,
+    ) {
+        let values = rough_numbers(seed, 9 * dimension);
+        let query = rough_numbers(seed ^ 1, dimension);
+        for level in Level::available() {
+            let scores = row_scores(level, &query, &values, &picked, squared_distance);
+            for (&score, &row) in scores.iter().zip(&picked) {
+                let row = &values[row as usize * dimension..][..dimension];
+                let (expected, size) = reference(&query, row, squared_distance);
+                prop_assert!(
+                    (f64::from(score) - expected).abs() <= 1e-5 * size,
+                    "{level}: {score}, expected {expected}"
+                );
+                // Wherever a row stands in the list, it has the same bits.
+                let position = picked.iter().position(|&other| {
+                    values[other as usize * dimension..][..dimension] == *row
+                });
+                prop_assert_eq!(score.to_bits(), scores[position.unwrap_or(0)].to_bits());
+            }
+        }
+    }
+
+    fn rows_of_integers_are_exact(
+        seed: u64,
+        dimension in 0usize..70,
+        picked in prop::collection::vec(0i64..9, 0..30),
+        squared_distance: bool,
+    ) {
+        let values = integers(seed, 9 * dimension);
+        let query = integers(seed ^ 1, dimension);
+        for level in Level::available() {
+            let scores = row_scores(level, &query, &values, &picked, squared_distance);
+            for (&score, &row) in scores.iter().zip(&picked) {
+                let row = &values[row as usize * dimension..][..dimension];
+                prop_assert_eq!(f64::from(score), reference(&query, row, squared_distance).0);
+            }
+        }
+    }
+
+    fn a_tile_has_the_bits_of_its_pairs(seed: u64, dimension in 0usize..40) {
+        let items = rough_numbers(seed, LANES * dimension);
+        let queries = rough_numbers(seed ^ 1, QUERIES * dimension);
+        let (panel, block) = pack(dimension, &items, &queries);
+        for level in Level::available() {
+            let mut tile = Tile::EMPTY;
+            dot_tile(level, &panel, &block, &mut tile);
+            let norms = panel_norms(level, &panel);
+            for lane in 0..LANES {
+                let item = &items[lane * dimension..][..dimension];
+                for query in 0..QUERIES {
+                    let row = &queries[query * dimension..][..dimension];
+                    let pair = sequential_dot(level, row, item);
+                    prop_assert_eq!(tile.0[query][lane].to_bits(), pair.to_bits());
+                    let (expected, size) = reference(row, item, false);
+                    prop_assert!((f64::from(pair) - expected).abs() <= 1e-5 * size);
+                    let distance = sequential_squared_distance(level, row, item);
+                    let (expected, size) = reference(row, item, true);
+                    prop_assert!((f64::from(distance) - expected).abs() <= 1e-5 * size);
+                }
+                let norm = sequential_dot(level, item, item);
+                prop_assert_eq!(norms.0[lane].to_bits(), norm.to_bits());
+            }
+        }
+    }
+
+    fn distances_of_a_tile_have_the_bits_of_one(seed: u64, special in prop::option::of(0usize..3)) {
+        let special = special.map(|kind| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][kind]);
+        let numbers = rough_numbers(seed, LANES * QUERIES + LANES + QUERIES);
+        let mut dots = Tile::EMPTY;
+        dots.0.as_flattened_mut().copy_from_slice(&numbers[..LANES * QUERIES]);
+        if let Some(special) = special {
+            dots.0.as_flattened_mut()[seed as usize % (LANES * QUERIES)] = special;
+        }
+        let query_norms = std::array::from_fn(|query| numbers[LANES * QUERIES + query].abs());
+        let item_norms = Lanes(std::array::from_fn(|lane| numbers[LANES * QUERIES + QUERIES + lane].abs()));
+        for level in Level::available() {
+            let mut tile = dots;
+            let finite = tile_to_squared_distances(level, &mut tile, &query_norms, &item_norms);
+            prop_assert_eq!(finite, special.is_none());
+            for root in [false, true] {
+                let mut scores = tile;
+                scores_from_squared_distances(level, scores.0.as_flattened_mut(), root);
+                add_bias_to_tile(level, &mut scores, &item_norms);
+                for query in 0..QUERIES {
+                    for lane in 0..LANES {
+                        let item_norm = item_norms.0[lane];
+                        let distance =
+                            squared_distance_from_dot(dots.0[query][lane], query_norms[query], item_norm);
+                        let score = score_from_squared_distance(distance, root) + item_norm;
+                        let found = scores.0[query][lane];
+                        prop_assert!(found.to_bits() == score.to_bits() || found.is_nan() && score.is_nan());
+                    }
+                }
+            }
+        }
+    }
+
+    fn counts_are_right(
+        scores in prop::collection::vec(
+            prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1.0, 2.0, -1.0]),
+            0..100,
+        ),
+        threshold in prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, 1.0, 3.0]),
+    ) {
+        let expected = naive_count(&scores, threshold);
+        let items = scores.len().min(LANES);
+        let mut tile = Tile([[f32::NAN; LANES]; QUERIES]);
+        tile.0[3][..items].copy_from_slice(&scores[..items]);
+        for level in Level::available() {
+            prop_assert_eq!(count(level, &scores, threshold), expected);
+            let mut counts = [Counts::default(); QUERIES];
+            count_tile(level, &tile, items, &[threshold; QUERIES], &mut counts);
+            prop_assert_eq!(counts[3], naive_count(&scores[..items], threshold));
+            prop_assert_eq!(counts[2].nan, items as u64);
+        }
+    }
+}
