@@ -13,6 +13,30 @@ from typing import Literal, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = [
+    "EpisodePrefetcher",
+    "EpisodeSampler",
+    "ForkError",
+    "Interactions",
+    "InvalidArgumentError",
+    "MetatlError",
+    "NoNegativeError",
+    "NotANumberError",
+    "bootstrap_means",
+    "random_order",
+    "rank_candidates",
+    "rank_catalogue",
+    "rank_score_matrix",
+    "rank_scores",
+    "ranks",
+    "sample_candidates",
+    "sample_negatives",
+    "sample_support_negatives",
+    "top_n",
+    "top_n_scores",
+    "user_metrics",
+]
+
 _Ids: TypeAlias = npt.NDArray[np.int64]
 _Weights: TypeAlias = npt.NDArray[np.float64]
 _Rows: TypeAlias = npt.NDArray[np.float32]
@@ -157,9 +181,7 @@ def top_n_scores(
 def user_metrics(
     greater: _Ids, equal: _Ids, *, ties: _TieRule, cutoffs: _Ids, num_threads: int | None = None
 ) -> _Metrics: ...
-def ranks(
-    greater: _Ids, equal: _Ids, *, ties: _TieRule, num_threads: int | None = None
-) -> _Metrics: ...
+def ranks(greater: _Ids, equal: _Ids, *, ties: _TieRule, num_threads: int | None = None) -> _Metrics: ...
 def bootstrap_means(
     values: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
 ) -> _Metrics: ...
