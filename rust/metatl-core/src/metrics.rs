@@ -285,4 +285,5 @@ pub fn bootstrap_means(
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // exactness is what is tested
 mod tests;

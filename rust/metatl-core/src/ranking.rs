@@ -21,6 +21,9 @@ pub use scoring::{ItemLists, Matrix, Overrides, Scoring, Similarity};
 
 use crate::Error;
 
+/// Queries that are compared with the catalogue at no more cost than one.
+pub const QUERIES_AT_ONCE: usize = crate::simd::QUERIES;
+
 /// Products of a query's and an item's coordinate that a thread forms in a nanosecond, at least.
 pub const PRODUCTS_PER_NANOSECOND: u64 = 10;
 
@@ -77,4 +80,5 @@ fn sort_distinct(items: &[i64], distinct: &mut Vec<i64>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // exactness is what is tested
 mod tests;

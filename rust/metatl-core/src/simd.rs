@@ -31,6 +31,10 @@ pub const QUERIES: usize = 12;
 /// Rows that [`dots`] works on at a time.
 const ROWS: usize = 8;
 
+/// Numbers in a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
 /// How many rows ahead of the current ones [`dots`] asks for.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_DISTANCE: usize = 16;
@@ -293,6 +297,84 @@ pub fn dot_tile(level: Level, panel: &[Lanes], queries: &[QueryCoordinates], til
         "items and queries have different dimensions"
     );
     dispatch!(level, dot_tile(panel, queries, tile));
+}
+
+/// Writes coordinate k of row i to lane i of `panel[k]`; lanes beyond the rows keep what they held.
+///
+/// # Panics
+/// If there are more rows than lanes, or `rows` is not a whole number of rows as long as the panel.
+pub fn transpose(rows: &[f32], panel: &mut [Lanes]) {
+    let dimension = panel.len();
+    assert!(
+        rows.len() <= dimension * LANES && rows.len().checked_rem(dimension).unwrap_or(0) == 0,
+        "{} numbers for a panel of {dimension} dimensions",
+        rows.len()
+    );
+    if dimension == 0 {
+        return;
+    }
+    for (block, rows) in rows.chunks(4 * dimension).enumerate() {
+        let lane = 4 * block;
+        let done = transpose_four(rows, panel, lane);
+        for (row, coordinates) in rows.chunks(dimension).enumerate() {
+            for (lanes, &coordinate) in panel.iter_mut().zip(coordinates).skip(done) {
+                lanes.0[lane + row] = coordinate;
+            }
+        }
+    }
+}
+
+/// [`transpose`] of four rows to the lanes from `lane` on, four coordinates at a time; returns how many
+/// coordinates it got to.
+#[cfg(target_arch = "x86_64")]
+fn transpose_four(rows: &[f32], panel: &mut [Lanes], lane: usize) -> usize {
+    use std::arch::x86_64::{
+        _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
+    };
+    let dimension = panel.len();
+    if rows.len() < 4 * dimension {
+        return 0;
+    }
+    let whole = dimension / 4 * 4;
+    for k in (0..whole).step_by(4) {
+        // SAFETY: SSE is part of x86-64, and k + 4 ≤ dimension.
+        let columns = unsafe {
+            let [a, b, c, d] =
+                std::array::from_fn(|row| _mm_loadu_ps(rows.as_ptr().add(row * dimension + k)));
+            let (low, high) = (_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+            let (other_low, other_high) = (_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+            [
+                _mm_movelh_ps(low, other_low),
+                _mm_movehl_ps(other_low, low),
+                _mm_movelh_ps(high, other_high),
+                _mm_movehl_ps(other_high, high),
+            ]
+        };
+        for (lanes, column) in panel[k..].iter_mut().zip(columns) {
+            let lanes = &mut lanes.0[lane..lane + 4];
+            // SAFETY: SSE is part of x86-64; four numbers into four lanes.
+            unsafe { _mm_storeu_ps(lanes.as_mut_ptr(), column) };
+        }
+    }
+    whole
+}
+
+/// Elsewhere the plain loop does.
+#[cfg(not(target_arch = "x86_64"))]
+fn transpose_four(_rows: &[f32], _panel: &mut [Lanes], _lane: usize) -> usize {
+    0
+}
+
+/// Asks for numbers that will be needed before long.
+pub fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing, and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }
 
 /// The dot product of one pair, in the arithmetic of [`dot_tile`]: the same bits.
@@ -637,8 +719,6 @@ fn block_of_rows(table: Table, rows: &[i64]) -> [*const f32; ROWS] {
 #[inline(always)]
 fn prefetch_rows(table: Table, rows: &[i64]) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    /// Numbers in a cache line.
-    const LINE: usize = 16;
     if table.values.len() < PREFETCH_TABLE {
         return;
     }
@@ -1166,4 +1246,5 @@ mod neon {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // exactness is what is tested
 mod tests;

@@ -291,7 +291,9 @@ impl<'a> ScoringParts<'a> {
     fn catalogue_work(&self) -> u64 {
         let dimension = self.queries.columns().max(8);
         let per_query = self.item_table.rows().saturating_mul(dimension);
-        work(self.queries.rows(), per_query, 1) / ranking::PRODUCTS_PER_NANOSECOND
+        // However few queries there are, all items are read.
+        let queries = self.queries.rows().max(ranking::QUERIES_AT_ONCE);
+        work(queries, per_query, 1) / ranking::PRODUCTS_PER_NANOSECOND
     }
 }
 

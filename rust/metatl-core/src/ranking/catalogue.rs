@@ -13,7 +13,7 @@ use super::scoring::{Scoring, Similarity, check_targets};
 use super::{Comparisons, ItemLists, TopN, check_nan, sort_distinct};
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, current_threads, for_each_chunk};
-use crate::simd::{self, Counts, LANES, Lanes, QUERIES, QueryCoordinates, Tile};
+use crate::simd::{self, Counts, LANES, Lanes, Level, QUERIES, QueryCoordinates, Tile};
 
 /// Queries that a thread takes at a time: enough to make up for transposing the panels, few enough to stay in
 /// the second-level cache.
@@ -224,28 +224,14 @@ impl Piece {
             sort_distinct(excluded.list(query), left_out);
         });
         let mut selected: Vec<Best> = self.queries.clone().map(|_| Best::new(n)).collect();
+        let mut blocks: Vec<_> = selected.chunks_mut(QUERIES).map(BestOfBlock::new).collect();
         let mut found_nan = 0;
         self.for_each_tile(
             scoring,
             &norms,
             &changes,
             interrupt,
-            |block, items, tile| {
-                let queries =
-                    &mut selected[block * QUERIES..self.queries.len().min((block + 1) * QUERIES)];
-                let mut thresholds = [f32::NEG_INFINITY; QUERIES];
-                for (threshold, best) in thresholds.iter_mut().zip(&*queries) {
-                    *threshold = best.threshold().unwrap_or(f32::NEG_INFINITY);
-                }
-                let mut counts = [Counts::default(); QUERIES];
-                simd::count_tile(scoring.level, tile, items.len(), &thresholds, &mut counts);
-                for ((best, counts), scores) in queries.iter_mut().zip(counts).zip(&tile.0) {
-                    found_nan += counts.nan;
-                    if counts.greater > 0 || best.threshold().is_none() {
-                        best.offer_run(items.start, &scores[..items.len()]);
-                    }
-                }
-            },
+            |block, items, tile| found_nan += blocks[block].offer(scoring.level, items, tile),
         )?;
         for (best, selected) in best.iter_mut().zip(selected) {
             *best = Some(selected);
@@ -280,11 +266,16 @@ impl Piece {
         let mut panel = Panel::new(dimension);
         let mut changes = changes.sorted.iter().peekable();
         let mut tile = Tile::EMPTY;
+        let next_part = (LANES * dimension).div_ceil(norms.len().max(1)).max(1);
         for first in self.items.clone().step_by(LANES) {
             interrupt.check()?;
             let items = first..(first + LANES).min(self.items.end);
             panel.fill(scoring, items.clone());
+            // The rows of the next panel come in while the blocks of this one are computed.
+            let next = items.end..(items.end + LANES).min(self.items.end);
+            let mut coming = scoring.item_table.rows_of(next).chunks(next_part);
             for (block, norms) in norms.iter().enumerate() {
+                coming.next().map(simd::prefetch);
                 let packed = &queries[block * dimension..][..dimension];
                 simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
                 self.finish_tile(scoring, &panel, items.clone(), block, norms, &mut tile);
@@ -347,6 +338,54 @@ impl Piece {
     }
 }
 
+/// The best items of the queries of a block.
+struct BestOfBlock<'a> {
+    best: &'a mut [Best],
+    /// What a score has to exceed; −∞ where too few items are kept yet.
+    thresholds: QueryCoordinates,
+    all_full: bool,
+}
+
+impl<'a> BestOfBlock<'a> {
+    fn new(best: &'a mut [Best]) -> Self {
+        let mut block = Self {
+            best,
+            thresholds: [f32::INFINITY; QUERIES],
+            all_full: false,
+        };
+        block.update_thresholds();
+        block
+    }
+
+    fn update_thresholds(&mut self) {
+        self.all_full = true;
+        for (threshold, best) in self.thresholds.iter_mut().zip(&*self.best) {
+            *threshold = best.threshold().unwrap_or(f32::NEG_INFINITY);
+            self.all_full &= best.threshold().is_some();
+        }
+    }
+
+    /// Offers the scores of a tile, and returns how many are NaN.
+    fn offer(&mut self, level: Level, items: Range<usize>, tile: &Tile) -> u64 {
+        let mut counts = [Counts::default(); QUERIES];
+        simd::count_tile(level, tile, items.len(), &self.thresholds, &mut counts);
+        let mut nan = 0;
+        let mut offered = false;
+        for ((best, counts), scores) in self.best.iter_mut().zip(counts).zip(&tile.0) {
+            nan += counts.nan;
+            // A score of −∞ exceeds nothing, but enters where too few items are kept.
+            if counts.greater > 0 || !self.all_full {
+                best.offer_run(items.start, &scores[..items.len()]);
+                offered = true;
+            }
+        }
+        if offered {
+            self.update_thresholds();
+        }
+        nan
+    }
+}
+
 /// Room for one number for each query, in blocks.
 fn blocks_of_zeros(queries: usize) -> Vec<QueryCoordinates> {
     vec![[0.0; QUERIES]; queries.div_ceil(QUERIES)]
@@ -373,12 +412,10 @@ impl Panel {
         if items.len() < LANES {
             self.coordinates.fill(Lanes([0.0; LANES]));
         }
-        for (lane, item) in items.clone().enumerate() {
-            let row = scoring.item_table.row(item);
-            for (lanes, &coordinate) in self.coordinates.iter_mut().zip(row) {
-                lanes.0[lane] = coordinate;
-            }
-        }
+        simd::transpose(
+            scoring.item_table.rows_of(items.clone()),
+            &mut self.coordinates,
+        );
         if scoring.similarity != Similarity::Dot {
             self.item_norms = simd::panel_norms(scoring.level, &self.coordinates);
         }

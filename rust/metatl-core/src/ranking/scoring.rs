@@ -85,6 +85,12 @@ impl<'a> Matrix<'a> {
         Table::new(self.values, self.rows, self.columns)
     }
 
+    /// Consecutive rows, one after the other.
+    #[inline]
+    pub(super) fn rows_of(&self, rows: Range<usize>) -> &'a [f32] {
+        &self.values[rows.start * self.columns..rows.end * self.columns]
+    }
+
     /// One row.
     #[inline]
     pub(super) fn row(&self, index: usize) -> &'a [f32] {

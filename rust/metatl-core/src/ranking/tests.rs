@@ -244,9 +244,7 @@ fn compare(users: impl Iterator<Item = (f32, Vec<f32>)>) -> Comparisons {
             negatives.iter().filter(|&&score| holds(score)).count() as i64
         };
         expected.greater.push(count(&|score| score > target));
-        expected
-            .equal
-            .push(count(&|score| score >= target && score <= target));
+        expected.equal.push(count(&|score| score == target));
     }
     expected
 }

@@ -73,7 +73,7 @@ fn naive_count(scores: &[f32], threshold: f32) -> Counts {
         |holds: &dyn Fn(f32) -> bool| scores.iter().filter(|&&score| holds(score)).count() as u64;
     Counts {
         greater: count(&|score| score > threshold),
-        equal: count(&|score| score >= threshold && score <= threshold),
+        equal: count(&|score| score == threshold),
         nan: count(&|score| score.is_nan()),
     }
 }
@@ -178,6 +178,18 @@ properties! {
         }
     }
 
+    fn a_transposed_panel_holds_every_coordinate(rows in 0usize..=LANES, dimension in 0usize..40) {
+        let values: Vec<f32> = (0..rows * dimension).map(|value| value as f32).collect();
+        let mut panel = vec![Lanes([-1.0; LANES]); dimension];
+        transpose(&values, &mut panel);
+        for (k, lanes) in panel.iter().enumerate() {
+            for (lane, &found) in lanes.0.iter().enumerate() {
+                let expected = if lane < rows { values[lane * dimension + k] } else { -1.0 };
+                prop_assert_eq!(found.to_bits(), expected.to_bits());
+            }
+        }
+    }
+
     fn a_tile_has_the_bits_of_its_pairs(seed: u64, dimension in 0usize..40) {
         let items = rough_numbers(seed, LANES * dimension);
         let queries = rough_numbers(seed ^ 1, QUERIES * dimension);
@@ -212,7 +224,7 @@ properties! {
         if let Some(special) = special {
             dots.0.as_flattened_mut()[seed as usize % (LANES * QUERIES)] = special;
         }
-        let query_norms = std::array::from_fn(|query| numbers[LANES * QUERIES + query].abs());
+        let query_norms: QueryCoordinates = std::array::from_fn(|query| numbers[LANES * QUERIES + query].abs());
         let item_norms = Lanes(std::array::from_fn(|lane| numbers[LANES * QUERIES + QUERIES + lane].abs()));
         for level in Level::available() {
             let mut tile = dots;
@@ -222,11 +234,10 @@ properties! {
                 let mut scores = tile;
                 scores_from_squared_distances(level, scores.0.as_flattened_mut(), root);
                 add_bias_to_tile(level, &mut scores, &item_norms);
-                for query in 0..QUERIES {
-                    for lane in 0..LANES {
-                        let item_norm = item_norms.0[lane];
+                for (query, &query_norm) in query_norms.iter().enumerate() {
+                    for (lane, &item_norm) in item_norms.0.iter().enumerate() {
                         let distance =
-                            squared_distance_from_dot(dots.0[query][lane], query_norms[query], item_norm);
+                            squared_distance_from_dot(dots.0[query][lane], query_norm, item_norm);
                         let score = score_from_squared_distance(distance, root) + item_norm;
                         let found = scores.0[query][lane];
                         prop_assert!(found.to_bits() == score.to_bits() || found.is_nan() && score.is_nan());
