@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
 EXTENSION := $(VENV)/.extension
-RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml rust/*/src/*.rs)
+RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml rust/*/src/*.rs rust/*/src/*/*.rs)
 SPORTS ?=
 MOVIETWEETINGS ?=
 
@@ -43,6 +43,7 @@ test-rust:  ## Run the Rust tests
 	cargo test --release --locked --workspace
 
 bench: setup  ## Time every kernel and pipeline beside its peers
+	mkdir -p benches/results
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=min,median,rounds --benchmark-json=benches/results/benchmarks.json
 	$(BIN)/python benches/summary.py benches/results/benchmarks.json
 	cargo bench --locked -p metatl-core

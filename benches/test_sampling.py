@@ -13,10 +13,10 @@ COUNT = 100
 def test_episodes_metatl(measure, world):
     sampler = _metatl.EpisodeSampler(world.interactions, k=K, negatives=1, seed=0)
     measure(
-        lambda: sampler.sample(0, 512 * BATCH),
+        lambda: sampler.sample(0, 64 * BATCH),
         work="episode sampling, K = 3",
         system="metatl",
-        units=512 * BATCH,
+        units=64 * BATCH,
         unit="episodes",
     )
 
