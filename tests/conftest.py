@@ -4,8 +4,14 @@ The default run gives every property 1,000 examples and leaves out the tests tha
 `pytest -m slow` runs those, and every property with 100,000 examples.
 """
 
+import os
+
 import hypothesis
 import pytest
+
+# The tests' tensors are small: torch's threads would cost more than they save, and wait for each other where
+# the machine is busy. Set before anything imports torch; commands that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile(
     "default",
