@@ -110,7 +110,7 @@ class MetaTLConfig(BaseModel):
     item_dropout: float = Field(default=0.5, ge=0, lt=1)
     item_bias: bool = True
     distance: Distance = "squared_l2"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=5.0, gt=0)
     learned_temperature: bool = True
     inner_steps: int = Field(default=1, ge=0)
     inner_lr: float = Field(default=0.1, ge=0)
@@ -127,9 +127,9 @@ class MetaTLConfig(BaseModel):
     outer_reduction: Literal["sum", "mean"] = "mean"
     window_share: float = Field(default=0.5, ge=0, le=1)
     released_windows: bool = False
-    shuffle_share: float = Field(default=0.5, ge=0, le=1)
+    shuffle_share: float = Field(default=1.0, ge=0, le=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    meta_lr: float = Field(default=1e-2, gt=0)
+    meta_lr: float = Field(default=2e-2, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     batch_size: int = Field(default=1024, ge=1)
@@ -226,6 +226,7 @@ _ONE_NEGATIVE_MARGIN: dict[str, Any] = {
     "transition_skip": None,
     "item_dropout": 0.0,
     "item_bias": False,
+    "temperature": 1.0,
     "learned_temperature": False,
     "loss": "margin",
     "margin": 1.0,
@@ -250,8 +251,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "outer_reduction": "sum",
         "window_share": 0.0,
         "optimizer": "sgd",
-        "meta_lr": 0.01,
-        "max_steps": 8000,
+        "init_scale": 0.03,
+        "meta_lr": 0.03,
+        "final_lr_share": 0.05,
+        "max_steps": 3000,
         "eval_every": 500,
     },
     # The released program, as observed.
@@ -264,6 +267,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner_dropout": 0.5,
         "distance": "l2",
         "adapt": "transition",
+        "init_scale": 0.016,
         "first_order": True,
         "inner_lr": 5.0,
         "support_reduction": "batch_mean",
