@@ -35,8 +35,7 @@ def reference_costs(params, point, items, rows, config):
     """Distance / temperature - bias of items (n,) with rows (n, d)."""
     squared = ((point - rows) ** 2).sum(1)
     costs = squared if config.distance == "squared_l2" else squared.sqrt()
-    if config.learned_temperature:
-        costs = costs / params["log_temperature"].exp()
+    costs = costs / (params["log_temperature"].exp() if config.learned_temperature else config.temperature)
     if config.item_bias:
         costs = costs - params["bias"][items, 0]
     return costs
@@ -158,6 +157,7 @@ def configs(draw):
         item_dropout=0.0,
         item_bias=draw(st.booleans()),
         distance=draw(st.sampled_from(["squared_l2", "l2"])),
+        temperature=1.0 if loss == "margin" else draw(st.sampled_from([1.0, 0.4])),
         learned_temperature=loss == "softmax" and draw(st.booleans()),
         inner_steps=steps,
         inner_lr=draw(st.sampled_from([0.02, 0.1])),
@@ -342,7 +342,7 @@ def test_serving_ranks_by_the_adapted_costs(config, length, seed, users):
             params, histories[user], own, common, config, model.learner, divisor
         )
         costs = reference_costs(theta, last + tr, torch.arange(num_items), theta[TABLE], config)
-        temperature = params["log_temperature"].exp() if config.learned_temperature else 1.0
+        temperature = params["log_temperature"].exp() if config.learned_temperature else config.temperature
 
         table = model.item_table.clone()
         if encoded.overrides is not None:
