@@ -42,10 +42,10 @@ test-slow: setup  ## Run the long tests: 100,000 cases a property, long training
 test-rust:  ## Run the Rust tests
 	cargo test --release --locked --workspace
 
-bench: setup  ## Time every kernel and pipeline beside its peers
+bench: setup  ## Time every kernel and pipeline beside its peers; write docs/performance.md
 	mkdir -p benches/results
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=min,median,rounds --benchmark-json=benches/results/benchmarks.json
-	$(BIN)/python benches/summary.py benches/results/benchmarks.json
+	$(BIN)/python benches/summary.py benches/results/benchmarks.json docs/performance.md
 	cargo bench --locked -p metatl-core
 
 results: setup  ## Regenerate docs/results.md (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold)

@@ -1,18 +1,17 @@
-"""Read pytest-benchmark's JSON: print each figure beside its peers and bars; fail where a peer is faster."""
+"""Put each figure beside its peers and its bar, from pytest-benchmark's JSON; fail where a peer is faster."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 # Units a second, or a ratio to a peer: the bars of the project.
 RATES = {
     "episode sampling, K = 3": 10e6,
+    "gather, score and rank 101 of 20,000 items, d = 100, on one thread": 1 / 0.7e-6,
     "full ranking, 20,000 items, d = 100": 60e3,
     "evaluation of a MetaTL `tuned`, adaptation included": 50e3,
     "training, `paper`": 100e3,
@@ -25,42 +24,80 @@ RATIOS = {
     ("gather, score and rank 101 of 20,000 items, d = 100", "torch"): 20,
 }
 
+HEADER = """# Performance
 
-def rates(path: Path) -> dict[str, dict[str, tuple[float, str]]]:
-    """Units a second of each system by work; the best round counts, for others share the machine."""
+Units of work a second, the best of five rounds, every peer in the same run on the same data. Regenerate
+with `make bench`.
+
+Machine: {machine}.
+
+| work | system | rate | metatl is | bar | holds |
+|---|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    work: str
+    system: str
+    rate: float
+    unit: str
+    ratio: float | None
+    bar: str
+    holds: bool | None
+
+    def markdown(self) -> str:
+        ratio = "" if self.ratio is None else f"{self.ratio:.1f} × as fast"
+        holds = "" if self.holds is None else ("yes" if self.holds else "**no**")
+        return (
+            f"| {self.work} | {self.system} | {self.rate:,.0f} {self.unit} | {ratio} | {self.bar} | {holds} |"
+        )
+
+
+def read_rows(results: dict) -> list[Row]:
+    """Compare every system of a work with metatl."""
     found: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
-    for entry in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]:
+    for entry in results["benchmarks"]:
         info = entry["extra_info"]
         found[entry["group"]][info["system"]] = (info["units"] / entry["stats"]["min"], info["unit"])
-    return found
+    rows = []
+    for work, systems in found.items():
+        ours, _ = systems["metatl"]
+        for system, (rate, unit) in systems.items():
+            if system == "metatl":
+                bar = RATES.get(work)
+                text = "" if bar is None else f"{bar:,.0f}"
+                rows.append(Row(work, system, rate, unit, None, text, None if bar is None else ours >= bar))
+            else:
+                bar = RATIOS.get((work, system))
+                text = "" if bar is None else f"{bar} ×"
+                holds = None if bar is None else ours / rate >= bar
+                rows.append(Row(work, system, rate, unit, ours / rate, text, holds))
+    return rows
 
 
-def main(path: Path) -> int:
-    """Print the table; 1 where something is slower than its peer, else 0."""
-    table = Table(title="Units a second, best of the rounds")
-    for column in ("work", "system", "rate", "metatl is", "bar", "holds"):
-        table.add_column(column, justify="left" if column in ("work", "system") else "right")
-    slower = []
-    for work, systems in rates(path).items():
-        ours, unit = systems["metatl"]
-        for system, (rate, _) in systems.items():
-            ratio = ours / rate
-            bar, holds = "", ""
-            if system == "metatl" and work in RATES:
-                bar, holds = f"{RATES[work]:,.0f}", "yes" if ours >= RATES[work] else "no"
-            elif (work, system) in RATIOS:
-                bar, holds = f"{RATIOS[work, system]} ×", "yes" if ratio >= RATIOS[work, system] else "no"
-            comparison = "" if system.startswith("metatl") else f"{ratio:.1f} × as fast"
-            table.add_row(
-                work if system == "metatl" else "", system, f"{rate:,.0f} {unit}", comparison, bar, holds
-            )
-            if ratio < 1 and not system.startswith("metatl"):
-                slower.append(f"{work}: {system}")
-    Console(width=140).print(table)
-    for what in slower:
-        print(f"slower than its peer: {what}", file=sys.stderr)
+def describe_machine(results: dict) -> str:
+    machine = results["machine_info"]
+    cpu = machine["cpu"]
+    return (
+        f"{cpu['count']} cores, {cpu['brand_raw']}, {machine['system']}, Python {machine['python_version']}"
+    )
+
+
+def main(benchmarks: Path, page: Path) -> int:
+    """Write the page and print its table; 1 where something is slower than its peer, else 0."""
+    results = json.loads(benchmarks.read_text(encoding="utf-8"))
+    rows = read_rows(results)
+    table = "\n".join(row.markdown() for row in rows) + "\n"
+    page.write_text(HEADER.format(machine=describe_machine(results)) + table, encoding="utf-8")
+    print(table)
+    slower = [row for row in rows if row.ratio is not None and row.ratio < 1]
+    for row in slower:
+        print(f"slower than its peer: {row.work}: {row.system}", file=sys.stderr)
     return 1 if slower else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -32,8 +32,8 @@ def test_candidates_metatl_on_one_thread(measure, vectors):
         lambda: _metatl.rank_candidates(
             vectors.queries, vectors.table, vectors.candidates, num_threads=1, **FACTORISED
         ),
-        work=CANDIDATES,
-        system="metatl, one thread",
+        work=f"{CANDIDATES}, on one thread",
+        system="metatl",
         units=len(vectors.queries),
         unit="lists",
     )

@@ -49,9 +49,7 @@ def compare(console: Console) -> metatl.Run:
             f"{time.perf_counter() - start:.0f}",
         )
     console.print(table)
-    console.print(
-        "The first four columns rank the next wine among 100 random ones, the next four among all.\n"
-    )
+    console.print("The next wine is ranked among 100 random ones, and among all.\n")
     return run
 
 
