@@ -65,7 +65,7 @@ format:  ## Format everything
 	$(BIN)/ruff check --fix .
 
 wheel: $(DEPENDENCIES)  ## Build one abi3 manylinux2014 wheel into dist/
-	$(BIN)/maturin build --release --zig --compatibility manylinux2014 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --zig --compatibility manylinux2014 --out dist
 
 deny:  ## Check licences, bans and sources of the Rust dependencies
 	command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
