@@ -22,11 +22,12 @@ from metatl.metrics import (
     Metric,
     TieRule,
     estimate,
+    mean_metrics,
     parse_metrics,
     ranks,
     user_metrics,
 )
-from metatl.ranking import RankCounts, encode_blocks
+from metatl.ranking import RankCounts, encode_blocks, rank_candidates
 from metatl.report import (
     BootstrapReport,
     CandidatesReport,
@@ -94,6 +95,26 @@ def parse_candidates(text: str) -> tuple[CandidateKind, int] | None:
             f"candidates: found {text!r}, expected uniN or popN with N negatives, as in uni100, or full"
         )
     return _KINDS[match[1]], int(match[2])
+
+
+def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
+    """Rank the users of candidate sets; what a training chooses its weights by.
+
+    Parameters
+    ----------
+    model : FactorisedModel or ScoringModel
+        A model.
+    split : ColdStartSplit
+        The split.
+    sets : CandidateSets
+        Candidates of some of its users.
+
+    Returns
+    -------
+    dict of str to float
+        The means of the default metrics; ties count against the model.
+    """
+    return mean_metrics(*rank_candidates(model, split.histories(sets.users), sets.candidates))
 
 
 def rank_users(

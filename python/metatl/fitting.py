@@ -7,17 +7,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from metatl import datasets
 from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
+from metatl.evaluation import candidate_metrics
 from metatl.exceptions import ConfigError, RunError
 from metatl.interactions import Interactions
-from metatl.metrics import mean_metrics
 from metatl.models import System, find_system
-from metatl.ranking import rank_candidates
 from metatl.runs import (
     Run,
     RunRecord,
@@ -34,6 +32,7 @@ from metatl.runs import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
     import polars as pl
     from numpy.typing import NDArray
 
@@ -178,7 +177,7 @@ def fit(
         num_items=cold_start.train.num_items,
     )
     item_ids = cold_start.train.item_ids
-    item_counts = np.bincount(cold_start.train.items, minlength=record.num_items).astype(np.int64)
+    item_counts = cold_start.train.item_counts
     resume = resume and directory is not None and (directory / "run.json").exists()
     if directory is not None:
         if resume:
@@ -192,9 +191,7 @@ def fit(
         )
     else:
         fitted = system.model_class().fit(cold_start.train, settings)
-    metrics = mean_metrics(
-        *rank_candidates(fitted, cold_start.histories(cold_start.validation), candidates.candidates)
-    )
+    metrics = candidate_metrics(fitted, cold_start, candidates)
     if directory is not None:
         if not system.trained:
             save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)

@@ -21,9 +21,8 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.episodes import EpisodeBatch, episode_sampler
+from metatl.evaluation import candidate_metrics
 from metatl.exceptions import RunError
-from metatl.metrics import mean_metrics
-from metatl.ranking import rank_candidates
 from metatl.runs import write_json
 from metatl.stopping import StopSignals, TrainingStopped
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metatl.candidates import CandidateSets
-    from metatl.models.contract import Model
     from metatl.models.metatl import MetaTL, MetaTLConfig
     from metatl.split import ColdStartSplit
 
@@ -199,7 +197,7 @@ class OuterLoop:
         if not math.isfinite(loss):
             raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
         model.set_mean_transition(torch.from_numpy(self.split.train_histories()).to(self.fabric.device))
-        metrics = validation_metrics(model, self.split, self.candidates)
+        metrics = candidate_metrics(model, self.split, self.candidates)
         model.after_evaluation()
         rate = self.config.learning_rate(state.step - 1)
         state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
@@ -215,12 +213,6 @@ class OuterLoop:
         self.state.loss_sum = self.loss_sum.item()
         if self.files is not None:
             self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
-
-
-def validation_metrics(model: Model, split: ColdStartSplit, candidates: CandidateSets) -> dict[str, float]:
-    """Rank fixed candidates of the validation users; the means of the metrics by name."""
-    histories = split.histories(candidates.users)
-    return mean_metrics(*rank_candidates(model, histories, candidates.candidates))
 
 
 @dataclass(frozen=True)
@@ -269,8 +261,8 @@ def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[st
             if value is not None:
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy()
     tensors["generator.cpu"] = torch.get_rng_state().numpy()
-    if model.item_table.device.type == "cuda":
-        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.item_table.device).numpy()
+    if model.device.type == "cuda":
+        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.device).numpy()
     return tensors
 
 
@@ -289,8 +281,8 @@ def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.op
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
     torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
-    if "generator.cuda" in tensors and model.item_table.device.type == "cuda":
-        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.item_table.device)
+    if "generator.cuda" in tensors and model.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
 
 
 def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:

@@ -92,13 +92,18 @@ def run_cell(cell: Cell, out: Path, threads: int) -> dict[str, Any]:
     return report
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half-width of the t interval of values over seeds."""
+def interval(values: list[float]) -> tuple[float, float | None]:
+    """Mean and half-width of the t interval of values over seeds; no width for one value."""
     mean = float(np.mean(values))
     if len(values) == 1:
-        return mean, float("nan")
+        return mean, None
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
     return mean, float(half)
+
+
+def with_interval(mean: float, half: float | None, *, sign: str = "") -> str:
+    """Write a mean and its interval; one seed has none."""
+    return f"{mean:{sign}.4f}" if half is None else f"{mean:{sign}.4f} ± {half:.4f}"
 
 
 def values(reports: list[dict[str, Any]], kind: str, metric: str) -> list[float]:
@@ -118,7 +123,7 @@ def markdown_table(rows: dict[str, list[dict[str, Any]]]) -> str:
         cells = []
         for column in columns:
             mean, half = interval(values(reports, *column))
-            text = f"{mean:.4f} ± {half:.4f}"
+            text = with_interval(mean, half)
             cells.append(f"**{text}**" if mean == best[column] else text)
         lines.append("| " + " | ".join([title, *cells]) + " |")
     return "\n".join(lines)
@@ -132,7 +137,7 @@ def differences(rows: dict[str, list[dict[str, Any]]], other: str) -> str:
             values(rows["MetaTL `tuned`"], kind, "MRR"), values(rows[other], kind, "MRR"), strict=True
         )
         mean, half = interval([a - b for a, b in pairs])
-        texts.append(f"{mean:+.4f} ± {half:.4f} {kind}")
+        texts.append(f"{with_interval(mean, half, sign='+')} {kind}")
     return ", ".join(texts)
 
 
@@ -153,7 +158,7 @@ def write_markdown(
 
 
 def findings(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """State what the issue of a data set is: ratios and paired differences, whichever way they fall."""
+    """State how `tuned` stands: its ratio to `official`, its paired differences, either way."""
     tuned = interval(values(rows["MetaTL `tuned`"], "sampled", "MRR"))[0]
     official = interval(values(rows["MetaTL `official`"], "sampled", "MRR"))[0]
     return [
