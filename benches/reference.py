@@ -155,7 +155,7 @@ class PlainMetaTL(torch.nn.Module):
     def transition(self, heads, tails):
         output = self.layers(torch.cat([heads, tails], dim=-1))
         if not self.deep:
-            output = torch.sigmoid(output) + 0.5 * heads - 0.5 * tails
+            output = torch.sigmoid(output) + 2.0 * heads
         return output.mean(dim=1)
 
     def margin_loss(self, points, tails, negatives):
@@ -179,9 +179,8 @@ class PlainMetaTL(torch.nn.Module):
         return -torch.log_softmax(torch.cat([positive, negative], dim=-1), dim=-1)[..., 0]
 
     def tuned_loss(self, items, shared):
-        """Softmax over 512 shared negatives; an inner step on the transition over 32 of them; dropout."""
-        rows = torch.nn.functional.dropout(self.embedding(items), 0.5)
-        wrong = torch.nn.functional.dropout(self.embedding(shared), 0.5)
+        """Softmax over 512 shared negatives; an inner step on the transition over 32 of them."""
+        rows, wrong = self.embedding(items), self.embedding(shared)
         bias, wrong_bias = self.bias(items), self.bias(shared)[:, 0]
         transition = self.transition(rows[:, :-2], rows[:, 1:-1])
         support = self.softmax_loss(

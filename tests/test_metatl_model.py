@@ -75,6 +75,8 @@ def test_metatl_without_adaptation_is_one_field_away():
         ({"item_dropout": 1.0}, "item_dropout"),
         ({"meta_lr": math.nan}, "meta_lr"),
         ({"window_share": 1.5}, "window_share"),
+        ({"cross_fit_folds": 1}, "leaving out one fold of one"),
+        ({"item_start": "random"}, "cross_fit_folds"),
         ({"dimension": 8}, "dimension"),
     ],
 )
@@ -201,6 +203,28 @@ def test_the_released_freeze_outlives_a_checkpoint():
     assert tuned.train().training
 
 
+def test_item_offsets_are_added_to_the_item_vectors():
+    torch.manual_seed(0)
+    config = MetaTLConfig.preset("tuned", dim=6)
+    model = MetaTL(config, ITEMS).double()
+    offsets = torch.randn(ITEMS, 6, dtype=torch.float64)
+    batch = tasks(config)
+    with_offsets = model.episode_loss(*batch, item_offsets=offsets)
+    with torch.no_grad():
+        model.embedding.weight += offsets
+    assert torch.allclose(model.episode_loss(*batch), with_offsets)
+
+
+def test_started_items_rank_by_their_inner_product():
+    torch.manual_seed(0)
+    model = MetaTL(MetaTLConfig.preset("tuned", dim=6), ITEMS)
+    vectors, query = torch.randn(ITEMS, 6), torch.randn(6)
+    model.start_items(vectors)
+    assert torch.equal(model.item_table, vectors)
+    scores = model.item_bias - (query - vectors).square().sum(dim=1)
+    assert torch.equal(scores.argsort(), (vectors @ query).argsort())
+
+
 # --- Serving
 
 
@@ -240,7 +264,7 @@ def test_without_adaptation_the_query_is_the_last_item_plus_the_mean_transition_
     rows = model.embedding.weight[history[0]]
     heads, tails = rows[:-1], rows[1:]
     z = torch.cat((heads, tails), dim=1) @ model.learner.weight.T + model.learner.bias
-    transitions = torch.sigmoid(z) + 0.5 * heads - 0.5 * tails
+    transitions = torch.sigmoid(z) + 2.0 * heads
     assert torch.allclose(model.encode(history).queries[0], rows[-1] + transitions.mean(0), atol=1e-6)
 
 

@@ -118,14 +118,25 @@ def planted(seed, *, step):
     return world, items - items.mean(dim=0)
 
 
-WALKS = {"window_share": 1.0, "shuffle_share": 0.0, "item_dropout": 0.0}
+WALKS = {"window_share": 1.0, "shuffle_share": 0.0}
+FROM_NOTHING = {
+    "item_start": "random",
+    "cross_fit_folds": 0,
+    "transition_skip": (0.5, -0.5),
+    "learner_bias": 0.0,
+    "temperature": 5.0,
+    "learned_temperature": True,
+    "meta_lr": 0.02,
+}
 SMALL = {"batch_size": 256, "shared_negatives": 256, "warmup_steps": 50}
 
 
 def test_training_reaches_the_bayes_optimal_ranking():
     """On fresh users of a world known from other users' walks alone: 90 % of the optimum's MRR."""
     world, _ = planted(0, step=1.5)
-    config = MetaTLConfig.preset("tuned", dim=32, max_steps=600, meta_lr=0.02, **WALKS, **SMALL)
+    config = MetaTLConfig.preset(
+        "tuned", dim=32, max_steps=600, inner_lr=0.1, **FROM_NOTHING, **WALKS, **SMALL
+    )
     model = train(world, config, seed=2)
     found, optimum = evaluate(world, model, world.walks(1000))
     assert found >= 0.9 * optimum
@@ -147,8 +158,8 @@ def test_adapting_helps_where_a_learned_transition_cannot_point(seed):
     for steps in (1, 0):
         config = MetaTLConfig.preset(
             "tuned",
+            **{**FROM_NOTHING, "transition_skip": None},
             dim=2,
-            transition_skip=None,
             item_bias=False,
             inner_steps=steps,
             inner_lr=1.0,

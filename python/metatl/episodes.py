@@ -8,18 +8,21 @@ resumed training sees the tasks it would have seen.
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from metatl._metatl import EpisodeSampler
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from metatl.interactions import Interactions
     from metatl.models.metatl import MetaTLConfig
 
-__all__ = ["EpisodeBatch", "EpisodeSampler", "episode_sampler"]
+__all__ = ["EpisodeBatch", "EpisodeSampler", "alternate", "episode_sampler"]
 
 
 class EpisodeBatch(NamedTuple):
@@ -68,3 +71,36 @@ def episode_sampler(train: Interactions, config: MetaTLConfig, *, k: int, seed: 
         shuffle_share=config.shuffle_share,
         seed=seed,
     )
+
+
+@contextmanager
+def alternate(
+    samplers: Sequence[EpisodeSampler], first_step: int, batch_size: int
+) -> Iterator[Iterator[EpisodeBatch]]:
+    """Draw meta-batches from several samplers in turn, ahead of time in detached threads.
+
+    Parameters
+    ----------
+    samplers
+        n samplers; step s takes batch s // n of sampler s mod n.
+    first_step
+        The step to begin with.
+    batch_size
+        Tasks per batch.
+    """
+    count = len(samplers)
+    with ExitStack() as stack:
+        # Sampler i has served the steps below first_step that leave the remainder i.
+        served = [(first_step + count - 1 - index) // count for index in range(count)]
+        batches = [
+            stack.enter_context(sampler.prefetch(start, batch_size))
+            for sampler, start in zip(samplers, served, strict=True)
+        ]
+
+        def in_turn() -> Iterator[EpisodeBatch]:
+            step = first_step
+            while True:
+                yield EpisodeBatch(*next(batches[step % count]))
+                step += 1
+
+        yield in_turn()

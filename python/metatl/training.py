@@ -20,10 +20,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from metatl.checkpoints import load_checkpoint, save_checkpoint
-from metatl.episodes import EpisodeBatch, episode_sampler
+from metatl.episodes import EpisodeBatch, alternate, episode_sampler
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import RunError
 from metatl.runs import write_json
+from metatl.spectral import cross_fitting, spectral_vectors
 from metatl.stopping import StopSignals, TrainingStopped
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metatl.candidates import CandidateSets
+    from metatl.interactions import Interactions
     from metatl.models.metatl import MetaTL, MetaTLConfig
+    from metatl.spectral import Fold
     from metatl.split import ColdStartSplit
 
 
@@ -121,12 +124,16 @@ def train(
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
         torch.manual_seed(seed)
+        folds = start_items(model, split.train, config)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
-        sampler = episode_sampler(split.train, config, k=split.k, seed=seed)
-        with sampler.prefetch(state.step, config.batch_size) as batches:
+        parts = [fold.train for fold in folds] or [split.train]
+        offsets = [torch.from_numpy(fold.offsets).to(fabric.device) for fold in folds]
+        samplers = [episode_sampler(part, config, k=split.k, seed=seed) for part in parts]
+        with alternate(samplers, state.step, config.batch_size) as batches:
             while not loop.is_finished():
-                loss = loop.step(EpisodeBatch(*next(batches)))
+                item_offsets = offsets[state.step % len(offsets)] if offsets else None
+                loss = loop.step(next(batches), item_offsets)
                 if on_progress is not None:
                     mrr = state.history[-1]["MRR"] if state.history else None
                     on_progress(Progress(state.step, config.max_steps, loss, mrr))
@@ -136,6 +143,22 @@ def train(
     model.load_tensors(loop.best)
     model.eval()
     return state
+
+
+def start_items(model: MetaTL, train: Interactions, config: MetaTLConfig) -> list[Fold]:
+    """Start the item vectors as the config says.
+
+    Returns
+    -------
+    list of Fold
+        The folds of users that tasks come from, with what their item vectors lack; empty where all tasks
+        meet the same vectors.
+    """
+    if config.item_start == "random":
+        return []
+    vectors = spectral_vectors(train, config.dim)
+    model.start_items(torch.from_numpy(vectors))
+    return cross_fitting(train, vectors, config.cross_fit_folds, k=config.k)
 
 
 class OuterLoop:
@@ -170,13 +193,18 @@ class OuterLoop:
         evaluations_since_best = sum(entry["step"] > state.best_step for entry in state.history)
         return state.step >= self.config.max_steps or evaluations_since_best >= self.config.patience
 
-    def step(self, batch: EpisodeBatch) -> torch.Tensor:
-        """Move the weights once; evaluate and save where it is time. Returns the loss, on the device."""
+    def step(self, batch: EpisodeBatch, item_offsets: torch.Tensor | None = None) -> torch.Tensor:
+        """Move the weights once; evaluate and save where it is time. Returns the loss, on the device.
+
+        The offsets (I, d) belong to the fold that the batch's users are in.
+        """
         config, state = self.config, self.state
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(state.step)
-        loss: torch.Tensor = self.module.episode_loss(*_to_device(batch, self.fabric.device))
+        loss: torch.Tensor = self.module.episode_loss(
+            *_to_device(batch, self.fabric.device), item_offsets=item_offsets
+        )
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric_optimizer.step()

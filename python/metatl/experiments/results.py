@@ -45,6 +45,8 @@ ENTRIES = (
     Entry("Item-kNN", "knn", "tuned"),
     Entry("MetaTL `paper`", "metatl", "paper"),
     Entry("MetaTL `official`", "metatl", "official"),
+    # One step of next to no size: what the spectral start is worth without any training.
+    Entry("`tuned`, untrained", "metatl", "tuned", {"inner_steps": 0, "max_steps": 1, "meta_lr": 1e-9}),
     Entry("MetaTL−− `tuned`", "metatl", "tuned", {"inner_steps": 0}),
     Entry("MetaTL `tuned`", "metatl", "tuned"),
 )

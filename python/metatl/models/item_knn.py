@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
+from metatl.co_occurrences import co_occurrences, scale_rows
 from metatl.models import find_system
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ItemKNN:
         self.config = config
         self.similarity = similarity
         self.item_counts = item_counts
-        self._step = _scale_rows(similarity, _inverse(similarity.sum(axis=1)))
+        self._step = scale_rows(similarity, _inverse(similarity.sum(axis=1)))
         self._prior = config.popularity * item_counts / max(int(item_counts.sum()), 1)
 
     @classmethod
@@ -130,10 +131,17 @@ class ItemKNN:
             The settings.
         """
         item_counts = np.bincount(train.items, minlength=train.num_items).astype(np.int64)
-        weights = _co_occurrences(train.indptr, train.items, train.num_items, config)
+        weights = co_occurrences(
+            train.indptr,
+            train.items,
+            train.num_items,
+            window=config.window,
+            distance_decay=config.distance_decay,
+            length_discount=config.length_discount,
+        )
         source = _inverse((item_counts + config.shrinkage) ** config.history_exponent)
         target = _inverse((item_counts + config.shrinkage) ** config.candidate_exponent)
-        similarity = _scale_rows(weights, source)
+        similarity = scale_rows(weights, source)
         similarity.data *= target[similarity.indices]
         if config.neighbours is not None:
             similarity = _keep_nearest(similarity, config.neighbours)
@@ -193,43 +201,6 @@ class ItemKNN:
         similarity = sp.csr_array(parts, shape=(num_items, num_items))
         similarity.check_format(full_check=True)
         return cls(config, similarity, tensors["item_counts"])
-
-
-def _co_occurrences(
-    indptr: np.ndarray, items: np.ndarray, num_items: int, config: ItemKNNConfig
-) -> sp.csr_array:
-    """Sum the weights of all pairs of a user's items in the window, both ways, without the diagonal."""
-    lengths = np.diff(indptr)
-    user_weights = np.repeat(np.maximum(lengths, 1) ** -config.length_discount, lengths)
-    if config.window is None and config.distance_decay == 0:
-        # The same sum as a product; a user with thousands of items would need as many passes below.
-        rows = sp.csr_array((np.ones(len(items)), items, indptr), shape=(len(lengths), num_items))
-        weighted = sp.csr_array((user_weights, items, indptr), shape=rows.shape)
-        total = (rows.T @ weighted).tocsr()
-        total.setdiag(0.0)
-        total.eliminate_zeros()
-        return total
-    row_ends = np.repeat(indptr[1:], lengths)
-    places = np.arange(len(items))
-    longest = int(lengths.max(initial=0)) - 1
-    window = longest if config.window is None else min(config.window, longest)
-    total = sp.csr_array((num_items, num_items), dtype=np.float64)
-    # One pass per distance keeps memory at the size of the data, however long the longest user is.
-    for distance in range(1, window + 1):
-        first = places[places + distance < row_ends]
-        first = first[items[first] != items[first + distance]]
-        weights = user_weights[first] * float(distance) ** -config.distance_decay
-        pair = (items[first], items[first + distance])
-        total = total + sp.csr_array((weights, pair), shape=total.shape)
-    both: sp.csr_array = (total + total.T).tocsr()
-    return both
-
-
-def _scale_rows(matrix: sp.csr_array, factors: np.ndarray) -> sp.csr_array:
-    """Multiply each row by its factor."""
-    scaled: sp.csr_array = matrix.copy()
-    scaled.data *= np.repeat(factors, np.diff(matrix.indptr))
-    return scaled
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ class MetaTL(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.init_scale)
         self.learner: OneLayer | Mlp
         if config.learner == "one_layer":
-            self.learner = OneLayer(config.dim, config.transition_skip)
+            self.learner = OneLayer(config.dim, config.transition_skip, config.learner_bias)
         else:
             pairs = config.k - 1 if config.batch_norm else None
             self.learner = Mlp(config.dim, config.hidden, config.learner_dropout, pairs)
@@ -74,6 +74,21 @@ class MetaTL(nn.Module):
         )
         self.register_buffer("mean_transition", torch.zeros(config.dim))
         self.register_buffer("evaluated", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def start_items(self, vectors: Tensor) -> None:
+        """Start the item vectors from given ones, and the biases so that items rank by inner product.
+
+        -‖q - x‖² / T + ‖x‖² / T ranks as q·x does.
+
+        Parameters
+        ----------
+        vectors : Tensor
+            (I, d).
+        """
+        self.embedding.weight.copy_(vectors)
+        if self.bias is not None:
+            self.bias.copy_(vectors.square().sum(dim=1, keepdim=True) / self.config.temperature)
 
     # --- Saving
 
@@ -124,7 +139,13 @@ class MetaTL(nn.Module):
 
     # --- Training
 
-    def episode_loss(self, items: Tensor, negatives: Tensor, shared_negatives: Tensor) -> Tensor:
+    def episode_loss(
+        self,
+        items: Tensor,
+        negatives: Tensor,
+        shared_negatives: Tensor,
+        item_offsets: Tensor | None = None,
+    ) -> Tensor:
         """Outer objective of a batch of tasks (Eq. 5): the query loss after adaptation.
 
         With ``outer_adds_support_loss`` L_S, before adaptation, comes on top.
@@ -140,13 +161,18 @@ class MetaTL(nn.Module):
         shared_negatives : Tensor
             (m,) int64, for all tasks. The first ``shared_support_negatives`` also serve the support. One
             that equals the positive of a pair does not count for that pair.
+        item_offsets : Tensor, optional
+            (I, d), added to the item vectors for these tasks: what the vectors would be without their users
+            (`metatl.spectral.cross_fitting`).
 
         Returns
         -------
         Tensor
             Scalar, the sum or mean over tasks.
         """
-        flat = self._slots(torch.cat((items.reshape(-1), negatives.reshape(-1), shared_negatives)))
+        flat = self._slots(
+            torch.cat((items.reshape(-1), negatives.reshape(-1), shared_negatives)), item_offsets
+        )
         sizes = [items.numel(), negatives.numel(), shared_negatives.numel()]
         in_tasks, in_pairs, common = flat.divide(lambda part: torch.split(part, sizes))
         *sequence, target = in_tasks.in_shape(items.shape).divide(lambda part: part.unbind(1))
@@ -317,11 +343,13 @@ class MetaTL(nn.Module):
         """Where the parameters are."""
         return self.embedding.weight.device
 
-    def _slots(self, items: Tensor) -> Slots:
+    def _slots(self, items: Tensor, offsets: Tensor | None = None) -> Slots:
         """Gather rows and biases of items of any shape; padding gets a zero row."""
         padded = self.config.released_windows
         ids = items.clamp(min=0) if padded else items
         rows = self.embedding(ids)
+        if offsets is not None:
+            rows = rows + functional.embedding(ids, offsets)
         bias = None if self.bias is None else functional.embedding(ids, self.bias)[..., 0]
         keep = None
         if self.training and self.config.item_dropout > 0:

@@ -25,8 +25,15 @@ class MetaTLConfig(BaseModel):
         K, the number of interactions of a training task before the one to predict.
     dim : int
         d, of items and transitions.
+    item_start : {"random", "spectral"}
+        Item vectors start at random, or from the co-occurrences of the training users
+        (`metatl.spectral`); then item biases start at ‖x‖² / temperature, so that the squared distance ranks
+        as the inner product does.
+    cross_fit_folds : int
+        With ``item_start="spectral"``: a task meets item vectors from which its user's fold was left out. 0
+        lets every task meet vectors that its own user has shaped.
     init_scale : float
-        Standard deviation of the initial item vectors.
+        Standard deviation of random initial item vectors.
     learner : {"one_layer", "mlp"}
         Eq. 1, or the released program's three layers.
     hidden : tuple of int
@@ -37,6 +44,8 @@ class MetaTLConfig(BaseModel):
         After the hidden layers of the ``mlp``.
     transition_skip : tuple of float, optional
         Initial c₁, c₂ of a linear skip beside the one layer; see `OneLayer`.
+    learner_bias : float
+        Initial b of the one layer: -3 starts the sigmoid near 0 and leaves the word to the skip.
     item_dropout : float
         Dropout on the item vectors that a task gathers.
     item_bias : bool
@@ -101,19 +110,22 @@ class MetaTLConfig(BaseModel):
 
     k: int = Field(default=3, ge=2)
     dim: int = Field(default=128, ge=1)
+    item_start: Literal["random", "spectral"] = "spectral"
+    cross_fit_folds: int = Field(default=5, ge=0)
     init_scale: float = Field(default=0.1, gt=0)
     learner: Literal["one_layer", "mlp"] = "one_layer"
     hidden: tuple[int, ...] = (500, 200)
     batch_norm: bool = False
     learner_dropout: float = Field(default=0.0, ge=0, lt=1)
-    transition_skip: tuple[float, float] | None = (0.5, -0.5)
-    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    transition_skip: tuple[float, float] | None = (2.0, 0.0)
+    learner_bias: float = -3.0
+    item_dropout: float = Field(default=0.0, ge=0, lt=1)
     item_bias: bool = True
     distance: Distance = "squared_l2"
-    temperature: float = Field(default=5.0, gt=0)
-    learned_temperature: bool = True
+    temperature: float = Field(default=80.0, gt=0)
+    learned_temperature: bool = False
     inner_steps: int = Field(default=1, ge=0)
-    inner_lr: float = Field(default=0.1, ge=0)
+    inner_lr: float = Field(default=20.0, ge=0)
     learned_inner_lr: bool = False
     first_order: bool = False
     adapt: Target = "transition"
@@ -129,12 +141,12 @@ class MetaTLConfig(BaseModel):
     released_windows: bool = False
     shuffle_share: float = Field(default=1.0, ge=0, le=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    meta_lr: float = Field(default=2e-2, gt=0)
-    warmup_steps: int = Field(default=100, ge=0)
+    meta_lr: float = Field(default=5e-3, gt=0)
+    warmup_steps: int = Field(default=30, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     batch_size: int = Field(default=1024, ge=1)
-    max_steps: int = Field(default=1500, ge=1)
-    eval_every: int = Field(default=250, ge=1)
+    max_steps: int = Field(default=300, ge=1)
+    eval_every: int = Field(default=50, ge=1)
     patience: int = Field(default=10, ge=1)
     freeze_after_first_evaluation: bool = False
 
@@ -177,6 +189,14 @@ class MetaTLConfig(BaseModel):
             (
                 self.adapt != "transition" and self.batch_norm and self.inner_steps > 0,
                 f"batch_norm: it mixes users; adapt={self.adapt!r} needs each user's own gradient",
+            ),
+            (
+                self.item_start == "random" and self.cross_fit_folds > 0,
+                "cross_fit_folds: random vectors owe nothing to any user; set it to 0",
+            ),
+            (
+                self.cross_fit_folds == 1,
+                "cross_fit_folds: leaving out one fold of one leaves nobody; set 0, or 2 or more",
             ),
             (
                 self.learned_inner_lr and (self.adapt != "transition" or self.inner_steps == 0),
@@ -223,7 +243,10 @@ class MetaTLConfig(BaseModel):
 
 
 _ONE_NEGATIVE_MARGIN: dict[str, Any] = {
+    "item_start": "random",
+    "cross_fit_folds": 0,
     "transition_skip": None,
+    "learner_bias": 0.0,
     "item_dropout": 0.0,
     "item_bias": False,
     "temperature": 1.0,
@@ -277,6 +300,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "meta_lr": 1e-3,
         "max_steps": 8000,
         "eval_every": 1000,
+        "patience": 3,
         "freeze_after_first_evaluation": True,
     },
     "tuned": {},

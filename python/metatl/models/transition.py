@@ -28,20 +28,23 @@ class TransitionLearner(Protocol):
 class OneLayer(nn.Module):
     """t = sigmoid(W [h; t] + b), Eq. 1, with an optional linear skip c₁ ⊙ h + c₂ ⊙ t beside it.
 
-    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere: with c₁ = ½ and c₂ = -½
-    the point h + tr starts out between the items of the history instead of beside the last one.
+    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere. With c₁ = 2 and c₂ = 0 the
+    point i_K + tr starts out, for K = 3, at the sum of the history's items: what an item-based neighbour
+    model would ask for.
 
     Parameters
     ----------
     dim : int
     skip : tuple of float, optional
         Initial values of c₁ and c₂, trained per dimension as `skip` (2, d); None for no skip.
+    bias : float
+        Initial value of b.
     """
 
-    def __init__(self, dim: int, skip: tuple[float, float] | None = None) -> None:
+    def __init__(self, dim: int, skip: tuple[float, float] | None = None, bias: float = 0.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim, 2 * dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.full((dim,), bias))
         nn.init.xavier_uniform_(self.weight)
         self.skip = nn.Parameter(torch.tensor(skip)[:, None].repeat(1, dim)) if skip is not None else None
 
