@@ -155,7 +155,7 @@ class PlainMetaTL(torch.nn.Module):
     def transition(self, heads, tails):
         output = self.layers(torch.cat([heads, tails], dim=-1))
         if not self.deep:
-            output = torch.sigmoid(output) + 2.0 * heads
+            output = torch.sigmoid(output) + 1.3 * heads
         return output.mean(dim=1)
 
     def margin_loss(self, points, tails, negatives):

@@ -77,6 +77,7 @@ def test_metatl_without_adaptation_is_one_field_away():
         ({"window_share": 1.5}, "window_share"),
         ({"cross_fit_folds": 1}, "leaving out one fold of one"),
         ({"item_start": "random"}, "cross_fit_folds"),
+        ({"item_bias": False}, "trend_weight"),
         ({"dimension": 8}, "dimension"),
     ],
 )
@@ -215,14 +216,15 @@ def test_item_offsets_are_added_to_the_item_vectors():
     assert torch.allclose(model.episode_loss(*batch), with_offsets)
 
 
-def test_started_items_rank_by_their_inner_product():
+def test_started_items_rank_by_their_inner_product_and_trend():
     torch.manual_seed(0)
     model = MetaTL(MetaTLConfig.preset("tuned", dim=6), ITEMS)
-    vectors, query = torch.randn(ITEMS, 6), torch.randn(6)
-    model.start_items(vectors)
+    vectors, query, trend = torch.randn(ITEMS, 6), torch.randn(6), torch.randn(ITEMS)
+    model.start_items(vectors, trend)
     assert torch.equal(model.item_table, vectors)
     scores = model.item_bias - (query - vectors).square().sum(dim=1)
-    assert torch.equal(scores.argsort(), (vectors @ query).argsort())
+    product = 2 * vectors @ query + model.config.temperature * model.config.trend_weight * trend
+    assert torch.allclose(scores - scores[0], product - product[0], atol=1e-4)
 
 
 # --- Serving
@@ -264,7 +266,7 @@ def test_without_adaptation_the_query_is_the_last_item_plus_the_mean_transition_
     rows = model.embedding.weight[history[0]]
     heads, tails = rows[:-1], rows[1:]
     z = torch.cat((heads, tails), dim=1) @ model.learner.weight.T + model.learner.bias
-    transitions = torch.sigmoid(z) + 2.0 * heads
+    transitions = torch.sigmoid(z) + 1.3 * heads
     assert torch.allclose(model.encode(history).queries[0], rows[-1] + transitions.mean(0), atol=1e-6)
 
 

@@ -122,6 +122,7 @@ WALKS = {"window_share": 1.0, "shuffle_share": 0.0}
 FROM_NOTHING = {
     "item_start": "random",
     "cross_fit_folds": 0,
+    "trend_weight": 0.0,
     "transition_skip": (0.5, -0.5),
     "learner_bias": 0.0,
     "temperature": 5.0,

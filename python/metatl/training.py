@@ -26,6 +26,7 @@ from metatl.exceptions import RunError
 from metatl.runs import write_json
 from metatl.spectral import cross_fitting, spectral_vectors
 from metatl.stopping import StopSignals, TrainingStopped
+from metatl.trends import popularity_trend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metatl.candidates import CandidateSets
-    from metatl.interactions import Interactions
     from metatl.models.metatl import MetaTL, MetaTLConfig
     from metatl.spectral import Fold
     from metatl.split import ColdStartSplit
@@ -124,7 +124,7 @@ def train(
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
         torch.manual_seed(seed)
-        folds = start_items(model, split.train, config)
+        folds = start_items(model, split, config)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
         parts = [fold.train for fold in folds] or [split.train]
@@ -145,8 +145,8 @@ def train(
     return state
 
 
-def start_items(model: MetaTL, train: Interactions, config: MetaTLConfig) -> list[Fold]:
-    """Start the item vectors as the config says.
+def start_items(model: MetaTL, split: ColdStartSplit, config: MetaTLConfig) -> list[Fold]:
+    """Start the item vectors and biases as the config says.
 
     Returns
     -------
@@ -156,9 +156,10 @@ def start_items(model: MetaTL, train: Interactions, config: MetaTLConfig) -> lis
     """
     if config.item_start == "random":
         return []
-    vectors = spectral_vectors(train, config.dim)
-    model.start_items(torch.from_numpy(vectors))
-    return cross_fitting(train, vectors, config.cross_fit_folds, k=config.k)
+    vectors = spectral_vectors(split.train, config.dim)
+    trend = popularity_trend(split.train, split.cutoff_timestamp)
+    model.start_items(torch.from_numpy(vectors), torch.from_numpy(trend))
+    return cross_fitting(split.train, vectors, config.cross_fit_folds, k=config.k)
 
 
 class OuterLoop:

@@ -76,19 +76,22 @@ class MetaTL(nn.Module):
         self.register_buffer("evaluated", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
-    def start_items(self, vectors: Tensor) -> None:
+    def start_items(self, vectors: Tensor, trend: Tensor) -> None:
         """Start the item vectors from given ones, and the biases so that items rank by inner product.
 
-        -‖q - x‖² / T + ‖x‖² / T ranks as q·x does.
+        -‖q - x‖² / T + ‖x‖² / T ranks as q·x does. The biases also get their share of the trend.
 
         Parameters
         ----------
         vectors : Tensor
             (I, d).
+        trend : Tensor
+            (I,).
         """
         self.embedding.weight.copy_(vectors)
         if self.bias is not None:
-            self.bias.copy_(vectors.square().sum(dim=1, keepdim=True) / self.config.temperature)
+            bias = vectors.square().sum(dim=1) / self.config.temperature + self.config.trend_weight * trend
+            self.bias.copy_(bias.unsqueeze(1))
 
     # --- Saving
 

@@ -32,6 +32,9 @@ class MetaTLConfig(BaseModel):
     cross_fit_folds : int
         With ``item_start="spectral"``: a task meets item vectors from which its user's fold was left out. 0
         lets every task meet vectors that its own user has shaped.
+    trend_weight : float
+        With ``item_start="spectral"``: item biases also start with this much of the item's recent trend
+        (`metatl.trends`).
     init_scale : float
         Standard deviation of random initial item vectors.
     learner : {"one_layer", "mlp"}
@@ -112,17 +115,18 @@ class MetaTLConfig(BaseModel):
     dim: int = Field(default=128, ge=1)
     item_start: Literal["random", "spectral"] = "spectral"
     cross_fit_folds: int = Field(default=5, ge=0)
+    trend_weight: float = Field(default=0.4, ge=0)
     init_scale: float = Field(default=0.1, gt=0)
     learner: Literal["one_layer", "mlp"] = "one_layer"
     hidden: tuple[int, ...] = (500, 200)
     batch_norm: bool = False
     learner_dropout: float = Field(default=0.0, ge=0, lt=1)
-    transition_skip: tuple[float, float] | None = (2.0, 0.0)
+    transition_skip: tuple[float, float] | None = (1.3, 0.0)
     learner_bias: float = -3.0
     item_dropout: float = Field(default=0.0, ge=0, lt=1)
     item_bias: bool = True
     distance: Distance = "squared_l2"
-    temperature: float = Field(default=80.0, gt=0)
+    temperature: float = Field(default=60.0, gt=0)
     learned_temperature: bool = False
     inner_steps: int = Field(default=1, ge=0)
     inner_lr: float = Field(default=20.0, ge=0)
@@ -195,6 +199,10 @@ class MetaTLConfig(BaseModel):
                 "cross_fit_folds: random vectors owe nothing to any user; set it to 0",
             ),
             (
+                self.trend_weight > 0 and not (self.item_start == "spectral" and self.item_bias),
+                "trend_weight: it needs item_start='spectral' and item_bias=true; set it to 0",
+            ),
+            (
                 self.cross_fit_folds == 1,
                 "cross_fit_folds: leaving out one fold of one leaves nobody; set 0, or 2 or more",
             ),
@@ -245,6 +253,7 @@ class MetaTLConfig(BaseModel):
 _ONE_NEGATIVE_MARGIN: dict[str, Any] = {
     "item_start": "random",
     "cross_fit_folds": 0,
+    "trend_weight": 0.0,
     "transition_skip": None,
     "learner_bias": 0.0,
     "item_dropout": 0.0,

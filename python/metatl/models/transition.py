@@ -28,9 +28,9 @@ class TransitionLearner(Protocol):
 class OneLayer(nn.Module):
     """t = sigmoid(W [h; t] + b), Eq. 1, with an optional linear skip c₁ ⊙ h + c₂ ⊙ t beside it.
 
-    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere. With c₁ = 2 and c₂ = 0 the
-    point i_K + tr starts out, for K = 3, at the sum of the history's items: what an item-based neighbour
-    model would ask for.
+    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere. With c₁ = 1.3 and c₂ = 0 the
+    point i_K + tr starts out, for K = 3, at i₃ + 0.65 (i₁ + i₂): a weighted sum of the history's items, what
+    an item-based neighbour model would ask for.
 
     Parameters
     ----------
