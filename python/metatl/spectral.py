@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Chosen by the MRR of the vectors alone, without any training, on validation users of X-Wines,
 # MovieTweetings and Amazon Sports; all three like the same.
-WINDOW = 10
+WINDOW = 50
 DISTANCE_DECAY = 0.25
 LENGTH_DISCOUNT = 0.5
 THRESHOLD = 0.7
