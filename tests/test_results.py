@@ -5,17 +5,25 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from metatl.experiments.results import ENTRIES, METRICS, interval, write_markdown
+from metatl.experiments.results import ENTRIES, METRICS, OFFICIAL, interval, write_markdown
 
 
-def report(mrr):
-    metrics = {name: {"value": mrr} for name in METRICS}
-    return {"metrics": {"sampled": metrics, "full": metrics}, "dataset": {"test_users": 1234}}
+def report(mrr, seed):
+    metrics = {name: {"value": mrr, "low": mrr - 0.05, "high": mrr + 0.05} for name in METRICS}
+    return {
+        "metrics": {"sampled": metrics, "full": metrics},
+        "dataset": {"test_users": 1234},
+        "model": {"seed": seed},
+    }
 
 
-def page(tmp_path, seeds):
+def page(tmp_path, seeds, *, finished=None):
+    """Row p has the values p/10, p/10 + .01, …; two rows differ by the same in each seed."""
     rows = {
-        entry.title: [report(0.1 * place + 0.01 * seed) for seed in range(seeds)]
+        entry.title: [
+            report(0.1 * place + 0.01 * seed, seed)
+            for seed in range(seeds if entry.title != OFFICIAL else finished or seeds)
+        ]
         for place, entry in enumerate(ENTRIES, start=1)
     }
     write_markdown(tmp_path / "results.md", {"ring": rows}, k=3, seeds=seeds)
@@ -32,11 +40,20 @@ def test_the_interval_is_that_of_scipy():
 
 def test_the_page_says_how_tuned_stands(tmp_path):
     text = page(tmp_path, seeds=3)
-    # Row p has the values p/10, p/10 + .01, p/10 + .02; two rows differ by the same in each seed.
-    assert "| MetaTL `tuned` | **0.6100 ± 0.0248** |" in text
+    assert "| MetaTL `tuned` | **0.7100 ± 0.0248** |" in text
     assert "1,234 test users" in text
-    assert f"{0.61 / 0.41:.2f} times" in text
-    assert "item-kNN, paired MRR difference: +0.4000 ± 0.0000 sampled" in text
+    assert f"{0.71 / 0.41:.2f} times" in text
+    assert "item-kNN, paired MRR difference: +0.5000 ± 0.0000 sampled" in text
+    assert "what the inner step adds: +0.1000 ± 0.0000 sampled" in text
+    assert "what the outer loop adds: +0.1000 ± 0.0000 sampled" in text
+    assert "bootstrap interval of `tuned` is 0.6500 to 0.7500" in text
+    assert "- ring: MetaTL `tuned` has the best MRR among 100 negatives" in text
+
+
+def test_a_row_of_fewer_seeds_says_so(tmp_path):
+    text = page(tmp_path, seeds=3, finished=2)
+    assert "| MetaTL `official` (2 of 3 seeds) | 0.4050" in text
+    assert "| MetaTL `tuned` | " in text
 
 
 def test_one_seed_has_no_interval(tmp_path):

@@ -68,7 +68,7 @@ def _find(names: Sequence[str], given: str | None, role: str) -> int:
         if not found:
             raise DataError(
                 f"found no {role} column among {listed(names)}; expected one of "
-                f"{', '.join(USUAL_NAMES[role])}, or name it with {role}_column"
+                f"{', '.join(USUAL_NAMES[role])}, or name it with {role}_column or --columns"
             )
     if len(found) > 1:
         chosen = ", ".join(repr(names[column]) for column in found)

@@ -315,7 +315,7 @@ def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions
     source = run.record.data if data is None else data
     if source is None:
         raise RunError("the run was fitted on interactions in memory; pass them as data")
-    interactions = source if isinstance(source, Interactions) else datasets.load(source)
+    interactions = source if isinstance(source, Interactions) else datasets.load(source, run.record.columns)
     if interactions.fingerprint != run.record.dataset_fingerprint:
         name = "the interactions" if isinstance(source, Interactions) else str(source)
         raise RunError(

@@ -102,6 +102,7 @@ def fit(
     out: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     split: SplitSettings | None = None,
+    columns: tuple[str, str, str] | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
@@ -127,6 +128,8 @@ def fit(
         Fields of the system's config that differ from the preset.
     split
         How to split; the protocol's defaults where None.
+    columns
+        Names of the file's user, item and timestamp columns; found by their usual names where None.
     device
         `auto`, `cpu` or `cuda`.
     resume
@@ -159,7 +162,7 @@ def fit(
         _check_directory(directory, resume=resume, overwrite=overwrite)
         if resume and is_finished(directory):
             return load_run(directory, device=device)
-    interactions = data if isinstance(data, Interactions) else datasets.load(data)
+    interactions = data if isinstance(data, Interactions) else datasets.load(data, columns)
     cold_start = split_settings.split(interactions)
     candidates = sample_candidate_sets(cold_start, cold_start.validation, n=VALIDATION_NEGATIVES, seed=seed)
     record = RunRecord(
@@ -170,6 +173,7 @@ def fit(
         seed=seed,
         device=device,
         data=None if isinstance(data, Interactions) else datasets.source(data),
+        columns=columns,
         dataset_fingerprint=interactions.fingerprint,
         split=split_settings,
         split_fingerprint=cold_start.fingerprint,

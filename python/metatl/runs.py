@@ -77,6 +77,8 @@ class RunRecord(BaseModel):
     device: str
     data: str | None
     """Name or absolute path of the data; None where `fit` was given interactions in memory."""
+    columns: tuple[str, str, str] | None = None
+    """Names of the data's user, item and timestamp columns; None where they were found by usual names."""
     dataset_fingerprint: str
     split: SplitSettings
     split_fingerprint: str

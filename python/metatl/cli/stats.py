@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("data")
+@columns_option
 @click.option(
     "--cutoff",
     type=click.DateTime(["%Y-%m-%d"]),
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
     "--cutoff-quantile", default=0.75, show_default=True, help="T as a quantile of first interactions."
 )
 @click.option("--min-item-count", default=10, show_default=True, help="Drop items with fewer interactions.")
-def stats(data: str, cutoff: datetime | None, cutoff_quantile: float, min_item_count: int) -> None:
+def stats(
+    data: str,
+    columns: tuple[str, str, str] | None,
+    cutoff: datetime | None,
+    cutoff_quantile: float,
+    min_item_count: int,
+) -> None:
     """Describe DATA: an interactions file, or `wines` for the bundled data.
 
     Prints the row of the paper's Table 1 (users, items, interactions, mean length, T) and, under the same
@@ -33,7 +41,7 @@ def stats(data: str, cutoff: datetime | None, cutoff_quantile: float, min_item_c
     from metatl.datasets import load
     from metatl.statistics import statistics
 
-    interactions = load(data)
+    interactions = load(data, columns)
     figures = statistics(
         interactions, cutoff=cutoff, cutoff_quantile=cutoff_quantile, min_item_count=min_item_count
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
+@columns_option
 @click.option("--model", default="metatl", help="System to fit: metatl, popularity or knn.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
@@ -62,6 +64,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 def train(
     context: click.Context,
     data: str,
+    columns: tuple[str, str, str] | None,
     model: str,
     preset: str,
     k: int,
@@ -82,6 +85,7 @@ def train(
     Examples:
       metatl train --data wines --out runs/wines
       metatl train --data ratings.csv --preset official --k 3 --seed 1 --out runs/official
+      metatl train --data sales.csv --columns buyer,article,day --out runs/sales
       metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
       metatl train --out runs/wines --resume
     """  # noqa: D301 (click reads the character)
@@ -107,6 +111,7 @@ def train(
         }
         # What is not said again stays as it was; what is said differently is refused by `fit`.
         data = data if "data" in given or record.data is None else record.data
+        columns = columns if "columns" in given else record.columns
         model = model if "model" in given else record.model
         preset = preset if "preset" in given else record.preset
         seed = seed if "seed" in given else record.seed
@@ -117,6 +122,7 @@ def train(
     _fit(
         out,
         data=data,
+        columns=columns,
         model=model,
         preset=preset,
         seed=seed,

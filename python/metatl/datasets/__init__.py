@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from metatl.interactions import Interactions
 
@@ -57,13 +58,15 @@ def item_names() -> dict[int, str]:
     return dict(zip(wines["WineID"].to_list(), names.to_list(), strict=True))
 
 
-def load(data: str | os.PathLike[str]) -> Interactions:
+def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Interactions:
     """Load a data set as the commands name it.
 
     Parameters
     ----------
     data
         `wines` for the bundled data, else the path of a file; a file that is called `wines` is `./wines`.
+    columns
+        Names of a file's user, item and timestamp columns; found by their usual names where not given.
 
     Raises
     ------
@@ -72,7 +75,10 @@ def load(data: str | os.PathLike[str]) -> Interactions:
     """
     from metatl.readers import read_interactions
 
-    return xwines() if data == BUNDLED else read_interactions(data)
+    if data == BUNDLED:
+        return xwines()
+    user, item, timestamp = columns or (None, None, None)
+    return read_interactions(data, user_column=user, item_column=item, timestamp_column=timestamp)
 
 
 def source(data: str | os.PathLike[str]) -> str:

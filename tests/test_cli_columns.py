@@ -1,0 +1,59 @@
+"""`--columns` where a file's columns have names of their own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from metatl.cli.evaluate import main as evaluate
+from metatl.cli.stats import stats
+from metatl.cli.train import train
+
+
+@pytest.fixture(scope="module")
+def sales(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "sales.csv"
+    rows = [
+        f"{100 * buyer + 10 * place},article{(buyer * 7 + place * 3) % 120},buyer{buyer}"
+        for buyer in range(200)
+        for place in range(8)
+    ]
+    path.write_text("\n".join(["second,what,who", *rows]) + "\n")
+    return str(path)
+
+
+def run(command, *arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_unusual_names_are_an_error_that_says_what_to_do(sales):
+    result = run(stats, sales)
+    assert result.exit_code == 2
+    assert "--columns" in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_stats_with_named_columns(sales):
+    result = run(stats, sales, "--columns", "who, what, second")
+    assert result.exit_code == 0, result.stderr
+    assert ["users", "200"] in [line.split() for line in result.stdout.splitlines()]
+
+
+def test_a_run_remembers_the_columns(sales, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("--data", sales, "--model", "popularity", "--out", out)
+    result = run(train, *arguments, "--columns", "who,what,second")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((out / "run.json").read_text())["columns"] == ["who", "what", "second"]
+    for again in ((), ("--data", sales)):
+        result = run(evaluate, out, "--candidates", "uni50", *again)
+        assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("names", ["who,what", "who,what,second,more", "who,,second", "who,what,when"])
+def test_other_than_three_names_of_columns_is_one_line(sales, names):
+    result = run(stats, sales, "--columns", names)
+    assert result.exit_code == 2
+    assert ("expected three names" in result.stderr) or ("no column 'when'" in result.stderr)
