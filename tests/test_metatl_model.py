@@ -78,6 +78,7 @@ def test_metatl_without_adaptation_is_one_field_away():
         ({"cross_fit_folds": 1}, "leaving out one fold of one"),
         ({"item_start": "random"}, "cross_fit_folds"),
         ({"item_bias": False}, "trend_weight"),
+        ({"learner": "mlp", "transition_skip": None}, "learner_bias"),
         ({"dimension": 8}, "dimension"),
     ],
 )

@@ -230,6 +230,10 @@ class MetaTLConfig(BaseModel):
                 self.released_windows and self.window_share == 0,
                 "released_windows: there are no windows with window_share=0",
             ),
+            (
+                self.learner == "mlp" and self.learner_bias != 0,
+                "learner_bias: it starts the one layer only; set it to 0",
+            ),
         )
         for wrong, message in problems:
             if wrong:
