@@ -31,7 +31,7 @@ class MetaTLConfig(BaseModel):
         as the inner product does.
     cross_fit_folds : int
         With ``item_start="spectral"``: a task meets item vectors from which its user's fold was left out. 0
-        lets every task meet vectors that its own user has shaped.
+        lets every task meet vectors that its own user has shaped. Training holds one table per fold.
     trend_weight : float
         With ``item_start="spectral"``: item biases also start with this much of the item's recent trend
         (`metatl.trends`).
@@ -129,7 +129,7 @@ class MetaTLConfig(BaseModel):
     temperature: float = Field(default=60.0, gt=0)
     learned_temperature: bool = False
     inner_steps: int = Field(default=1, ge=0)
-    inner_lr: float = Field(default=20.0, ge=0)
+    inner_lr: float = Field(default=5.0, ge=0)
     learned_inner_lr: bool = False
     first_order: bool = False
     adapt: Target = "transition"
