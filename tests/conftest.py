@@ -5,6 +5,7 @@ The default run gives every property 1,000 examples and leaves out the tests tha
 """
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -30,6 +31,8 @@ def _wants_slow(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell makes its background jobs ignore Ctrl-C, and their children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("slow" if _wants_slow(config) else "default")
 
 
