@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from metatl.experiments.results import ENTRIES, METRICS, OFFICIAL, interval, write_markdown
+from metatl.experiments.results import ENTRIES, METRICS, OFFICIAL, TUNED, interval, write_markdown
 
 
 def report(mrr, seed):
@@ -54,6 +54,13 @@ def test_a_row_of_fewer_seeds_says_so(tmp_path):
     text = page(tmp_path, seeds=3, finished=2)
     assert "| MetaTL `official` (2 of 3 seeds) | 0.4050" in text
     assert "| MetaTL `tuned` | " in text
+
+
+def test_systems_that_are_missing_are_left_out(tmp_path):
+    write_markdown(tmp_path / "results.md", {"ring": {TUNED: [report(0.5, 0)]}}, k=3, seeds=1)
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| MetaTL `tuned` | **0.5000** |" in text
+    assert "item-kNN, paired" not in text
 
 
 def test_one_seed_has_no_interval(tmp_path):

@@ -163,19 +163,24 @@ def differences(rows: dict[str, list[dict[str, Any]]], one: str, other: str) -> 
 
 def findings(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     """State how `tuned` stands: its ratio to `official`, its paired differences, either way."""
-    tuned = rows[TUNED]
-    ratio = mean_of(tuned, "sampled") / mean_of(rows[OFFICIAL], "sampled")
-    step = differences(rows, TUNED, WITHOUT_STEP)
-    training = differences(rows, WITHOUT_STEP, UNTRAINED)
-    over_users = tuned[0]["metrics"]["sampled"]["MRR"]
-    bootstrap = f"{over_users['low']:.4f} to {over_users['high']:.4f}"
-    return [
-        f"`tuned` has {ratio:.2f} times the sampled MRR of `official`.",
-        f"`tuned` minus item-kNN, paired MRR difference: {differences(rows, TUNED, KNN)}.",
-        f"`tuned` minus MetaTL−−, what the inner step adds: {step}.",
-        f"MetaTL−− minus the untrained start, what the outer loop adds: {training}.",
-        f"Over users instead of seeds, the 95 % bootstrap interval of `tuned` is {bootstrap} (first seed).",
-    ]
+    texts = []
+    if {TUNED, OFFICIAL} <= rows.keys():
+        ratio = mean_of(rows[TUNED], "sampled") / mean_of(rows[OFFICIAL], "sampled")
+        texts.append(f"`tuned` has {ratio:.2f} times the sampled MRR of `official`.")
+    for one, other, meaning in (
+        (TUNED, KNN, "`tuned` minus item-kNN, paired MRR difference"),
+        (TUNED, WITHOUT_STEP, "`tuned` minus MetaTL−−, what the inner step adds"),
+        (WITHOUT_STEP, UNTRAINED, "MetaTL−− minus the untrained start, what the outer loop adds"),
+    ):
+        if {one, other} <= rows.keys():
+            texts.append(f"{meaning}: {differences(rows, one, other)}.")
+    if TUNED in rows:
+        over_users = rows[TUNED][0]["metrics"]["sampled"]["MRR"]
+        bootstrap = f"{over_users['low']:.4f} to {over_users['high']:.4f}"
+        texts.append(
+            f"Over users, not seeds, the 95 % bootstrap interval of `tuned` is {bootstrap} (first seed)."
+        )
+    return texts
 
 
 def leaders(tables: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
@@ -268,13 +273,9 @@ def main(
             mrr = reports[cell]["metrics"]["sampled"]["MRR"]["value"]
             name = f"{cell.data_name} {cell.entry.title} seed {cell.seed}"
             click.echo(f"{len(reports)}/{len(cells)} {name}: MRR {mrr:.4f}")
-    tables = {
-        name: {
-            entry.title: [reports[cell] for cell in cells if cell.data_name == name and cell.entry == entry]
-            for entry in ENTRIES
-        }
-        for name in data
-    }
+    tables: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in data}
+    for cell in sorted(cells, key=lambda cell: ENTRIES.index(cell.entry)):
+        tables[cell.data_name].setdefault(cell.entry.title, []).append(reports[cell])
     write_markdown(markdown, tables, k, seeds)
 
 
