@@ -57,3 +57,10 @@ def test_other_than_three_names_of_columns_is_one_line(sales, names):
     result = run(stats, sales, "--columns", names)
     assert result.exit_code == 2
     assert ("expected three names" in result.stderr) or ("no column 'when'" in result.stderr)
+
+
+def test_the_bundled_wines_take_no_names():
+    result = run(stats, "wines", "--columns", "who,what,second")
+    assert result.exit_code == 2
+    assert "bundled wines" in result.stderr
+    assert result.stderr.strip().count("\n") == 0

@@ -70,12 +70,17 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
 
     Raises
     ------
+    ConfigError
+        If columns are named for the bundled data.
     DataError
         If the file cannot be used; see :func:`metatl.readers.read_interactions`.
     """
+    from metatl.exceptions import ConfigError
     from metatl.readers import read_interactions
 
     if data == BUNDLED:
+        if columns is not None:
+            raise ConfigError("columns: found names, expected none: the bundled wines need none")
         return xwines()
     user, item, timestamp = columns or (None, None, None)
     return read_interactions(data, user_column=user, item_column=item, timestamp_column=timestamp)
