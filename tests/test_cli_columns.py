@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+import metatl
 from metatl.cli.evaluate import main as evaluate
 from metatl.cli.stats import stats
 from metatl.cli.train import train
@@ -64,3 +65,9 @@ def test_the_bundled_wines_take_no_names():
     assert result.exit_code == 2
     assert "bundled wines" in result.stderr
     assert result.stderr.strip().count("\n") == 0
+
+
+def test_interactions_in_memory_take_no_names(sales):
+    interactions = metatl.datasets.load(sales, ("who", "what", "second"))
+    with pytest.raises(metatl.exceptions.InvalidArgumentError, match="columns"):
+        metatl.fit(interactions, model="popularity", columns=("who", "what", "second"))

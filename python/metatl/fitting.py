@@ -13,7 +13,7 @@ from metatl import datasets
 from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
-from metatl.exceptions import ConfigError, RunError
+from metatl.exceptions import ConfigError, InvalidArgumentError, RunError
 from metatl.interactions import Interactions
 from metatl.models import System, find_system
 from metatl.runs import (
@@ -151,6 +151,8 @@ def fit(
     TrainingStopped
         After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
     """
+    if columns is not None and isinstance(data, Interactions):
+        raise InvalidArgumentError("columns: interactions in memory have theirs; expected None")
     system = find_system(model, preset)
     split_settings = split or SplitSettings()
     if k is not None:

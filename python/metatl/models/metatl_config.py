@@ -145,7 +145,7 @@ class MetaTLConfig(BaseModel):
     released_windows: bool = False
     shuffle_share: float = Field(default=1.0, ge=0, le=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    meta_lr: float = Field(default=5e-3, gt=0)
+    meta_lr: float = Field(default=2e-3, gt=0)
     warmup_steps: int = Field(default=30, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     batch_size: int = Field(default=1024, ge=1)
