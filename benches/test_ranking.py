@@ -10,6 +10,8 @@ FACTORISED = {"item_bias": None, "similarity": "squared_l2", "overrides": None}
 CANDIDATES = "gather, score and rank 101 of 20,000 items, d = 100"
 CATALOGUE = "full ranking, 20,000 items, d = 100"
 TOP = "top 10 of 20,000 items, d = 100"
+TOP_OF_ONE = "top 10 for one user at a time, 20,000 items, d = 100"
+ONE_BY_ONE = 200
 BOOTSTRAP = "bootstrap, 1,000 resamples of 5,000 users, 4 metrics"
 
 
@@ -120,6 +122,28 @@ def test_top_torch(measure, vectors):
         units=len(vectors.queries),
         unit="users",
     )
+
+
+def test_top_of_one_metatl(measure, vectors):
+    def one_by_one():
+        for user in range(ONE_BY_ONE):
+            query = vectors.queries[user : user + 1]
+            start, end = vectors.excluded_indptr[user : user + 2]
+            seen = vectors.excluded_items[start:end]
+            _metatl.top_n(query, vectors.table, 10, np.array([0, len(seen)]), seen, **FACTORISED)
+
+    measure(one_by_one, work=TOP_OF_ONE, system="metatl", units=ONE_BY_ONE, unit="users")
+
+
+def test_top_of_one_torch(measure, vectors):
+    queries, table, _ = tensors(vectors)
+    norms = table.square().sum(dim=1)  # what a server keeps
+
+    def one_by_one():
+        for query in queries[:ONE_BY_ONE]:
+            torch.topk(torch.addmv(norms, table, query, beta=-1, alpha=2), 10)
+
+    measure(one_by_one, work=TOP_OF_ONE, system="torch", units=ONE_BY_ONE, unit="users")
 
 
 def test_bootstrap_metatl(measure):

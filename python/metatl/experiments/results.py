@@ -229,8 +229,8 @@ NOTES = """Read with this in mind:
   (`metatl.trends`). The row "untrained" is that start alone. It is a strong system of its own.
 - The settings of item-kNN were chosen on validation users of these three data sets; those of `tuned` on
   training users held out in turn and on validation users, when test figures of earlier settings had already
-  been seen. Item-kNN knows no trend; on validation users the same trend, added to the logarithm of its scores,
-  raised its MRR by .001 to .007.
+  been seen. Item-kNN knows no trend; on validation users the same trend, added to the logarithm of its
+  scores, raised its MRR by .001 to .007.
 - `official` stops after three evaluations without a better validation MRR, at 8,000 steps at the latest."""
 
 

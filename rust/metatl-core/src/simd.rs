@@ -9,7 +9,7 @@
 //!   the lanes up in a tree;
 //! * [`dot_tile`] (a panel of items against a block of queries) runs the lanes along the items, so that each
 //!   product is one chain over the dimensions, first to last. [`sequential_dot`] is that chain for one pair, and
-//!   gives the same bits.
+//!   [`sequential_dots`] for one query and the rows of a panel: they give the same bits.
 //!
 //! So equal rows get equal scores, to the last bit. Levels agree with each other up to rounding: a level with
 //! fused multiply-add rounds once where plain Rust rounds twice (`f32::mul_add` without the instruction is a
@@ -383,6 +383,32 @@ pub fn sequential_dot(level: Level, left: &[f32], right: &[f32]) -> f32 {
     dispatch!(level, sequential_dot(left, right))
 }
 
+/// The dot product of a query with each row of a panel, and each row's squared norm, in the arithmetic of
+/// [`dot_tile`] and [`panel_norms`]: the same bits, without transposing the panel first. Lanes beyond the rows
+/// are set to 0.
+///
+/// # Panics
+/// If there are more rows than lanes, or `rows` is not a whole number of rows as long as the query.
+pub fn sequential_dots(
+    level: Level,
+    query: &[f32],
+    rows: &[f32],
+    products: &mut [f32; LANES],
+    norms: &mut Lanes,
+) {
+    let dimension = query.len();
+    assert!(
+        rows.len() <= dimension * LANES && rows.len().checked_rem(dimension).unwrap_or(0) == 0,
+        "{} numbers for rows of {dimension} dimensions",
+        rows.len()
+    );
+    products.fill(0.0);
+    norms.0.fill(0.0);
+    if dimension > 0 {
+        dispatch!(level, sequential_dots(query, rows, products, &mut norms.0));
+    }
+}
+
 /// The squared distance of one pair, summed over its coordinates in order.
 #[must_use]
 pub fn sequential_squared_distance(level: Level, left: &[f32], right: &[f32]) -> f32 {
@@ -422,7 +448,8 @@ pub fn add_bias_to_tile(level: Level, tile: &mut Tile, bias: &Lanes) {
     dispatch!(level, add_bias_to_tile(tile, bias));
 }
 
-/// Compares the first `items` scores of each query with that query's threshold, and adds to `counts`.
+/// Compares the first `items` scores of each query with that query's threshold, and adds to `counts`, which may
+/// be those of the first few queries only.
 ///
 /// # Panics
 /// If `items` is more than a panel holds.
@@ -431,7 +458,7 @@ pub fn count_tile(
     tile: &Tile,
     items: usize,
     thresholds: &QueryCoordinates,
-    counts: &mut [Counts; QUERIES],
+    counts: &mut [Counts],
 ) {
     assert!(items <= LANES, "{items} items in a panel of {LANES}");
     dispatch!(level, count_tile(tile, items, thresholds, counts));
@@ -461,7 +488,7 @@ pub fn score_from_squared_distance(distance: f32, root: bool) -> f32 {
 
 /// Kernels in plain Rust. The vector levels compile some of them again, with their own instructions.
 mod scalar {
-    use super::{Counts, LANES, Lanes, QUERIES, QueryCoordinates, Table, Tile};
+    use super::{Counts, LANES, Lanes, QueryCoordinates, Table, Tile};
     use super::{score_from_squared_distance, squared_distance_from_dot};
 
     /// Partial sums of a row: enough for the compiler to fill registers.
@@ -575,6 +602,29 @@ mod scalar {
         Lanes(norms)
     }
 
+    #[inline(always)]
+    pub(super) fn sequential_dots_of<const FUSED: bool>(
+        query: &[f32],
+        rows: &[f32],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let results = products.iter_mut().zip(norms);
+        for (row, (product, norm)) in rows.chunks_exact(query.len()).zip(results) {
+            *product = sequential_dot_of::<FUSED>(query, row);
+            *norm = sequential_dot_of::<FUSED>(row, row);
+        }
+    }
+
+    pub(super) fn sequential_dots(
+        query: &[f32],
+        rows: &[f32],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        sequential_dots_of::<false>(query, rows, products, norms);
+    }
+
     pub(super) fn sequential_dot(left: &[f32], right: &[f32]) -> f32 {
         sequential_dot_of::<false>(left, right)
     }
@@ -625,7 +675,7 @@ mod scalar {
         tile: &Tile,
         items: usize,
         thresholds: &QueryCoordinates,
-        counts: &mut [Counts; QUERIES],
+        counts: &mut [Counts],
     ) {
         for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
             *counts += count(&scores[..items], threshold);
@@ -750,6 +800,9 @@ mod avx512 {
     };
 
     compile_plain_kernels!("avx512f,avx2,fma,popcnt");
+
+    // Shuffles bound it, and wider ones are not faster.
+    pub(super) use super::avx2::sequential_dots;
 
     const WIDTH: usize = 16;
 
@@ -878,7 +931,7 @@ mod avx512 {
         tile: &Tile,
         items: usize,
         thresholds: &QueryCoordinates,
-        counts: &mut [Counts; QUERIES],
+        counts: &mut [Counts],
     ) {
         for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
             *counts += count(&scores[..items], threshold);
@@ -915,8 +968,9 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_add_ps, _mm256_castpd_ps,
-        _mm256_castps_pd, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtss_f32, _mm256_fmadd_ps,
+        __m256, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadu_ps, _mm256_add_ps,
+        _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps128_ps256, _mm256_cmp_ps,
+        _mm256_cmpgt_epi32, _mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_insertf128_ps,
         _mm256_loadu_ps, _mm256_maskload_ps, _mm256_movemask_ps, _mm256_permute2f128_ps,
         _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_storeu_ps,
         _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd,
@@ -1023,6 +1077,100 @@ mod avx2 {
         totals
     }
 
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn sequential_dots(
+        query: &[f32],
+        rows: &[f32],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let dimension = query.len();
+        let (whole, rest) = query.as_chunks::<WIDTH>();
+        let groups = rows.chunks(ITEMS_AT_ONCE * dimension);
+        let results = products
+            .chunks_mut(ITEMS_AT_ONCE)
+            .zip(norms.chunks_mut(ITEMS_AT_ONCE));
+        for (rows, (products, norms)) in groups.zip(results) {
+            if rows.len() < ITEMS_AT_ONCE * dimension {
+                scalar::sequential_dots_of::<true>(query, rows, products, norms);
+                continue;
+            }
+            // Each sum is one chain of additions; two sets of rows keep the adders busy.
+            let mut product_sums = [_mm256_setzero_ps(); 2];
+            let mut norm_sums = [_mm256_setzero_ps(); 2];
+            for (step, coordinates) in whole.iter().enumerate() {
+                // SAFETY: sixteen rows of `dimension` numbers, of which eight more are not used up.
+                let columns = unsafe {
+                    let start = rows.as_ptr().add(step * WIDTH);
+                    [
+                        transpose_eight(start, dimension),
+                        transpose_eight(start.add(WIDTH * dimension), dimension),
+                    ]
+                };
+                for (column, &coordinate) in coordinates.iter().enumerate() {
+                    let q = _mm256_set1_ps(coordinate);
+                    for half in 0..2 {
+                        let e = columns[half][column];
+                        product_sums[half] = _mm256_fmadd_ps(q, e, product_sums[half]);
+                        norm_sums[half] = _mm256_fmadd_ps(e, e, norm_sums[half]);
+                    }
+                }
+            }
+            // SAFETY: chunks of sixteen numbers: there are results for every row.
+            unsafe {
+                for half in 0..2 {
+                    _mm256_storeu_ps(products.as_mut_ptr().add(half * WIDTH), product_sums[half]);
+                    _mm256_storeu_ps(norms.as_mut_ptr().add(half * WIDTH), norm_sums[half]);
+                }
+            }
+            let results = products.iter_mut().zip(norms);
+            for (row, (product, norm)) in rows.chunks_exact(dimension).zip(results) {
+                for (&q, &e) in rest.iter().zip(&row[dimension - rest.len()..]) {
+                    *product = q.mul_add(e, *product);
+                    *norm = e.mul_add(e, *norm);
+                }
+            }
+        }
+    }
+
+    /// Eight columns of eight rows that begin `stride` numbers apart.
+    ///
+    /// # Safety
+    /// Eight numbers can be read at each of `start`, `start + stride`, …, `start + 7 · stride`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    unsafe fn transpose_eight(start: *const f32, stride: usize) -> [__m256; WIDTH] {
+        // Halves of rows r and r + 4 side by side; then as 4 × 4 transpositions in both halves at once.
+        let halves = |row: usize, column: usize| {
+            // SAFETY: the caller vouches for the numbers.
+            unsafe {
+                let low = _mm_loadu_ps(start.add(row * stride + column));
+                let high = _mm_loadu_ps(start.add((row + 4) * stride + column));
+                _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
+            }
+        };
+        let four = |column: usize| {
+            let [a, b, c, d] = std::array::from_fn(|row| halves(row, column));
+            let double = |low, high| [_mm256_castps_pd(low), _mm256_castps_pd(high)];
+            let [ab, cd] = double(_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+            let [ab_high, cd_high] = double(_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+            [
+                _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
+                _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+                _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high)),
+                _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)),
+            ]
+        };
+        let (left, right) = (four(0), four(4));
+        std::array::from_fn(|column| {
+            if column < 4 {
+                left[column]
+            } else {
+                right[column - 4]
+            }
+        })
+    }
+
     #[inline]
     #[target_feature(enable = "avx2,fma,popcnt")]
     pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
@@ -1051,7 +1199,7 @@ mod avx2 {
         tile: &Tile,
         items: usize,
         thresholds: &QueryCoordinates,
-        counts: &mut [Counts; QUERIES],
+        counts: &mut [Counts],
     ) {
         for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
             *counts += count(&scores[..items], threshold);
@@ -1103,6 +1251,16 @@ mod neon {
     };
 
     compile_plain_kernels!("neon");
+
+    #[target_feature(enable = "neon")]
+    pub(super) fn sequential_dots(
+        query: &[f32],
+        rows: &[f32],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        scalar::sequential_dots_of::<true>(query, rows, products, norms);
+    }
 
     const WIDTH: usize = 4;
 
@@ -1208,7 +1366,7 @@ mod neon {
         tile: &Tile,
         items: usize,
         thresholds: &QueryCoordinates,
-        counts: &mut [Counts; QUERIES],
+        counts: &mut [Counts],
     ) {
         scalar::count_tile(tile, items, thresholds, counts);
     }

@@ -22,6 +22,9 @@ const CHUNK_QUERIES: usize = 42 * QUERIES;
 /// Items that a thread takes at a time when there are too few queries to keep all threads busy.
 const MIN_RANGE_ITEMS: usize = 64 * LANES;
 
+/// As many queries as this are compared with the rows as they lie: transposing the panels would not pay.
+const FEW_QUERIES: usize = 3;
+
 /// Pieces of work for each thread, so that all end at about the same time.
 const PIECES_PER_THREAD: usize = 8;
 
@@ -270,14 +273,26 @@ impl Piece {
         for first in self.items.clone().step_by(LANES) {
             interrupt.check()?;
             let items = first..(first + LANES).min(self.items.end);
-            panel.fill(scoring, items.clone());
+            if self.queries.len() > FEW_QUERIES {
+                panel.fill(scoring, items.clone());
+            }
+            panel.fill_bias(scoring, items.clone());
             // The rows of the next panel come in while the blocks of this one are computed.
             let next = items.end..(items.end + LANES).min(self.items.end);
             let mut coming = scoring.item_table.rows_of(next).chunks(next_part);
             for (block, norms) in norms.iter().enumerate() {
                 coming.next().map(simd::prefetch);
-                let packed = &queries[block * dimension..][..dimension];
-                simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
+                if self.queries.len() > FEW_QUERIES {
+                    let packed = &queries[block * dimension..][..dimension];
+                    simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
+                } else {
+                    self.fill_tile_in_place(
+                        scoring,
+                        items.clone(),
+                        &mut panel.item_norms,
+                        &mut tile,
+                    );
+                }
                 self.finish_tile(scoring, &panel, items.clone(), block, norms, &mut tile);
                 while let Some(change) = changes
                     .next_if(|change| change.first_item == first && change.query / QUERIES == block)
@@ -288,6 +303,22 @@ impl Piece {
             }
         }
         Ok(())
+    }
+
+    /// The products of a few queries with items as they lie in the table, and the items' norms.
+    fn fill_tile_in_place(
+        &self,
+        scoring: &Scoring,
+        items: Range<usize>,
+        item_norms: &mut Lanes,
+        tile: &mut Tile,
+    ) {
+        let rows = scoring.item_table.rows_of(items);
+        *tile = Tile::EMPTY;
+        for (query, products) in self.queries.clone().zip(&mut tile.0) {
+            let query = scoring.queries.row(query);
+            simd::sequential_dots(scoring.level, query, rows, products, item_norms);
+        }
     }
 
     /// The queries in blocks, coordinate by coordinate; the last block is filled up with zeros.
@@ -368,10 +399,11 @@ impl<'a> BestOfBlock<'a> {
     /// Offers the scores of a tile, and returns how many are NaN.
     fn offer(&mut self, level: Level, items: Range<usize>, tile: &Tile) -> u64 {
         let mut counts = [Counts::default(); QUERIES];
-        simd::count_tile(level, tile, items.len(), &self.thresholds, &mut counts);
+        let counts = &mut counts[..self.best.len()];
+        simd::count_tile(level, tile, items.len(), &self.thresholds, counts);
         let mut nan = 0;
         let mut offered = false;
-        for ((best, counts), scores) in self.best.iter_mut().zip(counts).zip(&tile.0) {
+        for ((best, counts), scores) in self.best.iter_mut().zip(&*counts).zip(&tile.0) {
             nan += counts.nan;
             // A score of −∞ exceeds nothing, but enters where too few items are kept.
             if counts.greater > 0 || !self.all_full {
@@ -419,6 +451,9 @@ impl Panel {
         if scoring.similarity != Similarity::Dot {
             self.item_norms = simd::panel_norms(scoring.level, &self.coordinates);
         }
+    }
+
+    fn fill_bias(&mut self, scoring: &Scoring, items: Range<usize>) {
         if let Some(bias) = scoring.item_bias {
             self.item_bias.0[..items.len()].copy_from_slice(&bias[items]);
         }

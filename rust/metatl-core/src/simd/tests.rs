@@ -216,6 +216,29 @@ properties! {
         }
     }
 
+    fn rows_as_they_lie_have_the_bits_of_their_pairs(
+        seed: u64,
+        rows in 0usize..=LANES,
+        dimension in 0usize..40,
+    ) {
+        let items = rough_numbers(seed, rows * dimension);
+        let query = rough_numbers(seed ^ 1, dimension);
+        for level in Level::available() {
+            let (mut products, mut norms) = ([-1.0; LANES], Lanes([-1.0; LANES]));
+            sequential_dots(level, &query, &items, &mut products, &mut norms);
+            for lane in 0..LANES {
+                let (mut product, mut norm) = (0.0, 0.0);
+                if lane < rows {
+                    let item = &items[lane * dimension..][..dimension];
+                    product = sequential_dot(level, &query, item);
+                    norm = sequential_dot(level, item, item);
+                }
+                prop_assert_eq!(products[lane].to_bits(), product.to_bits());
+                prop_assert_eq!(norms.0[lane].to_bits(), norm.to_bits());
+            }
+        }
+    }
+
     fn distances_of_a_tile_have_the_bits_of_one(seed: u64, special in prop::option::of(0usize..3)) {
         let special = special.map(|kind| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][kind]);
         let numbers = rough_numbers(seed, LANES * QUERIES + LANES + QUERIES);
