@@ -421,20 +421,20 @@ pub fn panel_norms(level: Level, panel: &[Lanes]) -> Lanes {
     dispatch!(level, panel_norms(panel))
 }
 
-/// Turns the dot products of a tile into squared distances: |q|² + |e|² − 2 q·e.
+/// Turns the dot products in rows of a tile into squared distances: |q|² + |e|² − 2 q·e.
 ///
 /// Returns whether all of them are finite. Where they are not, infinities may have cancelled, and the caller
 /// takes the distance of the pair itself.
 #[must_use]
 pub fn tile_to_squared_distances(
     level: Level,
-    tile: &mut Tile,
+    rows: &mut [[f32; LANES]],
     query_norms: &QueryCoordinates,
     item_norms: &Lanes,
 ) -> bool {
     dispatch!(
         level,
-        tile_to_squared_distances(tile, query_norms, item_norms)
+        tile_to_squared_distances(rows, query_norms, item_norms)
     )
 }
 
@@ -443,9 +443,9 @@ pub fn scores_from_squared_distances(level: Level, distances: &mut [f32], root: 
     dispatch!(level, scores_from_squared_distances(distances, root));
 }
 
-/// Adds the items' bias to the scores of a tile.
-pub fn add_bias_to_tile(level: Level, tile: &mut Tile, bias: &Lanes) {
-    dispatch!(level, add_bias_to_tile(tile, bias));
+/// Adds the items' bias to the scores in rows of a tile.
+pub fn add_bias_to_tile(level: Level, rows: &mut [[f32; LANES]], bias: &Lanes) {
+    dispatch!(level, add_bias_to_tile(rows, bias));
 }
 
 /// Compares the first `items` scores of each query with that query's threshold, and adds to `counts`, which may
@@ -639,12 +639,12 @@ mod scalar {
 
     #[inline(always)]
     pub(super) fn tile_to_squared_distances(
-        tile: &mut Tile,
+        rows: &mut [[f32; LANES]],
         query_norms: &QueryCoordinates,
         item_norms: &Lanes,
     ) -> bool {
         let mut all_finite = true;
-        for (products, &query_norm) in tile.0.iter_mut().zip(query_norms) {
+        for (products, &query_norm) in rows.iter_mut().zip(query_norms) {
             let mut finite = true;
             for (product, &item_norm) in products.iter_mut().zip(&item_norms.0) {
                 *product = squared_distance_from_dot(*product, query_norm, item_norm);
@@ -663,8 +663,8 @@ mod scalar {
     }
 
     #[inline(always)]
-    pub(super) fn add_bias_to_tile(tile: &mut Tile, bias: &Lanes) {
-        for scores in &mut tile.0 {
+    pub(super) fn add_bias_to_tile(rows: &mut [[f32; LANES]], bias: &Lanes) {
+        for scores in rows {
             for (score, &bias) in scores.iter_mut().zip(&bias.0) {
                 *score += bias;
             }
@@ -728,11 +728,11 @@ macro_rules! compile_plain_kernels {
 
         #[target_feature(enable = $features)]
         pub(super) fn tile_to_squared_distances(
-            tile: &mut Tile,
+            rows: &mut [[f32; LANES]],
             query_norms: &QueryCoordinates,
             item_norms: &Lanes,
         ) -> bool {
-            scalar::tile_to_squared_distances(tile, query_norms, item_norms)
+            scalar::tile_to_squared_distances(rows, query_norms, item_norms)
         }
 
         #[target_feature(enable = $features)]
@@ -741,8 +741,8 @@ macro_rules! compile_plain_kernels {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn add_bias_to_tile(tile: &mut Tile, bias: &Lanes) {
-            scalar::add_bias_to_tile(tile, bias);
+        pub(super) fn add_bias_to_tile(rows: &mut [[f32; LANES]], bias: &Lanes) {
+            scalar::add_bias_to_tile(rows, bias);
         }
     };
 }
@@ -796,7 +796,8 @@ mod avx512 {
     };
 
     use super::{
-        Counts, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows, prefetch_rows,
+        Counts, LANES, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows,
+        prefetch_rows,
     };
 
     compile_plain_kernels!("avx512f,avx2,fma,popcnt");
@@ -1085,90 +1086,82 @@ mod avx2 {
         norms: &mut [f32],
     ) {
         let dimension = query.len();
-        let (whole, rest) = query.as_chunks::<WIDTH>();
         let groups = rows.chunks(ITEMS_AT_ONCE * dimension);
         let results = products
             .chunks_mut(ITEMS_AT_ONCE)
             .zip(norms.chunks_mut(ITEMS_AT_ONCE));
         for (rows, (products, norms)) in groups.zip(results) {
-            if rows.len() < ITEMS_AT_ONCE * dimension {
+            if rows.len() < ITEMS_AT_ONCE * dimension || dimension < COLUMNS {
                 scalar::sequential_dots_of::<true>(query, rows, products, norms);
                 continue;
             }
             // Each sum is one chain of additions; two sets of rows keep the adders busy.
-            let mut product_sums = [_mm256_setzero_ps(); 2];
-            let mut norm_sums = [_mm256_setzero_ps(); 2];
-            for (step, coordinates) in whole.iter().enumerate() {
-                // SAFETY: sixteen rows of `dimension` numbers, of which eight more are not used up.
+            let mut sums = [[_mm256_setzero_ps(); 2]; 2];
+            let mut add_step = |first: usize, used_up: usize| {
+                // SAFETY: sixteen rows of `dimension` numbers, and first + COLUMNS ≤ dimension.
                 let columns = unsafe {
-                    let start = rows.as_ptr().add(step * WIDTH);
+                    let start = rows.as_ptr().add(first);
                     [
-                        transpose_eight(start, dimension),
-                        transpose_eight(start.add(WIDTH * dimension), dimension),
+                        transpose_eight_rows(start, dimension),
+                        transpose_eight_rows(start.add(WIDTH * dimension), dimension),
                     ]
                 };
-                for (column, &coordinate) in coordinates.iter().enumerate() {
-                    let q = _mm256_set1_ps(coordinate);
-                    for half in 0..2 {
-                        let e = columns[half][column];
-                        product_sums[half] = _mm256_fmadd_ps(q, e, product_sums[half]);
-                        norm_sums[half] = _mm256_fmadd_ps(e, e, norm_sums[half]);
+                for column in used_up..COLUMNS {
+                    let q = _mm256_set1_ps(query[first + column]);
+                    for (sums, columns) in sums.iter_mut().zip(&columns) {
+                        let e = columns[column];
+                        sums[0] = _mm256_fmadd_ps(q, e, sums[0]);
+                        sums[1] = _mm256_fmadd_ps(e, e, sums[1]);
                     }
                 }
+            };
+            let rest = dimension % COLUMNS;
+            for first in (0..dimension - rest).step_by(COLUMNS) {
+                add_step(first, 0);
             }
-            // SAFETY: chunks of sixteen numbers: there are results for every row.
-            unsafe {
-                for half in 0..2 {
-                    _mm256_storeu_ps(products.as_mut_ptr().add(half * WIDTH), product_sums[half]);
-                    _mm256_storeu_ps(norms.as_mut_ptr().add(half * WIDTH), norm_sums[half]);
-                }
+            if rest > 0 {
+                // The last columns, and of them those that are not used up.
+                add_step(dimension - COLUMNS, COLUMNS - rest);
             }
-            let results = products.iter_mut().zip(norms);
-            for (row, (product, norm)) in rows.chunks_exact(dimension).zip(results) {
-                for (&q, &e) in rest.iter().zip(&row[dimension - rest.len()..]) {
-                    *product = q.mul_add(e, *product);
-                    *norm = e.mul_add(e, *norm);
+            let parts = products.chunks_mut(WIDTH).zip(norms.chunks_mut(WIDTH));
+            for ([product, norm], (products, norms)) in sums.into_iter().zip(parts) {
+                // SAFETY: there are results for sixteen rows, so both parts hold eight numbers.
+                unsafe {
+                    _mm256_storeu_ps(products.as_mut_ptr(), product);
+                    _mm256_storeu_ps(norms.as_mut_ptr(), norm);
                 }
             }
         }
     }
 
-    /// Eight columns of eight rows that begin `stride` numbers apart.
+    /// Columns that [`transpose_eight_rows`] gives.
+    const COLUMNS: usize = 4;
+
+    /// Four columns of eight rows that begin `stride` numbers apart.
     ///
     /// # Safety
-    /// Eight numbers can be read at each of `start`, `start + stride`, …, `start + 7 · stride`.
+    /// Four numbers can be read at each of `start`, `start + stride`, …, `start + 7 · stride`.
     #[inline]
     #[target_feature(enable = "avx2,fma,popcnt")]
-    unsafe fn transpose_eight(start: *const f32, stride: usize) -> [__m256; WIDTH] {
-        // Halves of rows r and r + 4 side by side; then as 4 × 4 transpositions in both halves at once.
-        let halves = |row: usize, column: usize| {
+    unsafe fn transpose_eight_rows(start: *const f32, stride: usize) -> [__m256; COLUMNS] {
+        // Rows r and r + 4 side by side, then two transpositions of 4 × 4 at once.
+        let [a, b, c, d] = std::array::from_fn(|row| {
             // SAFETY: the caller vouches for the numbers.
             unsafe {
-                let low = _mm_loadu_ps(start.add(row * stride + column));
-                let high = _mm_loadu_ps(start.add((row + 4) * stride + column));
+                let low = _mm_loadu_ps(start.add(row * stride));
+                let high = _mm_loadu_ps(start.add((row + 4) * stride));
                 _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
             }
-        };
-        let four = |column: usize| {
-            let [a, b, c, d] = std::array::from_fn(|row| halves(row, column));
-            let double = |low, high| [_mm256_castps_pd(low), _mm256_castps_pd(high)];
-            let [ab, cd] = double(_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
-            let [ab_high, cd_high] = double(_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-            [
-                _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
-                _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
-                _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high)),
-                _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)),
-            ]
-        };
-        let (left, right) = (four(0), four(4));
-        std::array::from_fn(|column| {
-            if column < 4 {
-                left[column]
-            } else {
-                right[column - 4]
-            }
-        })
+        });
+        let doubles = |low, high| [_mm256_castps_pd(low), _mm256_castps_pd(high)];
+        let [ab, cd] = doubles(_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let [ab_high, cd_high] = doubles(_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+            _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high)),
+        ]
     }
 
     #[inline]

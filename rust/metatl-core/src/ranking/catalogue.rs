@@ -281,8 +281,8 @@ impl Piece {
             let next = items.end..(items.end + LANES).min(self.items.end);
             let mut coming = scoring.item_table.rows_of(next).chunks(next_part);
             for (block, norms) in norms.iter().enumerate() {
-                coming.next().map(simd::prefetch);
                 if self.queries.len() > FEW_QUERIES {
+                    coming.next().map(simd::prefetch);
                     let packed = &queries[block * dimension..][..dimension];
                     simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
                 } else {
@@ -314,7 +314,6 @@ impl Piece {
         tile: &mut Tile,
     ) {
         let rows = scoring.item_table.rows_of(items);
-        *tile = Tile::EMPTY;
         for (query, products) in self.queries.clone().zip(&mut tile.0) {
             let query = scoring.queries.row(query);
             simd::sequential_dots(scoring.level, query, rows, products, item_norms);
@@ -346,12 +345,13 @@ impl Piece {
         tile: &mut Tile,
     ) {
         let level = scoring.level;
+        let queries = self.queries.clone().skip(block * QUERIES);
+        let rows = &mut tile.0[..queries.len().min(QUERIES)];
         if scoring.similarity != Similarity::Dot {
             let finite =
-                simd::tile_to_squared_distances(level, tile, query_norms, &panel.item_norms);
+                simd::tile_to_squared_distances(level, rows, query_norms, &panel.item_norms);
             if !finite {
-                let queries = self.queries.clone().skip(block * QUERIES);
-                for (query, distances) in queries.zip(&mut tile.0) {
+                for (query, distances) in queries.zip(&mut *rows) {
                     for (item, distance) in items.clone().zip(distances) {
                         if !distance.is_finite() {
                             let row = scoring.item_table.row(item);
@@ -361,10 +361,10 @@ impl Piece {
                 }
             }
             let root = scoring.similarity.takes_root();
-            simd::scores_from_squared_distances(level, tile.0.as_flattened_mut(), root);
+            simd::scores_from_squared_distances(level, rows.as_flattened_mut(), root);
         }
         if scoring.item_bias.is_some() {
-            simd::add_bias_to_tile(level, tile, &panel.item_bias);
+            simd::add_bias_to_tile(level, rows, &panel.item_bias);
         }
     }
 }
