@@ -25,10 +25,10 @@ def measure(benchmark):
     A group's metatl figure is compared with its peers' by `benches/summary.py`.
     """
 
-    def run(call, *, work, system, units, unit):
+    def run(call, *, work, system, units, unit, rounds=5):
         benchmark.group = work
         benchmark.extra_info.update(system=system, units=units, unit=unit)
-        return benchmark.pedantic(call, rounds=5, warmup_rounds=1)
+        return benchmark.pedantic(call, rounds=rounds, warmup_rounds=1)
 
     return run
 

@@ -26,7 +26,7 @@ RATIOS = {
 
 HEADER = """# Performance
 
-Units of work a second, the best of five rounds, every peer in the same run on the same data. Regenerate
+Units of work a second, the best of several rounds, every peer in the same run on the same data. Regenerate
 with `make bench`.
 
 Machine: {machine}.

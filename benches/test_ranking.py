@@ -11,7 +11,7 @@ CANDIDATES = "gather, score and rank 101 of 20,000 items, d = 100"
 CATALOGUE = "full ranking, 20,000 items, d = 100"
 TOP = "top 10 of 20,000 items, d = 100"
 TOP_OF_ONE = "top 10 for one user at a time, 20,000 items, d = 100"
-ONE_BY_ONE = 200
+ONE_BY_ONE = 20
 BOOTSTRAP = "bootstrap, 1,000 resamples of 5,000 users, 4 metrics"
 
 
@@ -132,7 +132,7 @@ def test_top_of_one_metatl(measure, vectors):
             seen = vectors.excluded_items[start:end]
             _metatl.top_n(query, vectors.table, 10, np.array([0, len(seen)]), seen, **FACTORISED)
 
-    measure(one_by_one, work=TOP_OF_ONE, system="metatl", units=ONE_BY_ONE, unit="users")
+    measure(one_by_one, work=TOP_OF_ONE, system="metatl", units=ONE_BY_ONE, unit="users", rounds=50)
 
 
 def test_top_of_one_torch(measure, vectors):
@@ -143,7 +143,7 @@ def test_top_of_one_torch(measure, vectors):
         for query in queries[:ONE_BY_ONE]:
             torch.topk(torch.addmv(norms, table, query, beta=-1, alpha=2), 10)
 
-    measure(one_by_one, work=TOP_OF_ONE, system="torch", units=ONE_BY_ONE, unit="users")
+    measure(one_by_one, work=TOP_OF_ONE, system="torch", units=ONE_BY_ONE, unit="users", rounds=50)
 
 
 def test_bootstrap_metatl(measure):
