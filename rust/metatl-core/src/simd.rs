@@ -802,7 +802,7 @@ mod avx512 {
 
     compile_plain_kernels!("avx512f,avx2,fma,popcnt");
 
-    // Shuffles bound it, and wider ones are not faster.
+    // The version for AVX2 serves here too.
     pub(super) use super::avx2::sequential_dots;
 
     const WIDTH: usize = 16;

@@ -2,8 +2,9 @@
 //!
 //! The catalogue is walked in panels of [`LANES`] items, each transposed once and compared with a few hundred
 //! queries in blocks of [`QUERIES`]; scores live in a tile of one block by one panel and are counted, or offered
-//! to the best, before the next tile is made. An item that does not count for a query has its score in the tile
-//! replaced by NaN, which compares with nothing.
+//! to the best, before the next tile is made. A few queries alone are compared with the rows as they lie, which
+//! gives the same bits. An item that does not count for a query has its score in the tile replaced by NaN, which
+//! compares with nothing.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
