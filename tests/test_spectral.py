@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.sparse as sp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import metatl
@@ -56,7 +56,6 @@ sequences = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=14), min_s
 )
 
 
-@settings(max_examples=200)
 @given(sequences=sequences)
 def test_vectors_are_those_of_the_definition(sequences):
     train = interactions(sequences)
