@@ -14,11 +14,12 @@ def co_occurrences(
     window: int | None,
     distance_decay: float,
     length_discount: float,
+    backward: float = 1.0,
 ) -> sp.csr_array:
-    """Sum the weights of all pairs of a user's items in the window, both ways, without the diagonal.
+    """Sum the weights of all pairs of a user's items in the window, without the diagonal.
 
     Two items d places apart in the row of a user with n interactions add d^-distance_decay ·
-    n^-length_discount.
+    n^-length_discount to the entry (earlier, later), and `backward` times that to (later, earlier).
 
     Parameters
     ----------
@@ -32,15 +33,17 @@ def co_occurrences(
         Largest distance that counts; None for any.
     distance_decay, length_discount : float
         Exponents, 0 or more.
+    backward : float
+        Weight of a pair in reverse.
 
     Returns
     -------
     csr_array
-        (I, I) float64, symmetric.
+        (I, I) float64, without stored zeros; symmetric where `backward` is 1.
     """
     lengths = np.diff(indptr)
     user_weights = np.repeat(np.maximum(lengths, 1) ** -length_discount, lengths)
-    if window is None and distance_decay == 0:
+    if window is None and distance_decay == 0 and backward == 1:
         # The same sum as a product; a user with thousands of items would need as many passes below.
         rows = sp.csr_array((np.ones(len(items)), items, indptr), shape=(len(lengths), num_items))
         weighted = sp.csr_array((user_weights, items, indptr), shape=rows.shape)
@@ -60,7 +63,8 @@ def co_occurrences(
         weights = user_weights[first] * float(distance) ** -distance_decay
         pair = (items[first], items[first + distance])
         total = total + sp.csr_array((weights, pair), shape=total.shape)
-    both: sp.csr_array = (total + total.T).tocsr()
+    both: sp.csr_array = (total + backward * total.T).tocsr()
+    both.eliminate_zeros()
     return both
 
 

@@ -78,6 +78,15 @@ SYSTEMS = {
             ("paper", "tuned"),
             trained=False,
         ),
+        System(
+            "markov",
+            "Markov chain",
+            "metatl.models.markov_chain",
+            "MarkovChain",
+            "MarkovChainConfig",
+            ("paper", "tuned"),
+            trained=False,
+        ),
     )
 }
 
