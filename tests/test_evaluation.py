@@ -29,7 +29,7 @@ def interactions_file(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["popularity", "knn", "markov", "metatl"])
+@pytest.fixture(scope="module", params=["popularity", "knn", "session-knn", "markov", "metatl"])
 def run(request, interactions_file):
     config = SMALL if request.param == "metatl" else {}
     return metatl.fit(interactions_file, model=request.param, config=config, device="cpu")

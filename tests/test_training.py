@@ -366,7 +366,7 @@ def test_an_unknown_field_lists_the_fields(interactions_file):
         metatl.fit(interactions_file, config={"inner_rate": 1})
 
 
-@pytest.mark.parametrize("model", ["popularity", "knn", "markov"])
+@pytest.mark.parametrize("model", ["popularity", "knn", "session-knn", "markov"])
 def test_simple_systems_train_save_and_load_through_the_same_command(interactions_file, tmp_path, model):
     out = tmp_path / "run"
     command = ["train", "--data", str(interactions_file), "--model", model, "--out", str(out)]

@@ -115,7 +115,7 @@ def fit(
     data
         `wines`, the path of an interactions file, or interactions in memory.
     model
-        `metatl`, `popularity`, `knn` or `markov`.
+        `metatl`, `popularity`, `knn`, `session-knn` or `markov`.
     preset
         `tuned`, or another that the system has.
     k

@@ -36,7 +36,9 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
 @columns_option
-@click.option("--model", default="metatl", help="System to fit: metatl, popularity, knn or markov.")
+@click.option(
+    "--model", default="metatl", help="System to fit: metatl, popularity, knn, session-knn or markov."
+)
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of weights, tasks and candidates.")

@@ -49,6 +49,7 @@ TUNED = "MetaTL `tuned`"
 ENTRIES = (
     Entry("Popularity", "popularity", "tuned"),
     Entry("Markov chain", "markov", "tuned"),
+    Entry("Session kNN", "session-knn", "tuned"),
     Entry(KNN, "knn", "tuned"),
     Entry("MetaTL `paper`", "metatl", "paper"),
     Entry(OFFICIAL, "metatl", "official"),
@@ -228,10 +229,10 @@ NOTES = """Read with this in mind:
 
 - `tuned` starts from the co-occurrence graph (`metatl.spectral`) and the recent trend of items
   (`metatl.trends`). The row "untrained" is that start alone. It is a strong system of its own.
-- The settings of item-kNN were chosen on validation users of these three data sets; those of the Markov chain
-  and of `tuned` on training users held out in turn and on validation users, the latter when test figures of
-  earlier settings had already been seen. Item-kNN knows no trend; on validation users the same trend, added
-  to the logarithm of its scores, raised its MRR by .001 to .007.
+- The settings of item-kNN were chosen on validation users of these three data sets; those of the Markov
+  chain, of session kNN and of `tuned` on training users held out in turn and on validation users, the last
+  when test figures of earlier settings had already been seen. Item-kNN knows no trend; on validation users
+  the same trend, added to the logarithm of its scores, raised its MRR by .001 to .007.
 - `official` stops after three evaluations without a better validation MRR, at 8,000 steps at the latest."""
 
 

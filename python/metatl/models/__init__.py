@@ -79,6 +79,15 @@ SYSTEMS = {
             trained=False,
         ),
         System(
+            "session-knn",
+            "Session kNN",
+            "metatl.models.session_knn",
+            "SessionKNN",
+            "SessionKNNConfig",
+            ("paper", "tuned"),
+            trained=False,
+        ),
+        System(
             "markov",
             "Markov chain",
             "metatl.models.markov_chain",
