@@ -11,7 +11,7 @@ SPORTS ?=
 MOVIETWEETINGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust bench results lint format wheel deny audit clean
+.PHONY: help setup demo test test-slow test-rust bench results lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -64,8 +64,16 @@ format:  ## Format everything
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The system's unwinder, by its path: zig would put in one of its own, which crashes when the interpreter ends
+# under a waiting thread (before Python 3.14 it does so by unwinding that thread).
 wheel: $(DEPENDENCIES)  ## Build one abi3 manylinux2014 wheel into dist/
-	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --zig --compatibility manylinux2014 --out dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --zig --compatibility manylinux2014 --out dist \
+		-- -C link-arg="$$(cc -print-file-name=libgcc_s.so.1)"
+
+test-wheel: wheel  ## Run the tests of threads and signals with the wheel's extension
+	rm -rf dist/unpacked
+	$(BIN)/python -m zipfile -e dist/metatl-*.whl dist/unpacked
+	PYTHONPATH=dist/unpacked $(BIN)/python -m pytest tests/test_threads_and_signals.py
 
 deny:  ## Check licences, bans and sources of the Rust dependencies
 	command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
