@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from metatl.co_occurrences import co_occurrences, scale_rows
 from metatl.models import find_system
+from metatl.models.history_weights import weigh_histories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,11 +164,7 @@ class ItemKNN:
         ndarray
             (B, I) float32, C-contiguous.
         """
-        count, length = histories.shape
-        weights = self.config.recency ** np.arange(length - 1, -1, -1, dtype=np.float64)
-        users = np.repeat(np.arange(count), length)
-        shape = (count, self.similarity.shape[0])
-        walk = sp.csr_array((np.tile(weights, count), (users, histories.ravel())), shape=shape)
+        walk = weigh_histories(histories, self.config.recency, self.similarity.shape[0])
         if self.config.second_step > 0:
             walk = walk + self.config.second_step * (walk @ self._step)
         scores = (walk @ self.similarity).toarray()

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
 from metatl.models import find_system
+from metatl.models.history_weights import weigh_histories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,15 +167,10 @@ class SessionKNN:
         ndarray
             (B, I) float32, C-contiguous.
         """
-        count, length = histories.shape
-        num_items = len(self.item_counts)
-        weights = self.config.recency ** np.arange(length - 1, -1, -1, dtype=np.float64)
-        users = np.repeat(np.arange(count), length)
-        shape = (count, num_items)
-        asked = sp.csr_array((np.tile(weights, count), (users, histories.ravel())), shape=shape)
+        asked = weigh_histories(histories, self.config.recency, len(self.item_counts))
         similarities = (asked @ self._owners).tocsr()
         similarities.data *= self.user_weights[similarities.indices]
-        scores = np.empty(shape, dtype=np.float32)
+        scores = np.empty(asked.shape, dtype=np.float32)
         for row, history in enumerate(histories):
             place = slice(similarities.indptr[row], similarities.indptr[row + 1])
             votes = self._votes(history, similarities.indices[place], similarities.data[place])
