@@ -73,3 +73,9 @@ def scale_rows(matrix: sp.csr_array, factors: np.ndarray) -> sp.csr_array:
     scaled: sp.csr_array = matrix.copy()
     scaled.data *= np.repeat(factors, np.diff(matrix.indptr))
     return scaled
+
+
+def invert(values: np.ndarray) -> np.ndarray:
+    """Invert, with 0 for 0: what never occurs has no neighbours."""
+    inverse: np.ndarray = np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
+    return inverse

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
-from metatl.co_occurrences import co_occurrences, scale_rows
+from metatl.co_occurrences import co_occurrences, invert, scale_rows
 from metatl.models import find_system
 from metatl.models.history_weights import weigh_histories
 
@@ -117,7 +117,7 @@ class ItemKNN:
         self.config = config
         self.similarity = similarity
         self.item_counts = item_counts
-        self._step = scale_rows(similarity, _inverse(similarity.sum(axis=1)))
+        self._step = scale_rows(similarity, invert(similarity.sum(axis=1)))
         self._prior = config.popularity * item_counts / max(int(item_counts.sum()), 1)
 
     @classmethod
@@ -140,8 +140,8 @@ class ItemKNN:
             distance_decay=config.distance_decay,
             length_discount=config.length_discount,
         )
-        source = _inverse((item_counts + config.shrinkage) ** config.history_exponent)
-        target = _inverse((item_counts + config.shrinkage) ** config.candidate_exponent)
+        source = invert((item_counts + config.shrinkage) ** config.history_exponent)
+        target = invert((item_counts + config.shrinkage) ** config.candidate_exponent)
         similarity = scale_rows(weights, source)
         similarity.data *= target[similarity.indices]
         if config.neighbours is not None:
@@ -198,12 +198,6 @@ class ItemKNN:
         similarity = sp.csr_array(parts, shape=(num_items, num_items))
         similarity.check_format(full_check=True)
         return cls(config, similarity, tensors["item_counts"])
-
-
-def _inverse(values: np.ndarray) -> np.ndarray:
-    """Invert, with 0 for 0: an item without interactions has no neighbours."""
-    inverse: np.ndarray = np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
-    return inverse
 
 
 def _keep_nearest(matrix: sp.csr_array, count: int) -> sp.csr_array:

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
 
+from metatl.co_occurrences import invert
 from metatl.models import find_system
 from metatl.models.history_weights import weigh_histories
 
@@ -128,8 +129,7 @@ class SessionKNN:
         owners.sum_duplicates()
         owners.data[:] = 1.0
         self._owners = owners.T.tocsr()
-        smoothed = (item_counts + config.shrinkage) ** config.candidate_exponent
-        self._discount = np.divide(1.0, smoothed, out=np.zeros(len(smoothed)), where=smoothed > 0)
+        self._discount = invert((item_counts + config.shrinkage) ** config.candidate_exponent)
         self._prior = config.popularity * item_counts / max(int(item_counts.sum()), 1)
 
     @classmethod
