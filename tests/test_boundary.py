@@ -88,6 +88,7 @@ def test_a_wrong_integer_is_named(interactions, value):
         "seed": lambda: _metatl.sample_candidates(interactions, users, users, 1, seed=value),
         "k": lambda: _metatl.EpisodeSampler(interactions, k=value, negatives=1, seed=0),
         "negatives": lambda: _metatl.EpisodeSampler(interactions, k=1, negatives=value, seed=0),
+        "length": lambda: _metatl.SequenceSampler(interactions, length=value, negatives=1, seed=0),
         "step": lambda: sampler.sample(value, 1),
         "batch_size": lambda: sampler.sample(0, value),
         "start_step": lambda: sampler.prefetch(value, 1),
@@ -202,6 +203,7 @@ def test_what_does_not_fit_into_memory_is_an_error(interactions):
         lambda: _metatl.random_order(2**60, seed=0),
         lambda: sampler.sample(0, 2),
         lambda: sampler.sample(0, 2**63 - 1),
+        lambda: _metatl.SequenceSampler(interactions, length=2**62, negatives=1, seed=0).sample(0, 2),
     ]
     for call in calls:
         with pytest.raises(MemoryError, match="cannot allocate"):

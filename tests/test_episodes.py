@@ -263,7 +263,7 @@ def test_closing_wakes_a_thread_that_waits_for_a_batch():
 def test_dropping_a_prefetcher_stops_its_thread(source):
     def threads():
         names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
-        return sum(name.startswith("metatl-episodes") for name in names)
+        return sum(name.startswith("metatl-batches") for name in names)
 
     prefetchers = [source.prefetch(0, 64, 1) for _ in range(20)]
     deadline = time.monotonic() + 10

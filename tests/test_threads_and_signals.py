@@ -32,6 +32,16 @@ def kernels(num_threads):
     threads = {"num_threads": num_threads}
     settings = {"window_share": 0.5, "shuffle_share": 0.5, "shared_negatives": 9, **threads}
     sampler = _metatl.EpisodeSampler(interactions, k=3, negatives=4, seed=1, **settings)
+    sequences = _metatl.SequenceSampler(
+        interactions,
+        length=9,
+        negatives=2,
+        shared_negatives=9,
+        shuffle_share=0.5,
+        weights=weights,
+        seed=1,
+        **threads,
+    )
     rebuilt = _metatl.Interactions(indptr, items, 5000, **threads)
     return {
         "negatives": lambda: _metatl.sample_negatives(rebuilt, users, 30, seed=1, **threads),
@@ -52,6 +62,7 @@ def kernels(num_threads):
             rebuilt, users[:1000], targets[:1000], 100, seed=1, weights=heavy, **threads
         ),
         "episodes": lambda: np.concatenate([array.ravel() for array in sampler.sample(3, 20_000)]),
+        "sequences": lambda: np.concatenate([array.ravel() for array in sequences.sample(3, 20_000)]),
     }
 """
 NAMES = [line.split('"')[1] for line in WORLD.splitlines() if '": lambda' in line]
@@ -270,6 +281,12 @@ LONG_CALLS = {
         long = _metatl.Interactions(np.array([0, 8000]), np.arange(8000), 9000)
         sampler = _metatl.EpisodeSampler(long, k=6000, negatives=0, seed=1, num_threads=1)
         call = lambda: sampler.sample(0, 3000)
+    """,
+    "long sequences": """
+        long = _metatl.Interactions(np.array([0, 8000]), np.arange(8000), 9000)
+        settings = {"length": 7000, "negatives": 30, "num_threads": 1}
+        sampler = _metatl.SequenceSampler(long, seed=1, **settings)
+        call = lambda: sampler.sample(0, 1500)
     """,
     "a wait for a batch": """
         long = _metatl.Interactions(np.array([0, 8000]), np.arange(8000), 9000)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "EpisodePrefetcher",
+    "BatchPrefetcher",
     "EpisodeSampler",
     "ForkError",
     "Interactions",
@@ -22,6 +22,7 @@ __all__ = [
     "MetatlError",
     "NoNegativeError",
     "NotANumberError",
+    "SequenceSampler",
     "bootstrap_means",
     "random_order",
     "rank_candidates",
@@ -47,8 +48,8 @@ _TieRule: TypeAlias = Literal["worst", "mean", "best"]
 _Overrides: TypeAlias = tuple[_Ids, _Ids, _Rows]
 # (B,) each: negatives scored above the target, negatives scored the same
 _Comparisons: TypeAlias = tuple[_Ids, _Ids]
-# users (B,), items (B, k + 1), negatives (B, k, negatives), shared negatives (shared_negatives,)
-_EpisodeArrays: TypeAlias = tuple[_Ids, _Ids, _Ids, _Ids]
+# users (B,), items (B, pairs + 1), negatives (B, pairs, negatives), shared negatives (shared_negatives,)
+_BatchArrays: TypeAlias = tuple[_Ids, _Ids, _Ids, _Ids]
 
 class MetatlError(Exception): ...
 class InvalidArgumentError(MetatlError): ...
@@ -110,15 +111,34 @@ class EpisodeSampler:
         seed: int,
         num_threads: int | None = None,
     ) -> EpisodeSampler: ...
-    def sample(self, step: int, batch_size: int) -> _EpisodeArrays: ...
-    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> EpisodePrefetcher: ...
+    def sample(self, step: int, batch_size: int) -> _BatchArrays: ...
+    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> BatchPrefetcher: ...
 
 @final
-class EpisodePrefetcher:
-    def __iter__(self) -> EpisodePrefetcher: ...
-    def __next__(self) -> _EpisodeArrays: ...
+class SequenceSampler:
+    def __new__(
+        cls,
+        interactions: Interactions,
+        *,
+        length: int,
+        negatives: int,
+        shared_negatives: int | None = None,
+        shortest: int | None = None,
+        draw: Literal["user", "row"] | None = None,
+        shuffle_share: float | None = None,
+        weights: _Weights | None = None,
+        seed: int,
+        num_threads: int | None = None,
+    ) -> SequenceSampler: ...
+    def sample(self, step: int, batch_size: int) -> _BatchArrays: ...
+    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> BatchPrefetcher: ...
+
+@final
+class BatchPrefetcher:
+    def __iter__(self) -> BatchPrefetcher: ...
+    def __next__(self) -> _BatchArrays: ...
     def close(self) -> None: ...
-    def __enter__(self) -> EpisodePrefetcher: ...
+    def __enter__(self) -> BatchPrefetcher: ...
     def __exit__(
         self,
         exception_type: type[BaseException] | None,

@@ -1,14 +1,12 @@
 //! Episodes: the training tasks, drawn from the users' rows, batch by batch.
 
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::Error;
+use crate::batches::{Batch, BatchSampler};
 use crate::interactions::Interactions;
 use crate::negatives::draw_uniform;
-use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
+use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk, work};
 use crate::rng::{Key, Rng, Stage};
 
 /// Estimated nanoseconds per item or negative of an episode.
@@ -34,20 +32,6 @@ pub struct EpisodeSettings {
     pub shuffle_share: f64,
     /// The seed.
     pub seed: u64,
-}
-
-/// One batch of tasks, arrays in row-major order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Episodes {
-    /// The users: (batch,).
-    pub users: Vec<i64>,
-    /// The support sequence and, in the last column, the target: (batch, K + 1).
-    pub items: Vec<i64>,
-    /// Negatives for the pairs (items `j`, items `j + 1`), the last pair being the query:
-    /// (batch, K, negatives).
-    pub negatives: Vec<i64>,
-    /// Negatives for all tasks of the batch: (shared negatives,).
-    pub shared_negatives: Vec<i64>,
 }
 
 /// Draws batches of tasks. A batch is a function of (seed, step) and the settings.
@@ -115,33 +99,62 @@ impl EpisodeSampler {
         })
     }
 
-    /// The settings.
-    #[must_use]
-    pub fn settings(&self) -> &EpisodeSettings {
-        &self.settings
+    /// Draws one task of a user.
+    #[inline]
+    fn draw(&self, user: i64, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) {
+        let EpisodeSettings { k, .. } = self.settings;
+        let row = self.interactions.row(user as usize);
+        let mut support_is_empty = false;
+        if rng.happens(self.settings.window_share) {
+            let start = rng.below((row.len() - k) as u64) as usize;
+            if self.settings.released_windows {
+                items[k] = row[start + k];
+                support_is_empty = start == 0;
+                if support_is_empty {
+                    items[..k].fill(-1);
+                } else {
+                    items[..k].copy_from_slice(&row[start - 1..start + k - 1]);
+                }
+            } else {
+                items.copy_from_slice(&row[start..=start + k]);
+            }
+        } else {
+            choose(items, row.len(), rng);
+            for item in &mut *items {
+                *item = row[*item as usize];
+            }
+        }
+        if !support_is_empty && rng.happens(self.settings.shuffle_share) {
+            rng.shuffle(items);
+        }
+        let members = self.interactions.members(user as usize);
+        if !negatives.is_empty() {
+            draw_uniform(negatives, members, self.interactions.num_items(), rng);
+            if support_is_empty {
+                let query = negatives.len() - negatives.len() / k;
+                negatives[..query].fill(-1);
+            }
+        }
+    }
+}
+
+impl BatchSampler for EpisodeSampler {
+    fn nanoseconds_per_row(&self) -> u64 {
+        let EpisodeSettings { k, negatives, .. } = self.settings;
+        work(
+            1,
+            k.saturating_mul(negatives).saturating_add(k + 1),
+            NANOSECONDS,
+        )
     }
 
-    /// The batch of a training step.
-    pub fn sample(
-        &self,
-        step: u64,
-        batch_size: usize,
-        interrupt: &Interrupt,
-    ) -> Result<Episodes, Error> {
+    fn sample(&self, step: u64, batch_size: usize, interrupt: &Interrupt) -> Result<Batch, Error> {
         let EpisodeSettings {
             k, negatives, seed, ..
         } = self.settings;
-        // A user has more than k rows, so k + 1 does not overflow; k * negatives might.
-        let out_of_memory = || Error::OutOfMemory {
-            elements: batch_size as u128 * k as u128 * negatives as u128,
-        };
-        let width = k.checked_mul(negatives).ok_or_else(out_of_memory)?;
-        let mut episodes = Episodes {
-            users: allocate(batch_size, 1)?,
-            items: allocate(batch_size, k + 1)?,
-            negatives: allocate(batch_size, width)?,
-            shared_negatives: allocate(self.settings.shared_negatives, 1)?,
-        };
+        let mut episodes =
+            Batch::allocate(batch_size, k, negatives, self.settings.shared_negatives)?;
+        let width = k * negatives;
         let mut rng = Rng::new(seed, Stage::SharedNegatives, step, 0);
         draw_uniform(
             &mut episodes.shared_negatives,
@@ -191,44 +204,6 @@ impl EpisodeSampler {
         )?;
         Ok(episodes)
     }
-
-    /// Draws one task of a user.
-    #[inline]
-    fn draw(&self, user: i64, rng: &mut Rng, items: &mut [i64], negatives: &mut [i64]) {
-        let EpisodeSettings { k, .. } = self.settings;
-        let row = self.interactions.row(user as usize);
-        let mut support_is_empty = false;
-        if rng.happens(self.settings.window_share) {
-            let start = rng.below((row.len() - k) as u64) as usize;
-            if self.settings.released_windows {
-                items[k] = row[start + k];
-                support_is_empty = start == 0;
-                if support_is_empty {
-                    items[..k].fill(-1);
-                } else {
-                    items[..k].copy_from_slice(&row[start - 1..start + k - 1]);
-                }
-            } else {
-                items.copy_from_slice(&row[start..=start + k]);
-            }
-        } else {
-            choose(items, row.len(), rng);
-            for item in &mut *items {
-                *item = row[*item as usize];
-            }
-        }
-        if !support_is_empty && rng.happens(self.settings.shuffle_share) {
-            rng.shuffle(items);
-        }
-        let members = self.interactions.members(user as usize);
-        if !negatives.is_empty() {
-            draw_uniform(negatives, members, self.interactions.num_items(), rng);
-            if support_is_empty {
-                let query = negatives.len() - negatives.len() / k;
-                negatives[..query].fill(-1);
-            }
-        }
-    }
 }
 
 /// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely.
@@ -247,115 +222,6 @@ fn choose(chosen: &mut [i64], length: usize, rng: &mut Rng) {
             (*other, number) = ((*other).min(number), (*other).max(number));
         }
         chosen[filled] = number;
-    }
-}
-
-/// A thread that draws the batches of successive steps ahead of their use.
-///
-/// It stops when the prefetcher is closed or dropped.
-#[derive(Debug)]
-pub struct EpisodePrefetcher {
-    process: u32,
-    interrupt: Arc<Interrupt>,
-    worker: Mutex<Option<Worker>>,
-}
-
-#[derive(Debug)]
-struct Worker {
-    batches: Receiver<Result<Episodes, Error>>,
-    thread: JoinHandle<()>,
-}
-
-impl EpisodePrefetcher {
-    /// Starts to draw the batches of `start_step`, `start_step + 1` … and keeps up to `depth` of them ready.
-    pub fn new(
-        sampler: Arc<EpisodeSampler>,
-        start_step: u64,
-        batch_size: usize,
-        depth: usize,
-    ) -> Result<Self, Error> {
-        // The bound is allocated ahead.
-        if !(1..=1 << 16).contains(&depth) {
-            return Err(Error::invalid("depth", depth, "an integer from 1 to 65536"));
-        }
-        let interrupt = Arc::new(Interrupt::new());
-        let (sender, batches) = mpsc::sync_channel(depth);
-        let stop = Arc::clone(&interrupt);
-        let thread = std::thread::Builder::new()
-            .name("metatl-episodes".to_owned())
-            .spawn(move || {
-                for step in start_step..=u64::MAX {
-                    let episodes = sampler.sample(step, batch_size, &stop);
-                    let failed = episodes.is_err();
-                    // Nobody receives any more: the prefetcher was closed.
-                    if sender.send(episodes).is_err() || failed {
-                        return;
-                    }
-                }
-            })
-            .map_err(|error| Error::Threads {
-                threads: 1,
-                reason: error.to_string(),
-            })?;
-        Ok(Self {
-            process: std::process::id(),
-            interrupt,
-            worker: Mutex::new(Some(Worker { batches, thread })),
-        })
-    }
-
-    /// Waits up to `timeout` for the next batch. `Err(Interrupted)` once the prefetcher is closed.
-    pub fn next(&self, timeout: Duration) -> Result<Option<Episodes>, Error> {
-        let worker = self.worker()?;
-        // `close` waits for the lock: let it have it.
-        self.interrupt.check()?;
-        let Some(worker) = worker.as_ref() else {
-            return Err(Error::Interrupted);
-        };
-        match worker.batches.recv_timeout(timeout) {
-            Ok(episodes) => episodes.map(Some),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Interrupted),
-        }
-    }
-
-    /// Stops the thread and waits until it has ended. Closing twice does nothing.
-    pub fn close(&self) -> Result<(), Error> {
-        // Forked? Then neither touch the lock nor the thread.
-        self.check_process()?;
-        self.interrupt.raise();
-        if let Some(Worker { batches, thread }) = self.worker()?.take() {
-            // A thread that waits for room in the channel wakes up when there is no receiver.
-            drop(batches);
-            // A panic of the thread has been printed; there is nothing to add to it.
-            let _ = thread.join();
-        }
-        Ok(())
-    }
-
-    fn check_process(&self) -> Result<(), Error> {
-        if self.process == std::process::id() {
-            Ok(())
-        } else {
-            Err(Error::Fork {
-                object: "an EpisodePrefetcher",
-            })
-        }
-    }
-
-    fn worker(&self) -> Result<MutexGuard<'_, Option<Worker>>, Error> {
-        self.check_process()?;
-        Ok(self.worker.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for EpisodePrefetcher {
-    fn drop(&mut self) {
-        if self.close().is_err() {
-            // In a forked child the thread does not exist, and its handle must not be touched: leak it.
-            let worker = std::mem::replace(&mut self.worker, Mutex::new(None));
-            std::mem::forget(worker);
-        }
     }
 }
 
@@ -384,23 +250,6 @@ mod tests {
         let interactions =
             Interactions::new(&indptr, &rows.concat(), 30, &Interrupt::new()).unwrap();
         EpisodeSampler::new(Arc::new(interactions), settings).unwrap()
-    }
-
-    #[test]
-    fn a_prefetcher_draws_what_the_sampler_draws() {
-        let sampler = Arc::new(sampler(&[(0..9).collect(), (5..29).collect()], SETTINGS));
-        let prefetcher = EpisodePrefetcher::new(Arc::clone(&sampler), 5, 7, 2).unwrap();
-        for step in 5..50 {
-            let expected = sampler.sample(step, 7, &Interrupt::new()).unwrap();
-            let batch = loop {
-                if let Some(batch) = prefetcher.next(Duration::from_millis(50)).unwrap() {
-                    break batch;
-                }
-            };
-            assert_eq!(batch, expected);
-        }
-        prefetcher.close().unwrap();
-        assert_eq!(prefetcher.next(Duration::ZERO), Err(Error::Interrupted));
     }
 
     properties! {

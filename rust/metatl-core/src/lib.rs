@@ -9,6 +9,7 @@
 #[macro_use]
 mod properties;
 
+pub mod batches;
 pub mod candidates;
 pub mod episodes;
 mod error;
@@ -18,6 +19,7 @@ pub mod negatives;
 pub mod parallel;
 pub mod ranking;
 pub mod rng;
+pub mod sequences;
 pub mod simd;
 mod weighted;
 

@@ -30,6 +30,8 @@ pub enum Stage {
     Bootstrap = 6,
     /// Negatives that a whole training batch shares: epoch is the training step.
     SharedNegatives = 7,
+    /// Training sequences: epoch is the training step, index the sequence in its batch.
+    Sequences = 8,
 }
 
 /// Estimated nanoseconds per element of [`random_order`].

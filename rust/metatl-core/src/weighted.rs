@@ -4,20 +4,19 @@ use crate::Error;
 use crate::parallel::allocate;
 use crate::rng::Rng;
 
-/// Weights of all items, ready for draws in constant time: Walker's alias table, built by Vose's method.
+/// Draws items by weight in constant time: Walker's alias table, built by Vose's method.
 ///
 /// Only additions, multiplications and divisions go into it, which IEEE 754 rounds the same everywhere.
-pub(crate) struct WeightedItems<'a> {
-    weights: &'a [f64],
+#[derive(Debug)]
+pub(crate) struct AliasTable {
     total: f64,
-    positive: u64,
     /// Slot `i` answers `i` with probability `.0`, else `.1`.
     slots: Vec<(f64, u64)>,
 }
 
-impl<'a> WeightedItems<'a> {
+impl AliasTable {
     /// Refuses weights that are not one finite, non-negative number per item with a positive, finite sum.
-    pub(crate) fn new(weights: &'a [f64], num_items: u64) -> Result<Self, Error> {
+    pub(crate) fn new(weights: &[f64], num_items: u64) -> Result<Self, Error> {
         if weights.len() as u64 != num_items {
             return Err(Error::invalid(
                 "weights",
@@ -64,13 +63,7 @@ impl<'a> WeightedItems<'a> {
                 slots[item].0 = 1.0;
             }
         }
-        let positive = weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
-        Ok(Self {
-            weights,
-            total,
-            positive,
-            slots,
-        })
+        Ok(Self { total, slots })
     }
 
     /// An item with probability proportional to its weight.
@@ -84,6 +77,32 @@ impl<'a> WeightedItems<'a> {
             alias
         };
         item as i64
+    }
+}
+
+/// Weights of all items, for draws outside a set of items.
+pub(crate) struct WeightedItems<'a> {
+    weights: &'a [f64],
+    positive: u64,
+    table: AliasTable,
+}
+
+impl<'a> WeightedItems<'a> {
+    /// Refuses what [`AliasTable::new`] refuses.
+    pub(crate) fn new(weights: &'a [f64], num_items: u64) -> Result<Self, Error> {
+        let table = AliasTable::new(weights, num_items)?;
+        let positive = weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
+        Ok(Self {
+            weights,
+            positive,
+            table,
+        })
+    }
+
+    /// An item with probability proportional to its weight.
+    #[inline]
+    pub(crate) fn draw(&self, rng: &mut Rng) -> i64 {
+        self.table.draw(rng)
     }
 
     /// How many items there are.
@@ -106,7 +125,7 @@ impl<'a> WeightedItems<'a> {
             .iter()
             .map(|&item| self.weights[item as usize])
             .sum();
-        self.total / (self.total - lost).max(0.0)
+        self.table.total / (self.table.total - lost).max(0.0)
     }
 
     /// Fills `tree` with all weights but those of `excluded`.
@@ -186,7 +205,7 @@ mod tests {
             prop_assume!(total > 0.0);
             let items = WeightedItems::new(&weights, weights.len() as u64).unwrap();
             let mut shares = vec![0.0; weights.len()];
-            for (slot, &(share, alias)) in items.slots.iter().enumerate() {
+            for (slot, &(share, alias)) in items.table.slots.iter().enumerate() {
                 prop_assert!((0.0..=1.0 + 1e-9).contains(&share));
                 shares[slot] += share.min(1.0) / weights.len() as f64;
                 shares[alias as usize] += (1.0 - share).max(0.0) / weights.len() as f64;

@@ -4,6 +4,7 @@
 //! ([`parallel`]), and converts the result back. Nothing else happens here.
 
 mod arrays;
+mod batches;
 mod candidates;
 mod episodes;
 mod error;
@@ -13,6 +14,7 @@ mod negatives;
 mod parallel;
 mod ranking;
 mod rng;
+mod sequences;
 
 use pyo3::prelude::*;
 
@@ -24,12 +26,15 @@ mod _metatl {
         ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
     };
 
-    // In the order of the files: candidates, episodes, interactions, metrics, negatives, ranking, rng.
+    // In the order of the files: batches, candidates, episodes, interactions, metrics, negatives, ranking, rng,
+    // sequences.
 
+    #[pymodule_export]
+    use crate::batches::BatchPrefetcher;
     #[pymodule_export]
     use crate::candidates::sample_candidates;
     #[pymodule_export]
-    use crate::episodes::{EpisodePrefetcher, EpisodeSampler};
+    use crate::episodes::EpisodeSampler;
     #[pymodule_export]
     use crate::interactions::Interactions;
     #[pymodule_export]
@@ -42,4 +47,6 @@ mod _metatl {
     };
     #[pymodule_export]
     use crate::rng::random_order;
+    #[pymodule_export]
+    use crate::sequences::SequenceSampler;
 }

@@ -1,0 +1,102 @@
+//! The class `SequenceSampler`.
+
+use std::sync::Arc;
+
+use metatl_core::sequences::{self, Draw, SequenceSettings};
+use pyo3::prelude::*;
+
+use crate::batches::{self, BatchArrays, BatchPrefetcher};
+use crate::error::to_py;
+use crate::interactions::Interactions;
+use crate::{arrays, parallel};
+
+/// Draws batches of training sequences.
+#[pyclass(frozen, module = "metatl._metatl")]
+pub(crate) struct SequenceSampler {
+    sampler: Arc<sequences::SequenceSampler>,
+    threads: usize,
+}
+
+#[pymethods]
+impl SequenceSampler {
+    #[new]
+    #[pyo3(signature = (
+        interactions, *, length, negatives, shared_negatives = None, shortest = None, draw = None,
+        shuffle_share = None, weights = None, seed, num_threads = None,
+    ))]
+    fn new(
+        py: Python<'_>,
+        interactions: &Bound<'_, Interactions>,
+        length: &Bound<'_, PyAny>,
+        negatives: &Bound<'_, PyAny>,
+        shared_negatives: Option<&Bound<'_, PyAny>>,
+        shortest: Option<&Bound<'_, PyAny>>,
+        draw: Option<&Bound<'_, PyAny>>,
+        shuffle_share: Option<&Bound<'_, PyAny>>,
+        weights: Option<&Bound<'_, PyAny>>,
+        seed: &Bound<'_, PyAny>,
+        num_threads: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let threads = parallel::thread_count(num_threads)?;
+        let settings = SequenceSettings {
+            length: arrays::count("length", length)?,
+            shortest: shortest.map_or(Ok(2), |rows| arrays::count("shortest", rows))?,
+            draw: draw.map_or(Ok(Draw::User), parse_draw)?,
+            negatives: arrays::count("negatives", negatives)?,
+            shared_negatives: shared_negatives
+                .map_or(Ok(0), |count| arrays::count("shared_negatives", count))?,
+            shuffle_share: shuffle_share
+                .map_or(Ok(0.0), |share| arrays::number("shuffle_share", share))?,
+            seed: arrays::unsigned("seed", seed)?,
+        };
+        let interactions = Arc::clone(&interactions.get().0);
+        let weights = weights
+            .map(|weights| arrays::vector::<f64>("weights", weights))
+            .transpose()?;
+        let weights = weights
+            .as_ref()
+            .map(|weights| weights.as_slice())
+            .transpose()?;
+        let sampler = py
+            .detach(|| sequences::SequenceSampler::new(interactions, settings, weights))
+            .map_err(to_py)?;
+        Ok(Self {
+            sampler: Arc::new(sampler),
+            threads,
+        })
+    }
+
+    /// The batch of a training step.
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        step: &Bound<'py, PyAny>,
+        batch_size: &Bound<'py, PyAny>,
+    ) -> PyResult<BatchArrays<'py>> {
+        batches::sample(py, &*self.sampler, self.threads, step, batch_size)
+    }
+
+    /// An iterator over the batches of `start_step`, `start_step + 1` …, drawn ahead by a thread.
+    #[pyo3(signature = (start_step, batch_size, depth = None))]
+    fn prefetch(
+        &self,
+        start_step: &Bound<'_, PyAny>,
+        batch_size: &Bound<'_, PyAny>,
+        depth: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<BatchPrefetcher> {
+        let sampler = Arc::clone(&self.sampler);
+        BatchPrefetcher::start(sampler, start_step, batch_size, depth)
+    }
+}
+
+fn parse_draw(value: &Bound<'_, PyAny>) -> PyResult<Draw> {
+    match arrays::text("draw", value)?.as_str() {
+        "user" => Ok(Draw::User),
+        "row" => Ok(Draw::Row),
+        _ => Err(arrays::invalid(
+            "draw",
+            arrays::display(value),
+            "'user' or 'row'",
+        )),
+    }
+}
