@@ -7,7 +7,8 @@ from conftest import K
 from lightning_fabric import Fabric
 
 import metatl
-from metatl.episodes import EpisodeBatch, episode_sampler
+from metatl.batches import Batch
+from metatl.episodes import episode_sampler
 from metatl.fitting import configure
 from metatl.models import find_system
 from metatl.models.metatl import MetaTL
@@ -29,7 +30,7 @@ def test_training_metatl(measure, large_split, preset):
 
         def steps():
             for _ in range(STEPS[preset]):
-                loop.step(EpisodeBatch(*next(batches)))
+                loop.step(Batch(*next(batches)))
 
         measure(
             steps,

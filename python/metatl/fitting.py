@@ -15,7 +15,7 @@ from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import ConfigError, InvalidArgumentError, RunError
 from metatl.interactions import Interactions
-from metatl.models import System, find_system
+from metatl.models import Batches, System, find_system
 from metatl.runs import (
     Run,
     RunRecord,
@@ -191,15 +191,23 @@ def fit(
         else:
             _start_directory(directory, record, item_ids, item_counts)
     fitted: Any
-    if system.trained:
+    if system.batches is not None:
         fitted = _train(
-            record, settings, cold_start, candidates, directory, resume=resume, on_progress=on_progress
+            system,
+            system.batches,
+            record,
+            settings,
+            cold_start,
+            candidates,
+            directory,
+            resume=resume,
+            on_progress=on_progress,
         )
     else:
         fitted = system.model_class().fit(cold_start.train, settings)
     metrics = candidate_metrics(fitted, cold_start, candidates)
     if directory is not None:
-        if not system.trained:
+        if system.batches is None:
             save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)
         # The last file to be written: it says that the run is finished.
         write_json(directory / "metrics.json", {"validation": metrics})
@@ -207,6 +215,8 @@ def fit(
 
 
 def _train(
+    system: System,
+    batches: Batches,
     record: RunRecord,
     config: Any,
     split: ColdStartSplit,
@@ -218,14 +228,14 @@ def _train(
 ) -> Model:
     import torch
 
-    from metatl.models.metatl import MetaTL
     from metatl.training import train
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(record.seed)
-        model = MetaTL(config, record.num_items)
+        model = system.model_class().for_training(config, split.train)
     train(
         model,
+        batches,
         split,
         candidates,
         config=config,
@@ -235,7 +245,8 @@ def _train(
         resume=resume,
         on_progress=on_progress,
     )
-    return model
+    fitted: Model = model
+    return fitted
 
 
 def _check_directory(directory: Path, *, resume: bool, overwrite: bool) -> None:

@@ -1,10 +1,11 @@
-"""The outer loop: meta-batches in, weights out (Eq. 5 and 6 of Wang et al. 2021).
+"""The outer loop: batches in, weights out; for MetaTL, Eq. 5 and 6 of Wang et al. 2021.
 
-Each step draws a meta-batch of tasks, lets the model adapt to their supports, and moves the weights
-against the loss of the adapted model on the queries. Every `eval_every` steps the model ranks fixed
-candidates of the validation users; the best weights by MRR are kept.
+Each step draws a batch of tasks or sequences and moves the weights against the model's loss. MetaTL lets
+its weights adapt to the supports of a meta-batch and takes the loss of the adapted weights on the queries.
+Every `eval_every` steps the model ranks fixed candidates of the validation users; the best weights by MRR
+are kept.
 
-A checkpoint holds everything that the next step depends on, and the tasks of a step are a function
+A checkpoint holds everything that the next step depends on, and the batch of a step are a function
 of (seed, step) alone, so that a resumed training ends in the weights of an uninterrupted one, to the
 byte on a CPU.
 """
@@ -13,17 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+from metatl.batches import Batch, alternate
 from metatl.checkpoints import load_checkpoint, save_checkpoint
-from metatl.episodes import EpisodeBatch, alternate, episode_sampler
+from metatl.episodes import episode_sampler
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import RunError
+from metatl.models.metatl import MetaTL
+from metatl.models.trainable import TensorBatch
 from metatl.runs import write_json
+from metatl.sequences import sequence_sampler
 from metatl.spectral import cross_fitting, spectral_vectors
 from metatl.stopping import StopSignals, TrainingStopped
 from metatl.trends import popularity_trend
@@ -34,8 +39,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from metatl.batches import Sampler
     from metatl.candidates import CandidateSets
-    from metatl.models.metatl import MetaTL, MetaTLConfig
+    from metatl.interactions import Interactions
+    from metatl.models import Batches
+    from metatl.models.contract import Model
+    from metatl.models.trainable import TrainableModel
+    from metatl.models.training_config import TrainingConfig
     from metatl.spectral import Fold
     from metatl.split import ColdStartSplit
 
@@ -64,19 +74,27 @@ class Progress:
     validation_mrr: float | None
 
 
-def make_optimizer(model: MetaTL, config: MetaTLConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: TrainableModel, config: TrainingConfig) -> torch.optim.Optimizer:
     """Build the outer optimiser that a config names."""
     if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.meta_lr)
-    return torch.optim.Adam(model.parameters(), lr=config.meta_lr, fused=True)
+        return torch.optim.SGD(model.parameters(), lr=config.peak_learning_rate)
+    return torch.optim.Adam(model.parameters(), lr=config.peak_learning_rate, fused=True)
+
+
+def make_sampler(batches: str, train: Interactions, config: Any, *, k: int, seed: int) -> Sampler:
+    """Build the sampler of what a system is trained on: `episodes` or `sequences`."""
+    if batches == "episodes":
+        return episode_sampler(train, config, k=k, seed=seed)
+    return sequence_sampler(train, config.sequences, seed=seed)
 
 
 def train(
-    model: MetaTL,
+    model: TrainableModel,
+    batches: Batches,
     split: ColdStartSplit,
     candidates: CandidateSets,
     *,
-    config: MetaTLConfig,
+    config: TrainingConfig,
     seed: int,
     device: str,
     directory: Path | None = None,
@@ -89,6 +107,8 @@ def train(
     ----------
     model
         A freshly initialised model.
+    batches
+        What it is trained on: `episodes` or `sequences`.
     split
         Its training users are trained on.
     candidates
@@ -96,7 +116,7 @@ def train(
     config
         The model's config.
     seed
-        Seed of tasks and dropout.
+        Seed of tasks or sequences, and of dropout.
     device
         `cpu` or `cuda`.
     directory
@@ -124,16 +144,16 @@ def train(
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
         torch.manual_seed(seed)
-        folds = start_items(model, split, config)
+        folds = start_items(model, split)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
         parts = [fold.train for fold in folds] or [split.train]
         offsets = [torch.from_numpy(fold.offsets).to(fabric.device) for fold in folds]
-        samplers = [episode_sampler(part, config, k=split.k, seed=seed) for part in parts]
-        with alternate(samplers, state.step, config.batch_size) as batches:
+        samplers = [make_sampler(batches, part, config, k=split.k, seed=seed) for part in parts]
+        with alternate(samplers, state.step, config.batch_size) as drawn:
             while not loop.is_finished():
                 item_offsets = offsets[state.step % len(offsets)] if offsets else None
-                loss = loop.step(next(batches), item_offsets)
+                loss = loop.step(next(drawn), item_offsets)
                 if on_progress is not None:
                     mrr = state.history[-1]["MRR"] if state.history else None
                     on_progress(Progress(state.step, config.max_steps, loss, mrr))
@@ -145,8 +165,8 @@ def train(
     return state
 
 
-def start_items(model: MetaTL, split: ColdStartSplit, config: MetaTLConfig) -> list[Fold]:
-    """Start the item vectors and biases as the config says.
+def start_items(model: TrainableModel, split: ColdStartSplit) -> list[Fold]:
+    """Start the item vectors and biases as the settings say.
 
     Returns
     -------
@@ -154,8 +174,9 @@ def start_items(model: MetaTL, split: ColdStartSplit, config: MetaTLConfig) -> l
         The folds of users that tasks come from, with what their item vectors lack; empty where all tasks
         meet the same vectors.
     """
-    if config.item_start == "random":
+    if not isinstance(model, MetaTL) or model.config.item_start == "random":
         return []
+    config = model.config
     vectors = spectral_vectors(split.train, config.dim)
     trend = popularity_trend(split.train, split.cutoff_timestamp)
     model.start_items(torch.from_numpy(vectors), torch.from_numpy(trend))
@@ -167,10 +188,10 @@ class OuterLoop:
 
     def __init__(
         self,
-        model: MetaTL,
+        model: TrainableModel,
         split: ColdStartSplit,
         candidates: CandidateSets,
-        config: MetaTLConfig,
+        config: TrainingConfig,
         fabric: Fabric,
         files: CheckpointFiles | None,
         state: TrainingState,
@@ -185,7 +206,7 @@ class OuterLoop:
         self.optimizer = make_optimizer(model, config)
         self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
-        self.module.mark_forward_method("episode_loss")
+        self.module.mark_forward_method("training_loss")
         self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
 
     def is_finished(self) -> bool:
@@ -194,7 +215,7 @@ class OuterLoop:
         evaluations_since_best = sum(entry["step"] > state.best_step for entry in state.history)
         return state.step >= self.config.max_steps or evaluations_since_best >= self.config.patience
 
-    def step(self, batch: EpisodeBatch, item_offsets: torch.Tensor | None = None) -> torch.Tensor:
+    def step(self, batch: Batch, item_offsets: torch.Tensor | None = None) -> torch.Tensor:
         """Move the weights once; evaluate and save where it is time. Returns the loss, on the device.
 
         The offsets (I, d) belong to the fold that the batch's users are in.
@@ -203,9 +224,8 @@ class OuterLoop:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(state.step)
-        loss: torch.Tensor = self.module.episode_loss(
-            *_to_device(batch, self.fabric.device), item_offsets=item_offsets
-        )
+        tensors = TensorBatch(*_to_device(batch, self.fabric.device))
+        loss: torch.Tensor = self.module.training_loss(tensors, item_offsets)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.fabric_optimizer.step()
@@ -224,9 +244,9 @@ class OuterLoop:
         loss = self.loss_sum.item() / steps
         self.loss_sum.zero_()
         if not math.isfinite(loss):
-            raise RunError(f"the training loss is {loss} before step {state.step}; lower meta_lr or inner_lr")
-        model.set_mean_transition(torch.from_numpy(self.split.train_histories()).to(self.fabric.device))
-        metrics = candidate_metrics(model, self.split, self.candidates)
+            raise RunError(f"the training loss is {loss} before step {state.step}; lower the learning rate")
+        model.before_evaluation(torch.from_numpy(self.split.train_histories()).to(self.fabric.device))
+        metrics = candidate_metrics(cast("Model", model), self.split, self.candidates)
         model.after_evaluation()
         rate = self.config.learning_rate(state.step - 1)
         state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
@@ -282,7 +302,7 @@ class CheckpointFiles:
         return TensorBoardLogger(self.directory, name="tensorboard", version="", purge_step=step + 1)
 
 
-def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
     """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
     tensors = {f"model.{name}": array for name, array in model.tensors().items()}
     for index, values in optimizer.state_dict()["state"].items():
@@ -295,7 +315,9 @@ def training_tensors(model: MetaTL, optimizer: torch.optim.Optimizer) -> dict[st
     return tensors
 
 
-def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    tensors: dict[str, NDArray[Any]], model: TrainableModel, optimizer: torch.optim.Optimizer
+) -> None:
     """Put back what :func:`training_tensors` collected."""
     weights: dict[str, NDArray[Any]] = {}
     optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
@@ -314,8 +336,8 @@ def restore(tensors: dict[str, NDArray[Any]], model: MetaTL, optimizer: torch.op
         torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
 
 
-def _to_device(batch: EpisodeBatch, device: torch.device) -> Iterator[torch.Tensor]:
-    for array in (batch.items, batch.negatives, batch.shared_negatives):
+def _to_device(batch: Batch, device: torch.device) -> Iterator[torch.Tensor]:
+    for array in batch:
         tensor = torch.from_numpy(array)
         # Pinned memory lets the copy overlap the step before.
         yield tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

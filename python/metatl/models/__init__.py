@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from metatl.exceptions import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+
+Batches: TypeAlias = Literal["episodes", "sequences"]
+"""What a system can be trained on by gradients: see `metatl.episodes` and `metatl.sequences`."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class System:
         Module of the model, and the names of its model and config classes in it.
     presets
         Names of its presets; `tuned` is the default of every system.
-    trained
-        Whether it is trained by episodes (:mod:`metatl.training`) or computed in one pass by `fit`.
+    batches
+        What it is trained on by gradients (:mod:`metatl.training`): `episodes` or `sequences`; None for a
+        system that `fit` computes in one pass.
     """
 
     name: str
@@ -36,7 +41,7 @@ class System:
     model: str
     config: str
     presets: tuple[str, ...]
-    trained: bool
+    batches: Batches | None = None
 
     def model_class(self) -> Any:
         """Import the model class; torch is loaded here and not before."""
@@ -58,7 +63,7 @@ SYSTEMS = {
             "MetaTL",
             "MetaTLConfig",
             ("paper", "official", "tuned"),
-            trained=True,
+            batches="episodes",
         ),
         System(
             "popularity",
@@ -67,7 +72,6 @@ SYSTEMS = {
             "Popularity",
             "PopularityConfig",
             ("tuned",),
-            trained=False,
         ),
         System(
             "knn",
@@ -76,7 +80,6 @@ SYSTEMS = {
             "ItemKNN",
             "ItemKNNConfig",
             ("paper", "tuned"),
-            trained=False,
         ),
         System(
             "session-knn",
@@ -85,7 +88,6 @@ SYSTEMS = {
             "SessionKNN",
             "SessionKNNConfig",
             ("paper", "tuned"),
-            trained=False,
         ),
         System(
             "markov",
@@ -94,7 +96,60 @@ SYSTEMS = {
             "MarkovChain",
             "MarkovChainConfig",
             ("paper", "tuned"),
-            trained=False,
+        ),
+        System(
+            "bpr",
+            "BPR-MF",
+            "metatl.models.bpr_mf",
+            "BPRMF",
+            "BPRMFConfig",
+            ("paper", "tuned"),
+            batches="sequences",
+        ),
+        System(
+            "transrec",
+            "TransRec",
+            "metatl.models.transrec",
+            "TransRec",
+            "TransRecConfig",
+            ("paper", "tuned"),
+            batches="sequences",
+        ),
+        System(
+            "gru4rec",
+            "GRU4Rec",
+            "metatl.models.gru4rec",
+            "GRU4Rec",
+            "GRU4RecConfig",
+            ("paper", "tuned"),
+            batches="sequences",
+        ),
+        System(
+            "tcn",
+            "TCN (NextItNet)",
+            "metatl.models.nextitnet",
+            "NextItNet",
+            "NextItNetConfig",
+            ("paper", "tuned"),
+            batches="sequences",
+        ),
+        System(
+            "sasrec",
+            "SASRec",
+            "metatl.models.sasrec",
+            "SASRec",
+            "SASRecConfig",
+            ("paper", "tuned"),
+            batches="sequences",
+        ),
+        System(
+            "bert4rec",
+            "BERT4Rec",
+            "metatl.models.bert4rec",
+            "BERT4Rec",
+            "BERT4RecConfig",
+            ("paper", "tuned"),
+            batches="sequences",
         ),
     )
 }

@@ -21,6 +21,37 @@ NO_ITEM = -1
 """Fills unused places in arrays of item ids."""
 
 
+class SequenceSettings(NamedTuple):
+    """Which training sequences a model asks for; see `metatl.sequences`.
+
+    Attributes
+    ----------
+    length : int
+        A sequence has up to length + 1 items; -1 fills the places after its end.
+    shortest : int
+        Users with fewer rows are left out.
+    draw : {"user", "row"}
+        Each user is as likely and gives all rows, or a window where there are too many; or each row is as
+        likely and ends a sequence.
+    negatives : int
+        Negatives for each place.
+    shared_negatives : int
+        Negatives for the whole batch.
+    popularity_exponent : float
+        Shared negatives are drawn in proportion to this power of their training interactions.
+    shuffle_share : float
+        Share of sequences in random order.
+    """
+
+    length: int
+    shortest: int = 2
+    draw: Literal["user", "row"] = "user"
+    negatives: int = 0
+    shared_negatives: int = 0
+    popularity_exponent: float = 0.0
+    shuffle_share: float = 0.0
+
+
 class Overrides(NamedTuple):
     """Item vectors that hold for one user alone.
 

@@ -23,19 +23,17 @@ from metatl.losses import Geometry, PairLoss, excluded_cost
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
 from metatl.models.dropout import dropout, dropout_factors
 from metatl.models.metatl_config import PRESETS, MetaTLConfig
+from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.transition import Mlp, OneLayer
 from metatl.support import Slots, Support
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
     from torch import Tensor
 
 __all__ = ["PRESETS", "MetaTL", "MetaTLConfig"]
 
 
-class MetaTL(nn.Module):
+class MetaTL(TrainableModel):
     """The model: item vectors, a transition learner, and the inner loop that adapts them to a user.
 
     Parameters
@@ -50,13 +48,12 @@ class MetaTL(nn.Module):
     transition of the training users, a buffer that `set_mean_transition` fills; before that it is zero.
     """
 
+    config: MetaTLConfig
     mean_transition: Tensor
     evaluated: Tensor
 
     def __init__(self, config: MetaTLConfig, num_items: int) -> None:
-        super().__init__()
-        self.config = config
-        self.num_items = num_items
+        super().__init__(config, num_items)
         self.embedding = nn.Embedding(num_items, config.dim)
         nn.init.normal_(self.embedding.weight, std=config.init_scale)
         self.learner: OneLayer | Mlp
@@ -93,35 +90,6 @@ class MetaTL(nn.Module):
             bias = vectors.square().sum(dim=1) / self.config.temperature + self.config.trend_weight * trend
             self.bias.copy_(bias.unsqueeze(1))
 
-    # --- Saving
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Give a copy of what a checkpoint must hold besides the settings."""
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}
-
-    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Put back what `tensors` gave.
-
-        Raises
-        ------
-        RuntimeError
-            If names or shapes are not those of this model.
-        """
-        self.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
-
-    @classmethod
-    def from_tensors(cls, config: MetaTLConfig, num_items: int, tensors: Mapping[str, np.ndarray]) -> MetaTL:
-        """Rebuild a model from its settings and `tensors`.
-
-        Raises
-        ------
-        RuntimeError
-            If names or shapes are not those of such a model.
-        """
-        model = cls(config, num_items)
-        model.load_tensors(tensors)
-        return model.eval()
-
     # --- Modes
 
     def after_evaluation(self) -> None:
@@ -141,6 +109,14 @@ class MetaTL(nn.Module):
         return self
 
     # --- Training
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
+        """Outer objective of a batch of tasks; see `episode_loss`."""
+        return self.episode_loss(batch.items, batch.negatives, batch.shared_negatives, item_offsets)
+
+    def before_evaluation(self, histories: Tensor) -> None:
+        """Learn the answer after one interaction; see `set_mean_transition`."""
+        self.set_mean_transition(histories)
 
     def episode_loss(
         self,
@@ -340,11 +316,6 @@ class MetaTL(nn.Module):
             self.train(was_training)
 
     # --- Parts
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.embedding.weight.device
 
     def _slots(self, items: Tensor, offsets: Tensor | None = None) -> Slots:
         """Gather rows and biases of items of any shape; padding gets a zero row."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from metatl.adaptation import Reduction, Target  # noqa: TC001 (pydantic reads the annotations)
 from metatl.exceptions import ConfigError
 from metatl.losses import Distance, Loss  # noqa: TC001
+from metatl.models.training_config import TrainingConfig
 
 Preset: TypeAlias = Literal["paper", "official", "tuned"]
 
 
-class MetaTLConfig(BaseModel):
+class MetaTLConfig(TrainingConfig):
     """Every choice that a MetaTL system makes; immutable, unknown fields are errors.
 
     The defaults are those of the preset ``tuned``. ``inner_steps=0`` gives MetaTL−−.
@@ -108,8 +108,6 @@ class MetaTLConfig(BaseModel):
         Never return to training mode after the first validation (dropout off, batch norm frozen), as the
         released program does.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     k: int = Field(default=3, ge=2)
     dim: int = Field(default=128, ge=1)
@@ -245,13 +243,10 @@ class MetaTLConfig(BaseModel):
         """Whether a training task needs the support loss at all."""
         return self.inner_steps > 0 or self.outer_adds_support_loss
 
-    def learning_rate(self, step: int) -> float:
-        """Outer rate β of a step, counted from 0: linear warm-up, then a cosine that ends at `max_steps`."""
-        if step < self.warmup_steps:
-            return self.meta_lr * (step + 1) / self.warmup_steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
-        cosine = (1.0 + math.cos(math.pi * progress)) / 2
-        return self.meta_lr * (self.final_lr_share + (1.0 - self.final_lr_share) * cosine)
+    @property
+    def peak_learning_rate(self) -> float:
+        """Outer rate β at the end of the warm-up."""
+        return self.meta_lr
 
 
 _ONE_NEGATIVE_MARGIN: dict[str, Any] = {

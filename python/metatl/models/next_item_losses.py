@@ -1,0 +1,60 @@
+"""Losses of the next item, from the scores of the positive and of negatives; large scores are good.
+
+References
+----------
+He and McAuley 2016 and Kang and McAuley 2018 (binary cross-entropy); Rendle et al. 2009 (BPR); Hidasi and
+Karatzoglou, *Recurrent neural networks with top-k gains for session-based recommendations*, CIKM 2018
+(TOP1-max and BPR-max).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NextItemLoss: TypeAlias = Literal["softmax", "binary", "bpr", "bpr_max", "top1_max"]
+
+
+def next_item_loss(
+    kind: NextItemLoss, positive: Tensor, negatives: Tensor, *, penalty: float = 0.0
+) -> Tensor:
+    """Loss of each positive among its negatives.
+
+    Parameters
+    ----------
+    kind : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
+    positive : Tensor
+        (n,), scores of the positives.
+    negatives : Tensor
+        (n, m), scores of their negatives; -inf for one that does not count. At least one must.
+    penalty : float
+        Weight of the squared scores in ``bpr_max`` (λ of its Eq. 14).
+
+    Returns
+    -------
+    Tensor
+        (n,).
+    """
+    counts = negatives > -torch.inf
+    if kind == "softmax":
+        # -log softmax = log(1 + exp(logsumexp(s⁻) - s⁺))
+        return functional.softplus(torch.logsumexp(negatives, dim=1) - positive)
+    share = 1.0 / counts.sum(dim=1)
+    # Where a negative does not count, a finite score keeps its (zero) gradient a number.
+    negatives = negatives.masked_fill(~counts, 0.0)
+    margin = positive.unsqueeze(1) - negatives
+    if kind == "binary":
+        return functional.softplus(-positive) + share * (functional.softplus(negatives) * counts).sum(dim=1)
+    if kind == "bpr":
+        return share * (functional.softplus(-margin) * counts).sum(dim=1)
+    weights = torch.softmax(negatives.masked_fill(~counts, -torch.inf), dim=1)
+    if kind == "top1_max":
+        return (weights * (torch.sigmoid(-margin) + torch.sigmoid(negatives.square()))).sum(dim=1)
+    log_weights = torch.log_softmax(negatives.masked_fill(~counts, -torch.inf), dim=1)
+    log_chance = functional.logsigmoid(margin) + log_weights.masked_fill(~counts, -torch.inf)
+    return -torch.logsumexp(log_chance, dim=1) + penalty * (weights * negatives.square()).sum(dim=1)

@@ -1,0 +1,213 @@
+"""What the sequential baselines have in common: they read a sequence and rank what comes next at each place.
+
+A subclass says how a sequence is read (`states`). The rest is here: item vectors, the losses and what the
+contract of `metatl.models.contract` asks for. A cold user is no special case for these models: the history
+is the sequence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings
+from metatl.models.dropout import dropout
+from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.trainable import TensorBatch, TrainableItemModel
+from metatl.models.training_config import BaselineConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SequenceModelConfig(BaselineConfig):
+    """What the settings of the sequential baselines have in common. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    dim : int
+        d, of item vectors.
+    max_length : int
+        Items of a sequence that the model reads, the most recent ones.
+    init_scale : float
+        Standard deviation of initial item vectors.
+    item_dropout : float
+        Dropout on the item vectors that are read.
+    item_bias : bool
+        A trained bias per item, added to its score.
+    tied : bool
+        The vectors that are read are also those that are ranked.
+    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
+        See `next_item_loss`.
+    negatives : int
+        Negatives of each place; 0 with `shared_negatives` 0 ranks the whole catalogue.
+    shared_negatives : int
+        Negatives that a batch shares.
+    popularity_exponent : float
+        Shared negatives are drawn in proportion to this power of their training interactions.
+    batch_negatives : bool
+        The targets of the other sequences at the same place are negatives too.
+    score_penalty : float
+        Weight of the squared scores of negatives in ``bpr_max``.
+    shuffle_share : float
+        Share of training sequences in random order.
+    """
+
+    lr: float = Field(default=3e-3, gt=0)
+    dim: int = Field(default=64, ge=1)
+    max_length: int = Field(default=20, ge=1)
+    init_scale: float = Field(default=0.02, gt=0)
+    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    item_bias: bool = True
+    tied: bool = True
+    loss: NextItemLoss = "softmax"
+    negatives: int = Field(default=0, ge=0)
+    shared_negatives: int = Field(default=0, ge=0)
+    popularity_exponent: float = Field(default=0.0, ge=0)
+    batch_negatives: bool = False
+    score_penalty: float = Field(default=0.0, ge=0)
+    shuffle_share: float = Field(default=0.0, ge=0, le=1)
+
+    @property
+    def ranks_catalogue(self) -> bool:
+        """Whether the loss compares a target with the whole catalogue."""
+        return self.negatives + self.shared_negatives == 0 and not self.batch_negatives
+
+    @property
+    def sequences(self) -> SequenceSettings:
+        """Users' rows, or windows of them."""
+        return SequenceSettings(
+            length=self.max_length,
+            negatives=self.negatives,
+            shared_negatives=self.shared_negatives,
+            popularity_exponent=self.popularity_exponent,
+            shuffle_share=self.shuffle_share,
+        )
+
+
+class SequenceModel(TrainableItemModel):
+    """Base of the sequential baselines.
+
+    Parameters
+    ----------
+    config : SequenceModelConfig
+    num_items : int
+        I, size of the catalogue.
+    """
+
+    config: SequenceModelConfig
+
+    def __init__(self, config: SequenceModelConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        self.embedding = nn.Embedding(num_items, config.dim)
+        nn.init.normal_(self.embedding.weight, std=config.init_scale)
+        self.output = self.embedding
+        if not config.tied:
+            self.output = nn.Embedding(num_items, config.dim)
+            nn.init.normal_(self.output.weight, std=config.init_scale)
+        self.bias = nn.Parameter(torch.zeros(num_items)) if config.item_bias else None
+
+    # --- What a subclass says
+
+    def states(self, items: Tensor) -> Tensor:
+        """Read sequences.
+
+        Parameters
+        ----------
+        items : Tensor
+            (B, L) int64, oldest first; ``NO_ITEM`` after the end of a sequence.
+
+        Returns
+        -------
+        Tensor
+            (B, L, d). The state at a place depends on the items up to it alone; states at places without
+            an item mean nothing.
+        """
+        raise NotImplementedError
+
+    def rows(self, items: Tensor) -> Tensor:
+        """Item vectors (B, L, d) as they are read, with dropout in training; anything where there is no item."""
+        rows = self.embedding(items.clamp(min=0))
+        return dropout(rows, self.config.item_dropout, training=self.training)
+
+    # --- Training
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Mean loss over all places that have a next item."""
+        states = self.states(batch.items[:, :-1])
+        return self.loss_at(states, batch.items[:, 1:], batch.negatives, batch.shared_negatives)
+
+    def loss_at(self, states: Tensor, targets: Tensor, negatives: Tensor, shared_negatives: Tensor) -> Tensor:
+        """Mean loss over the places that have a target.
+
+        Parameters
+        ----------
+        states : Tensor
+            (B, L, d).
+        targets : Tensor
+            (B, L) int64, ``NO_ITEM`` where there is none.
+        negatives : Tensor
+            (B, L, n) int64.
+        shared_negatives : Tensor
+            (m,) int64.
+        """
+        present = targets != NO_ITEM
+        if self.config.ranks_catalogue:
+            logits = functional.linear(states[present], self.output.weight, self.bias)
+            return functional.cross_entropy(logits, targets[present])
+        scores = [self._against(states, negatives)]
+        if shared_negatives.numel():
+            shared = functional.linear(states, self.output(shared_negatives), self._bias_of(shared_negatives))
+            hit = targets.unsqueeze(2) == shared_negatives
+            scores.append(shared.masked_fill(hit, -torch.inf))
+        if self.config.batch_negatives:
+            scores.append(self._against_each_other(states, targets, present))
+        positive = self._against(states, targets.clamp(min=0).unsqueeze(2))[present][:, 0]
+        others = torch.cat([part[present] for part in scores], dim=1)
+        # A place that is left without a negative says nothing.
+        useful = (others > -torch.inf).any(dim=1)
+        return next_item_loss(
+            self.config.loss, positive[useful], others[useful], penalty=self.config.score_penalty
+        ).mean()
+
+    def _bias_of(self, items: Tensor) -> Tensor | None:
+        return None if self.bias is None else self.bias[items]
+
+    def _against(self, states: Tensor, items: Tensor) -> Tensor:
+        """Scores (B, L, n) of items (B, L, n) for the state of their place."""
+        scores: Tensor = (self.output(items) @ states.unsqueeze(-1)).squeeze(-1)
+        return scores if self.bias is None else scores + self.bias[items]
+
+    def _against_each_other(self, states: Tensor, targets: Tensor, present: Tensor) -> Tensor:
+        """Scores (B, L, B) of the targets that the sequences have at the same place; -inf where not one."""
+        ids = targets.clamp(min=0)
+        scores = torch.einsum("bld,cld->blc", states, self.output(ids))
+        if self.bias is not None:
+            scores = scores + self.bias[ids].T
+        no_negative = (targets.unsqueeze(2) == targets.T) | ~present.T
+        return scores.masked_fill(no_negative, -torch.inf)
+
+    # --- Serving
+
+    @property
+    def item_table(self) -> Tensor:
+        """(I, d), one vector per item, without gradient."""
+        return self.output.weight.detach()
+
+    @torch.no_grad()
+    def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002
+        """Read histories (B, L); the query is the state at the end. Always as in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        try:
+            return Encoded(self.last_state(histories[:, -self.config.max_length :]), None)
+        finally:
+            self.train(was_training)
+
+    def last_state(self, histories: Tensor) -> Tensor:
+        """State (B, d) from which the item after a history (B, L) is ranked."""
+        return self.states(histories)[:, -1].contiguous()

@@ -1,0 +1,139 @@
+"""What every model that is trained by gradients offers to the outer loop and to checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from torch import Tensor
+    from typing_extensions import Self
+
+    from metatl.interactions import Interactions
+    from metatl.models.contract import Similarity
+
+
+class TensorBatch(NamedTuple):
+    """A batch (:class:`metatl.batches.Batch`) on the model's device.
+
+    Attributes
+    ----------
+    users : Tensor
+        (B,) int64.
+    items : Tensor
+        (B, P + 1) int64; -1 where a row has no item.
+    negatives : Tensor
+        (B, P, N) int64.
+    shared_negatives : Tensor
+        (M,) int64.
+    """
+
+    users: Tensor
+    items: Tensor
+    negatives: Tensor
+    shared_negatives: Tensor
+
+
+class TrainableModel(nn.Module):
+    """Base of the trained models.
+
+    Parameters
+    ----------
+    config
+        The system's settings.
+    num_items : int
+        I, size of the catalogue.
+    """
+
+    def __init__(self, config: Any, num_items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_items = num_items
+
+    @classmethod
+    def for_training(cls, config: Any, train: Interactions) -> Self:
+        """Initialise a model for training rows."""
+        return cls(config, train.num_items)
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
+        """Loss of a batch, a scalar.
+
+        Parameters
+        ----------
+        batch : TensorBatch
+        item_offsets : Tensor, optional
+            (I, d), added to the item vectors for this batch; only given to models that ask for it.
+        """
+        raise NotImplementedError
+
+    def before_evaluation(self, histories: Tensor) -> None:
+        """Get ready to be evaluated, given (U, L) first interactions of the training users."""
+
+    def after_evaluation(self) -> None:
+        """Take note that training has been interrupted by an evaluation."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    # --- Saving
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Give a copy of what a checkpoint must hold besides the settings."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Put back what `tensors` gave.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are not those of this model.
+        """
+        self.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+
+    @classmethod
+    def from_tensors(cls, config: Any, num_items: int, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Rebuild a model from its settings and `tensors`.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are not those of such a model.
+        """
+        model = cls(config, num_items)
+        model.load_tensors(tensors)
+        return model.eval()
+
+
+class TrainableItemModel(TrainableModel):
+    """Base of the trained baselines that rank by a vector and a bias per item."""
+
+    embedding: nn.Embedding
+    bias: nn.Parameter | None  # one per item
+
+    @property
+    def similarity(self) -> Similarity:
+        """How a query meets an item vector."""
+        return "dot"
+
+    @property
+    def support_negatives(self) -> int:
+        """How many sampled items per user ``encode`` needs; 0 for none."""
+        return 0
+
+    @property
+    def item_table(self) -> Tensor:
+        """(I, d), one vector per item, without gradient."""
+        return self.embedding.weight.detach()
+
+    @property
+    def item_bias(self) -> Tensor | None:
+        """(I,), added to every score; None for no bias."""
+        return None if self.bias is None else self.bias.detach()

@@ -1,0 +1,98 @@
+"""How long, how fast and on how much at a time a system trains: what all trained systems have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from metatl.models import find_system
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from metatl.models.contract import SequenceSettings
+
+
+class TrainingConfig(BaseModel):
+    """Settings of the outer loop; immutable, unknown fields are errors.
+
+    Parameters
+    ----------
+    optimizer : {"adam", "sgd"}
+    warmup_steps : int
+        Steps of linear warm-up.
+    final_lr_share : float
+        The cosine schedule ends at this share of the peak rate; 1 keeps the rate constant.
+    batch_size : int
+        Tasks, or sequences, per step.
+    max_steps : int
+    eval_every : int
+        Steps between validations.
+    patience : int
+        Validations without a better MRR before training stops.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    warmup_steps: int = Field(default=0, ge=0)
+    final_lr_share: float = Field(default=1.0, ge=0, le=1)
+    batch_size: int = Field(default=256, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
+    eval_every: int = Field(default=100, ge=1)
+    patience: int = Field(default=10, ge=1)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate at the end of the warm-up."""
+        raise NotImplementedError
+
+    def learning_rate(self, step: int) -> float:
+        """Rate of a step, counted from 0: linear warm-up, then a cosine that ends at `max_steps`."""
+        peak = self.peak_learning_rate
+        if step < self.warmup_steps:
+            return peak * (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
+        cosine = (1.0 + math.cos(math.pi * progress)) / 2
+        return peak * (self.final_lr_share + (1.0 - self.final_lr_share) * cosine)
+
+
+class BaselineConfig(TrainingConfig):
+    """What the settings of all trained baselines have in common. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    lr : float
+        Peak learning rate.
+    """
+
+    system: ClassVar[str]
+    """Name of the system in `metatl.models.SYSTEMS`."""
+    paper: ClassVar[dict[str, Any]]
+    """What ``paper`` changes."""
+
+    lr: float = Field(default=1e-3, gt=0)
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """Give the settings of a preset.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such preset; the message lists those that exist.
+        """
+        find_system(cls.system, name)
+        return cls(**(cls.paper if name == "paper" else {}))
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate at the end of the warm-up."""
+        return self.lr
+
+    @property
+    def sequences(self) -> SequenceSettings:
+        """What the system trains on."""
+        raise NotImplementedError

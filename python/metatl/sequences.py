@@ -1,0 +1,46 @@
+"""Sequences: the stretches of users' rows that the baselines train on.
+
+They are drawn in Rust (`metatl._metatl.SequenceSampler`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metatl._metatl import SequenceSampler
+
+if TYPE_CHECKING:
+    from metatl.interactions import Interactions
+    from metatl.models.contract import SequenceSettings
+
+__all__ = ["SequenceSampler", "sequence_sampler"]
+
+
+def sequence_sampler(train: Interactions, settings: SequenceSettings, *, seed: int) -> SequenceSampler:
+    """Build the sampler that a model asks for.
+
+    Parameters
+    ----------
+    train
+        The training users' interactions.
+    settings
+        What a sequence is, and which negatives it comes with.
+    seed
+        Seed of the sequences.
+    """
+    weights = None
+    if settings.popularity_exponent > 0:
+        weights = train.item_counts.astype(np.float64) ** settings.popularity_exponent
+    return SequenceSampler(
+        train.index,
+        length=settings.length,
+        shortest=settings.shortest,
+        draw=settings.draw,
+        negatives=settings.negatives,
+        shared_negatives=settings.shared_negatives,
+        shuffle_share=settings.shuffle_share,
+        weights=weights,
+        seed=seed,
+    )
