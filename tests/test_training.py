@@ -269,7 +269,7 @@ def test_patience_ends_a_training_early(interactions_file, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_an_error(interactions_file, tmp_path):
-    with pytest.raises(RunError, match=r"loss is (nan|inf).*meta_lr"):
+    with pytest.raises(RunError, match=r"loss is (nan|inf).*learning rate"):
         fit_small(
             interactions_file, tmp_path / "run", preset="paper", config={"meta_lr": 1e30, "warmup_steps": 0}
         )

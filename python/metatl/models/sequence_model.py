@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings
+from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
-from metatl.models.trainable import TensorBatch, TrainableItemModel
+from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SequenceModelConfig(BaselineConfig):
         )
 
 
-class SequenceModel(TrainableItemModel):
+class SequenceModel(TrainableModel):
     """Base of the sequential baselines.
 
     Parameters
@@ -130,7 +130,7 @@ class SequenceModel(TrainableItemModel):
         raise NotImplementedError
 
     def rows(self, items: Tensor) -> Tensor:
-        """Item vectors (B, L, d) as they are read, with dropout in training; anything where there is no item."""
+        """Item vectors (B, L, d) as they are read, with dropout in training; any where there is no item."""
         rows = self.embedding(items.clamp(min=0))
         return dropout(rows, self.config.item_dropout, training=self.training)
 
@@ -156,33 +156,32 @@ class SequenceModel(TrainableItemModel):
             (m,) int64.
         """
         present = targets != NO_ITEM
+        points, positives = states[present], targets[present]
         if self.config.ranks_catalogue:
-            logits = functional.linear(states[present], self.output.weight, self.bias)
-            return functional.cross_entropy(logits, targets[present])
-        scores = [self._against(states, negatives)]
+            logits = functional.linear(points, self.output.weight, self.bias)
+            return functional.cross_entropy(logits, positives)
+        scores = [self._score(points, negatives[present])]
         if shared_negatives.numel():
-            shared = functional.linear(states, self.output(shared_negatives), self._bias_of(shared_negatives))
-            hit = targets.unsqueeze(2) == shared_negatives
-            scores.append(shared.masked_fill(hit, -torch.inf))
+            bias = None if self.bias is None else self.bias[shared_negatives]
+            shared = functional.linear(points, self.output(shared_negatives), bias)
+            scores.append(shared.masked_fill(positives.unsqueeze(1) == shared_negatives, -torch.inf))
         if self.config.batch_negatives:
-            scores.append(self._against_each_other(states, targets, present))
-        positive = self._against(states, targets.clamp(min=0).unsqueeze(2))[present][:, 0]
-        others = torch.cat([part[present] for part in scores], dim=1)
+            scores.append(self._score_each_other(states, targets, present)[present])
+        positive = self._score(points, positives.unsqueeze(1))[:, 0]
+        others = torch.cat(scores, dim=1)
         # A place that is left without a negative says nothing.
         useful = (others > -torch.inf).any(dim=1)
-        return next_item_loss(
+        losses = next_item_loss(
             self.config.loss, positive[useful], others[useful], penalty=self.config.score_penalty
-        ).mean()
+        )
+        return losses.sum() / useful.sum().clamp(min=1)
 
-    def _bias_of(self, items: Tensor) -> Tensor | None:
-        return None if self.bias is None else self.bias[items]
-
-    def _against(self, states: Tensor, items: Tensor) -> Tensor:
-        """Scores (B, L, n) of items (B, L, n) for the state of their place."""
-        scores: Tensor = (self.output(items) @ states.unsqueeze(-1)).squeeze(-1)
+    def _score(self, points: Tensor, items: Tensor) -> Tensor:
+        """Scores (n, m) of items (n, m), each for its own point (n, d)."""
+        scores = torch.einsum("nd,nmd->nm", points, self.output(items))
         return scores if self.bias is None else scores + self.bias[items]
 
-    def _against_each_other(self, states: Tensor, targets: Tensor, present: Tensor) -> Tensor:
+    def _score_each_other(self, states: Tensor, targets: Tensor, present: Tensor) -> Tensor:
         """Scores (B, L, B) of the targets that the sequences have at the same place; -inf where not one."""
         ids = targets.clamp(min=0)
         scores = torch.einsum("bld,cld->blc", states, self.output(ids))
@@ -194,9 +193,24 @@ class SequenceModel(TrainableItemModel):
     # --- Serving
 
     @property
+    def similarity(self) -> Similarity:
+        """How a query meets an item vector."""
+        return "dot"
+
+    @property
+    def support_negatives(self) -> int:
+        """How many sampled items per user ``encode`` needs: none."""
+        return 0
+
+    @property
     def item_table(self) -> Tensor:
         """(I, d), one vector per item, without gradient."""
         return self.output.weight.detach()
+
+    @property
+    def item_bias(self) -> Tensor | None:
+        """(I,), added to every score; None for no bias."""
+        return None if self.bias is None else self.bias.detach()
 
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from metatl.interactions import Interactions
-    from metatl.models.contract import Similarity
 
 
 class TensorBatch(NamedTuple):
@@ -110,30 +109,3 @@ class TrainableModel(nn.Module):
         model = cls(config, num_items)
         model.load_tensors(tensors)
         return model.eval()
-
-
-class TrainableItemModel(TrainableModel):
-    """Base of the trained baselines that rank by a vector and a bias per item."""
-
-    embedding: nn.Embedding
-    bias: nn.Parameter | None  # one per item
-
-    @property
-    def similarity(self) -> Similarity:
-        """How a query meets an item vector."""
-        return "dot"
-
-    @property
-    def support_negatives(self) -> int:
-        """How many sampled items per user ``encode`` needs; 0 for none."""
-        return 0
-
-    @property
-    def item_table(self) -> Tensor:
-        """(I, d), one vector per item, without gradient."""
-        return self.embedding.weight.detach()
-
-    @property
-    def item_bias(self) -> Tensor | None:
-        """(I,), added to every score; None for no bias."""
-        return None if self.bias is None else self.bias.detach()

@@ -1,0 +1,157 @@
+"""BERT4Rec: sequential recommendation with bidirectional encoder representations from transformer.
+
+Sun, Liu, Wu, Pei, Lin, Ou, Jiang, *BERT4Rec: sequential recommendation with bidirectional encoder
+representations from transformer*, CIKM 2019. A bidirectional transformer is trained to fill in masked items
+(cloze); a mask after the history stands for what comes next. Cold users need nothing special.
+
+`paper`: two blocks with two heads, post-norm, GELU; a share of the items is masked, and a share of the
+sequences has its last item alone masked, which short sequences need; softmax over the catalogue with a bias
+per item. `tuned`: heavy dropout on what is read, one block, a cosine schedule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional
+
+from metatl.models.contract import NO_ITEM
+from metatl.models.dropout import dropout
+from metatl.models.sequence_model import SequenceModel, SequenceModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Self
+
+    from metatl.models.trainable import TensorBatch
+
+
+class BERT4RecConfig(SequenceModelConfig):
+    """Settings of BERT4Rec. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    blocks : int
+    heads : int
+    dropout : float
+        Inside the blocks.
+    mask_share : float
+        Share of the items that are masked.
+    last_share : float
+        Share of the sequences whose last item alone is masked.
+    """
+
+    system: ClassVar[str] = "bert4rec"
+    paper: ClassVar[dict[str, Any]] = {
+        "dim": 64,
+        "max_length": 50,
+        "blocks": 2,
+        "heads": 2,
+        "item_dropout": 0.2,
+        "dropout": 0.2,
+        "mask_share": 0.6,
+        "last_share": 0.1,
+        "lr": 1e-3,
+        "warmup_steps": 100,
+        "final_lr_share": 0.02,
+        "batch_size": 256,
+        "max_steps": 10_000,
+        "eval_every": 500,
+    }
+
+    blocks: int = Field(default=1, ge=1)
+    heads: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    mask_share: float = Field(default=0.4, gt=0, lt=1)
+    last_share: float = Field(default=0.5, ge=0, le=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads: {self.heads} do not divide dim={self.dim}")
+        return self
+
+
+class BERT4Rec(SequenceModel):
+    """The model.
+
+    Parameters
+    ----------
+    config : BERT4RecConfig
+    num_items : int
+        I, size of the catalogue.
+    """
+
+    config: BERT4RecConfig
+
+    def __init__(self, config: BERT4RecConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        # One place more than items are read: the mask stands after them.
+        self.positions = nn.Parameter(torch.randn(config.max_length + 1, config.dim) * config.init_scale)
+        self.mask = nn.Parameter(torch.randn(config.dim) * config.init_scale)
+        self.norm = nn.LayerNorm(config.dim)
+        layer = nn.TransformerEncoderLayer(
+            config.dim,
+            config.heads,
+            dim_feedforward=4 * config.dim,
+            dropout=config.dropout,
+            activation="gelu",
+            batch_first=True,
+        )
+        self.encoder = nn.TransformerEncoder(layer, config.blocks, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
+
+    def read(self, items: Tensor, masked: Tensor) -> Tensor:
+        """Read sequences in which some items are hidden.
+
+        Parameters
+        ----------
+        items : Tensor
+            (B, L) int64; ``NO_ITEM`` after the end of a sequence.
+        masked : Tensor
+            (B, L) bool, true at places whose item is hidden from the model.
+
+        Returns
+        -------
+        Tensor
+            (B, L, d), what is ranked at each place.
+        """
+        rows = self.embedding(items.clamp(min=0))
+        rows = torch.where(masked.unsqueeze(2), self.mask, rows) + self.positions[: items.shape[1]]
+        rows = dropout(self.norm(rows), self.config.item_dropout, training=self.training)
+        absent = (items == NO_ITEM) & ~masked
+        states: Tensor = self.head(self.encoder(rows, src_key_padding_mask=absent))
+        return states
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Mean loss over the masked places."""
+        masked = self.draw_mask(batch.items)
+        states = self.read(batch.items, masked)
+        targets = batch.items.masked_fill(~masked, NO_ITEM)
+        # A sequence has one negative less than it has places: the first place takes those of the second.
+        negatives = torch.cat((batch.negatives[:, :1], batch.negatives), dim=1)
+        return self.loss_at(states, targets, negatives, batch.shared_negatives)
+
+    def draw_mask(self, items: Tensor) -> Tensor:
+        """Choose which of the items (B, L) to hide: at least one of each sequence, and never all."""
+        present = items != NO_ITEM
+        lengths = present.sum(dim=1, keepdim=True)
+        noise = torch.rand(items.shape, device=items.device).masked_fill(~present, 2.0)
+        hidden = (lengths * self.config.mask_share).round().clamp(min=1).minimum(lengths - 1)
+        # The items with the least noise are hidden.
+        masked = noise.argsort(dim=1).argsort(dim=1) < hidden
+        places = torch.arange(items.shape[1], device=items.device)
+        only_last = torch.rand(len(items), 1, device=items.device) < self.config.last_share
+        return torch.where(only_last, places == lengths - 1, masked)
+
+    def last_state(self, histories: Tensor) -> Tensor:
+        """State (B, d) of a mask after each history (B, L)."""
+        items = functional.pad(histories, (0, 1), value=NO_ITEM)
+        masked = torch.zeros_like(items, dtype=torch.bool)
+        masked[:, -1] = True
+        return self.read(items, masked)[:, -1].contiguous()

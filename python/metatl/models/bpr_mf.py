@@ -1,0 +1,232 @@
+"""BPR-MF: matrix factorisation by Bayesian personalised ranking.
+
+Rendle, Freudenthaler, Gantner, Schmidt-Thieme, *BPR: Bayesian personalized ranking from implicit feedback*,
+UAI 2009. A user and an item are vectors; items are ranked by inner product and bias. The order of a user's
+items plays no part.
+
+A cold user has no vector. It is folded in: the vector that the same criterion gives for the user's few
+items, with the items fixed, found by gradient steps from zero.
+
+`paper`: one negative for each interaction, L2 regularisation. `tuned`: softmax against negatives that a
+batch shares, dropout on the user's vector, a cosine schedule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from metatl.exceptions import InvalidArgumentError
+from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
+from metatl.models.dropout import dropout
+from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.trainable import TensorBatch, TrainableModel
+from metatl.models.training_config import BaselineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from torch import Tensor
+    from typing_extensions import Self
+
+    from metatl.interactions import Interactions
+
+
+class BPRMFConfig(BaselineConfig):
+    """Settings of BPR-MF. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    dim : int
+        d, of users and items.
+    init_scale : float
+        Standard deviation of initial vectors.
+    user_dropout : float
+        Dropout on the user's vector in training.
+    regularisation : float
+        Weight of the squared vectors and biases of an interaction.
+    loss : {"softmax", "bpr"}
+    negatives : int
+        Negatives of each interaction.
+    shared_negatives : int
+        Negatives that a batch shares.
+    fold_in_steps : int
+        Gradient steps that find a cold user's vector.
+    fold_in_rate : float
+        Their rate.
+    fold_in_negatives : int
+        Negatives that a cold user's items meet.
+    fold_in_regularisation : float
+        Weight of the cold user's squared vector.
+    """
+
+    system: ClassVar[str] = "bpr"
+    paper: ClassVar[dict[str, Any]] = {
+        "dim": 64,
+        "init_scale": 0.1,
+        "user_dropout": 0.0,
+        "regularisation": 0.01,
+        "loss": "bpr",
+        "negatives": 1,
+        "shared_negatives": 0,
+        "lr": 1e-3,
+        "warmup_steps": 0,
+        "final_lr_share": 1.0,
+        "max_steps": 20_000,
+        "eval_every": 1000,
+    }
+
+    lr: float = Field(default=3e-3, gt=0)
+    dim: int = Field(default=64, ge=1)
+    init_scale: float = Field(default=0.1, gt=0)
+    user_dropout: float = Field(default=0.5, ge=0, lt=1)
+    regularisation: float = Field(default=0.0, ge=0)
+    loss: NextItemLoss = "softmax"
+    negatives: int = Field(default=0, ge=0)
+    shared_negatives: int = Field(default=512, ge=0)
+    fold_in_steps: int = Field(default=30, ge=1)
+    fold_in_rate: float = Field(default=1.0, gt=0)
+    fold_in_negatives: int = Field(default=100, ge=1)
+    fold_in_regularisation: float = Field(default=0.01, ge=0)
+    batch_size: int = Field(default=1024, ge=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+    max_steps: int = Field(default=3000, ge=1)
+    eval_every: int = Field(default=300, ge=1)
+
+    @property
+    def sequences(self) -> SequenceSettings:
+        """Single interactions: the last item of a stretch of up to two; every interaction is as likely."""
+        return SequenceSettings(
+            length=1,
+            shortest=1,
+            draw="row",
+            negatives=self.negatives,
+            shared_negatives=self.shared_negatives,
+        )
+
+
+class BPRMF(TrainableModel):
+    """The model.
+
+    Parameters
+    ----------
+    config : BPRMFConfig
+    num_items : int
+        I, size of the catalogue.
+    num_users : int
+        Training users.
+    """
+
+    config: BPRMFConfig
+
+    def __init__(self, config: BPRMFConfig, num_items: int, num_users: int) -> None:
+        super().__init__(config, num_items)
+        self.embedding = nn.Embedding(num_items, config.dim)
+        self.users = nn.Embedding(num_users, config.dim)
+        for table in (self.embedding, self.users):
+            nn.init.normal_(table.weight, std=config.init_scale)
+        self.bias = nn.Parameter(torch.zeros(num_items))
+
+    @classmethod
+    def for_training(cls, config: BPRMFConfig, train: Interactions) -> Self:
+        """Initialise a model for training rows."""
+        return cls(config, train.num_items, train.num_users)
+
+    @classmethod
+    def from_tensors(cls, config: BPRMFConfig, num_items: int, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Rebuild a model from its settings and `tensors`.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are not those of such a model.
+        """
+        model = cls(config, num_items, len(tensors["users.weight"]))
+        model.load_tensors(tensors)
+        return model.eval()
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Mean loss of the interactions (the negated BPR-Opt of Sec. 4.1 where ``loss="bpr"``)."""
+        config = self.config
+        first, second = batch.items.unbind(1)
+        target = torch.where(second == NO_ITEM, first, second)
+        own = batch.negatives[:, 0]
+        user = self.users(batch.users)
+        kept = dropout(user, config.user_dropout, training=self.training)
+        rows, negative_rows = self.embedding(target), self.embedding(own)
+        positive = (kept * rows).sum(dim=1) + self.bias[target]
+        negatives = [torch.einsum("bd,bnd->bn", kept, negative_rows) + self.bias[own]]
+        if batch.shared_negatives.numel():
+            shared = batch.shared_negatives
+            scores = functional.linear(kept, self.embedding(shared), self.bias[shared])
+            negatives.append(scores.masked_fill(target.unsqueeze(1) == shared, -torch.inf))
+        loss = next_item_loss(config.loss, positive, torch.cat(negatives, dim=1)).mean()
+        if config.regularisation:
+            penalty = user.square().sum(dim=1) + rows.square().sum(dim=1) + self.bias[target].square()
+            penalty = penalty + negative_rows.square().sum(dim=(1, 2)) + self.bias[own].square().sum(dim=1)
+            loss = loss + config.regularisation * penalty.mean()
+        return loss
+
+    # --- Serving
+
+    @property
+    def similarity(self) -> Similarity:
+        """How a query meets an item vector."""
+        return "dot"
+
+    @property
+    def support_negatives(self) -> int:
+        """Negatives per user that ``encode`` takes."""
+        return self.config.fold_in_negatives
+
+    @property
+    def item_table(self) -> Tensor:
+        """(I, d), one vector per item, without gradient."""
+        return self.embedding.weight.detach()
+
+    @property
+    def item_bias(self) -> Tensor:
+        """(I,), added to every score."""
+        return self.bias.detach()
+
+    @torch.no_grad()
+    def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:
+        """Fold users in: find each one's vector by gradient steps from zero.
+
+        It minimises the mean of -ln σ(p·(q_i - q_j) + b_i - b_j) over the user's items i and negatives j,
+        plus ``fold_in_regularisation`` times ‖p‖² / 2.
+
+        Parameters
+        ----------
+        histories : Tensor
+            (B, L) int64.
+        negatives : Tensor
+            (B, `support_negatives`) int64.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If the negatives are not there.
+        """
+        expected = (len(histories), self.config.fold_in_negatives)
+        if negatives is None or tuple(negatives.shape) != expected:
+            found = None if negatives is None else tuple(negatives.shape)
+            raise InvalidArgumentError(f"negatives: found {found}, expected shape {expected}")
+        items, others = self.embedding(histories), self.embedding(negatives)
+        item_biases, other_biases = self.bias[histories], self.bias[negatives]
+        users = torch.zeros_like(items[:, 0])
+        pairs = histories.shape[1] * negatives.shape[1]
+        for _ in range(self.config.fold_in_steps):
+            of_items = torch.einsum("bd,bld->bl", users, items) + item_biases
+            of_others = torch.einsum("bd,bnd->bn", users, others) + other_biases
+            missed = torch.sigmoid(of_others.unsqueeze(1) - of_items.unsqueeze(2)) / pairs
+            uphill = torch.einsum("bl,bld->bd", missed.sum(dim=2), items)
+            uphill -= torch.einsum("bn,bnd->bd", missed.sum(dim=1), others)
+            users += self.config.fold_in_rate * (uphill - self.config.fold_in_regularisation * users)
+        return Encoded(users, None)

@@ -1,0 +1,91 @@
+"""GRU4Rec: recurrent neural networks for session-based recommendation.
+
+Hidasi, Karatzoglou, Baltrunas, Tikk, *Session-based recommendations with recurrent neural networks*, ICLR
+2016; Hidasi and Karatzoglou, *Recurrent neural networks with top-k gains for session-based
+recommendations*, CIKM 2018. A GRU reads the sequence; items are ranked by their inner product with its
+state. Cold users need nothing special.
+
+`paper`: BPR-max (or TOP1-max: ``loss="top1_max"``) against the targets of the other sequences of the batch
+and 2,048 additional negatives by popularity^.5, separate input and output vectors, dropout .2. The sessions
+of a batch run side by side from their first item; the published program starts the next session where one
+ends, which changes who meets whom in a batch and nothing else. `tuned`: softmax, one table for input and
+output, heavy dropout on what is read and on the state, a cosine schedule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from metatl.models.dropout import dropout
+from metatl.models.sequence_model import SequenceModel, SequenceModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GRU4RecConfig(SequenceModelConfig):
+    """Settings of GRU4Rec. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the recurrent state.
+    layers : int
+    state_dropout : float
+        On the state before items are ranked.
+    """
+
+    system: ClassVar[str] = "gru4rec"
+    paper: ClassVar[dict[str, Any]] = {
+        "dim": 100,
+        "hidden": 100,
+        "item_dropout": 0.0,
+        "state_dropout": 0.2,
+        "tied": False,
+        "loss": "bpr_max",
+        "score_penalty": 1.0,
+        "shared_negatives": 2048,
+        "popularity_exponent": 0.5,
+        "batch_negatives": True,
+        "shuffle_share": 0.0,
+        "lr": 1e-3,
+        "warmup_steps": 0,
+        "final_lr_share": 1.0,
+        "batch_size": 64,
+        "max_steps": 10_000,
+        "eval_every": 500,
+    }
+
+    hidden: int = Field(default=128, ge=1)
+    layers: int = Field(default=1, ge=1)
+    state_dropout: float = Field(default=0.5, ge=0, lt=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+
+
+class GRU4Rec(SequenceModel):
+    """The model.
+
+    Parameters
+    ----------
+    config : GRU4RecConfig
+    num_items : int
+        I, size of the catalogue.
+    """
+
+    config: GRU4RecConfig
+
+    def __init__(self, config: GRU4RecConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        self.recurrent = nn.GRU(config.dim, config.hidden, config.layers, batch_first=True)
+        self.project = nn.Identity() if config.hidden == config.dim else nn.Linear(config.hidden, config.dim)
+
+    def states(self, items: Tensor) -> Tensor:
+        """Read sequences (B, L); see `SequenceModel.states`."""
+        states, _ = self.recurrent(self.rows(items))
+        states = dropout(states, self.config.state_dropout, training=self.training)
+        projected: Tensor = self.project(states)
+        return projected

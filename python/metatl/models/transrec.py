@@ -1,0 +1,225 @@
+"""TransRec: translation-based recommendation.
+
+He, Kang, McAuley, *Translation-based recommendation*, RecSys 2017. Items are points, users translations: the
+item after i is near γ_i + t + t_u, and ranked by β_j - d(γ_i + t + t_u, γ_j). Each user's translation is a
+global t plus a part of the user's own, t_u, which starts at zero. A cold user has no part of their own and
+gets t, as the paper says of users without training data.
+
+`paper`: sequential BPR with one negative, squared L2 distance, item points inside the unit ball, L2
+regularisation of the biases and translations. `tuned`: softmax against negatives that a batch shares, a
+temperature, free item points with dropout, shuffled pairs where times are tied, a cosine schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from metatl.models.contract import Encoded, SequenceSettings, Similarity
+from metatl.models.dropout import dropout
+from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.trainable import TensorBatch, TrainableModel
+from metatl.models.training_config import BaselineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from torch import Tensor
+    from typing_extensions import Self
+
+    from metatl.interactions import Interactions
+
+
+class TransRecConfig(BaselineConfig):
+    """Settings of TransRec. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    dim : int
+        d, of items and translations.
+    init_scale : float
+        Standard deviation of initial item points.
+    unit_ball : bool
+        Keep item points within length 1.
+    temperature : float
+        Scores are bias - distance / temperature.
+    item_dropout : float
+        Dropout on the item point that is translated.
+    user_translations : bool
+        Train t_u; without it, t is all there is.
+    regularisation : float
+        Weight of the squared biases and translations of a pair.
+    loss : {"softmax", "bpr"}
+    negatives : int
+        Negatives of each pair.
+    shared_negatives : int
+        Negatives that a batch shares.
+    shuffle_share : float
+        Share of pairs in random order.
+    """
+
+    system: ClassVar[str] = "transrec"
+    paper: ClassVar[dict[str, Any]] = {
+        "dim": 10,
+        "init_scale": 1 / math.sqrt(10),
+        "unit_ball": True,
+        "temperature": 1.0,
+        "item_dropout": 0.0,
+        "user_translations": True,
+        "regularisation": 0.01,
+        "loss": "bpr",
+        "negatives": 1,
+        "shared_negatives": 0,
+        "shuffle_share": 0.0,
+        "lr": 1e-3,
+        "warmup_steps": 0,
+        "final_lr_share": 1.0,
+        "max_steps": 20_000,
+        "eval_every": 1000,
+    }
+
+    lr: float = Field(default=3e-3, gt=0)
+    dim: int = Field(default=128, ge=1)
+    init_scale: float = Field(default=0.1, gt=0)
+    unit_ball: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    user_translations: bool = False
+    regularisation: float = Field(default=0.0, ge=0)
+    loss: NextItemLoss = "softmax"
+    negatives: int = Field(default=0, ge=0)
+    shared_negatives: int = Field(default=512, ge=0)
+    shuffle_share: float = Field(default=1.0, ge=0, le=1)
+    batch_size: int = Field(default=1024, ge=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+    max_steps: int = Field(default=3000, ge=1)
+    eval_every: int = Field(default=300, ge=1)
+
+    @property
+    def sequences(self) -> SequenceSettings:
+        """Pairs of neighbouring items; every pair is as likely."""
+        return SequenceSettings(
+            length=1,
+            draw="row",
+            negatives=self.negatives,
+            shared_negatives=self.shared_negatives,
+            shuffle_share=self.shuffle_share,
+        )
+
+
+class TransRec(TrainableModel):
+    """The model.
+
+    Parameters
+    ----------
+    config : TransRecConfig
+    num_items : int
+        I, size of the catalogue.
+    num_users : int
+        Training users, who have translations of their own.
+    """
+
+    config: TransRecConfig
+
+    def __init__(self, config: TransRecConfig, num_items: int, num_users: int) -> None:
+        super().__init__(config, num_items)
+        self.embedding = nn.Embedding(num_items, config.dim)
+        nn.init.normal_(self.embedding.weight, std=config.init_scale)
+        self.bias = nn.Parameter(torch.zeros(num_items))
+        self.translation = nn.Parameter(torch.zeros(config.dim))
+        self.user_translations = nn.Embedding(num_users if config.user_translations else 0, config.dim)
+        nn.init.zeros_(self.user_translations.weight)
+
+    @classmethod
+    def for_training(cls, config: TransRecConfig, train: Interactions) -> Self:
+        """Initialise a model for training rows."""
+        return cls(config, train.num_items, train.num_users)
+
+    @classmethod
+    def from_tensors(cls, config: TransRecConfig, num_items: int, tensors: Mapping[str, np.ndarray]) -> Self:
+        """Rebuild a model from its settings and `tensors`.
+
+        Raises
+        ------
+        RuntimeError
+            If names or shapes are not those of such a model.
+        """
+        model = cls(config, num_items, len(tensors["user_translations.weight"]))
+        model.load_tensors(tensors)
+        return model.eval()
+
+    def points(self, items: Tensor) -> Tensor:
+        """Item points (..., d) of items (...)."""
+        points: Tensor = self.embedding(items)
+        return self._into_ball(points)
+
+    def _into_ball(self, points: Tensor) -> Tensor:
+        if not self.config.unit_ball:
+            return points
+        return points / points.norm(dim=-1, keepdim=True).clamp(min=1.0)
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Mean loss of the pairs, each between an item and the user's next."""
+        config = self.config
+        previous, target = batch.items.unbind(1)
+        start = dropout(self.points(previous), config.item_dropout, training=self.training)
+        translation = self.translation
+        if config.user_translations:
+            own = self.user_translations(batch.users)
+            translation = translation + own
+        points = start + translation
+        positive = self.scores(points, target.unsqueeze(1))[:, 0]
+        negatives = [self.scores(points, batch.negatives[:, 0])]
+        if batch.shared_negatives.numel():
+            shared = self.scores(points, batch.shared_negatives)
+            hit = target.unsqueeze(1) == batch.shared_negatives
+            negatives.append(shared.masked_fill(hit, -torch.inf))
+        loss = next_item_loss(config.loss, positive, torch.cat(negatives, dim=1)).mean()
+        if config.regularisation:
+            penalty = self.bias[target].square() + self.bias[batch.negatives[:, 0]].square().sum(dim=1)
+            penalty = penalty + translation.square().sum(dim=-1)
+            loss = loss + config.regularisation * penalty.mean()
+        return loss
+
+    def scores(self, points: Tensor, items: Tensor) -> Tensor:
+        """Scores of items (B, n), or (m,) for all, at translated points (B, d)."""
+        rows = self.points(items)
+        squared = points.square().sum(dim=1, keepdim=True) + rows.square().sum(dim=-1)
+        products = (
+            functional.linear(points, rows) if items.dim() == 1 else torch.einsum("bd,bnd->bn", points, rows)
+        )
+        return self.bias[items] - (squared - 2 * products) / self.config.temperature
+
+    # --- Serving
+
+    @property
+    def similarity(self) -> Similarity:
+        """How a query meets an item point."""
+        return "squared_l2"
+
+    @property
+    def support_negatives(self) -> int:
+        """How many sampled items per user ``encode`` needs: none."""
+        return 0
+
+    @property
+    def item_table(self) -> Tensor:
+        """(I, d), one point per item, without gradient."""
+        return self._into_ball(self.embedding.weight.detach())
+
+    @property
+    def item_bias(self) -> Tensor:
+        """(I,), what an item's bias adds to -distance."""
+        return self.bias.detach() * self.config.temperature
+
+    @torch.no_grad()
+    def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002
+        """Translate the last item of histories (B, L) by t."""
+        return Encoded(self.points(histories[:, -1]) + self.translation, None)
