@@ -6,7 +6,8 @@ representations from transformer*, CIKM 2019. A bidirectional transformer is tra
 
 `paper`: two blocks with two heads, post-norm, GELU; a share of the items is masked, and a share of the
 sequences has its last item alone masked, which short sequences need; softmax over the catalogue with a bias
-per item. `tuned`: heavy dropout on what is read, one block, a cosine schedule.
+per item. `tuned`: heavy dropout on what is read, one block, a cosine schedule; and where the last item alone
+is masked, the sequence is cut at a random place first: a training user has more items than a cold one.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class BERT4RecConfig(SequenceModelConfig):
         Share of the items that are masked.
     last_share : float
         Share of the sequences whose last item alone is masked.
+    random_prefixes : bool
+        Cut these sequences at a random place first, so that the mask stands after histories of every length.
     """
 
     system: ClassVar[str] = "bert4rec"
@@ -54,6 +57,7 @@ class BERT4RecConfig(SequenceModelConfig):
         "dropout": 0.2,
         "mask_share": 0.6,
         "last_share": 0.1,
+        "random_prefixes": False,
         "lr": 1e-3,
         "warmup_steps": 100,
         "final_lr_share": 0.02,
@@ -67,6 +71,7 @@ class BERT4RecConfig(SequenceModelConfig):
     dropout: float = Field(default=0.3, ge=0, lt=1)
     mask_share: float = Field(default=0.4, gt=0, lt=1)
     last_share: float = Field(default=0.5, ge=0, le=1)
+    random_prefixes: bool = True
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
 
@@ -130,24 +135,40 @@ class BERT4Rec(SequenceModel):
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Mean loss over the masked places."""
-        masked = self.draw_mask(batch.items)
-        states = self.read(batch.items, masked)
-        targets = batch.items.masked_fill(~masked, NO_ITEM)
+        items, masked = self.draw_mask(batch.items)
+        states = self.read(items, masked)
+        targets = items.masked_fill(~masked, NO_ITEM)
         # A sequence has one negative less than it has places: the first place takes those of the second.
         negatives = torch.cat((batch.negatives[:, :1], batch.negatives), dim=1)
         return self.loss_at(states, targets, negatives, batch.shared_negatives)
 
-    def draw_mask(self, items: Tensor) -> Tensor:
-        """Choose which of the items (B, L) to hide: at least one of each sequence, and never all."""
-        present = items != NO_ITEM
-        lengths = present.sum(dim=1, keepdim=True)
-        noise = torch.rand(items.shape, device=items.device).masked_fill(~present, 2.0)
+    def draw_mask(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose which items to hide: at least one of each sequence, and never all.
+
+        Parameters
+        ----------
+        items : Tensor
+            (B, L) int64; ``NO_ITEM`` after the end of a sequence.
+
+        Returns
+        -------
+        items : Tensor
+            (B, L), with ``NO_ITEM`` too where a sequence was cut.
+        masked : Tensor
+            (B, L) bool.
+        """
+        device, places = items.device, torch.arange(items.shape[1], device=items.device)
+        lengths = (items != NO_ITEM).sum(dim=1, keepdim=True)
+        only_last = torch.rand(len(items), 1, device=device) < self.config.last_share
+        if self.config.random_prefixes:
+            cut = 2 + (torch.rand(len(items), 1, device=device) * (lengths - 1)).long()
+            lengths = torch.where(only_last, cut.minimum(lengths), lengths)
+            items = items.masked_fill(places >= lengths, NO_ITEM)
+        noise = torch.rand(items.shape, device=device).masked_fill(places >= lengths, 2.0)
         hidden = (lengths * self.config.mask_share).round().clamp(min=1).minimum(lengths - 1)
         # The items with the least noise are hidden.
-        masked = noise.argsort(dim=1).argsort(dim=1) < hidden
-        places = torch.arange(items.shape[1], device=items.device)
-        only_last = torch.rand(len(items), 1, device=items.device) < self.config.last_share
-        return torch.where(only_last, places == lengths - 1, masked)
+        somewhere = noise.argsort(dim=1).argsort(dim=1) < hidden
+        return items, torch.where(only_last, places == lengths - 1, somewhere)
 
     def last_state(self, histories: Tensor) -> Tensor:
         """State (B, d) of a mask after each history (B, L)."""

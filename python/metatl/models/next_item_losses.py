@@ -44,7 +44,7 @@ def next_item_loss(
     if kind == "softmax":
         # -log softmax = log(1 + exp(logsumexp(s⁻) - s⁺))
         return functional.softplus(torch.logsumexp(negatives, dim=1) - positive)
-    share = 1.0 / counts.sum(dim=1)
+    share = counts.sum(dim=1).to(negatives.dtype).reciprocal()
     # Where a negative does not count, a finite score keeps its (zero) gradient a number.
     negatives = negatives.masked_fill(~counts, 0.0)
     margin = positive.unsqueeze(1) - negatives

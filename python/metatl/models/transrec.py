@@ -163,7 +163,8 @@ class TransRec(TrainableModel):
     def _into_ball(self, points: Tensor) -> Tensor:
         if not self.config.unit_ball:
             return points
-        return points / points.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        inside: Tensor = points / points.norm(dim=-1, keepdim=True).clamp(min=1.0)
+        return inside
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Mean loss of the pairs, each between an item and the user's next."""
