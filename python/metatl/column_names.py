@@ -20,7 +20,7 @@ USUAL_NAMES = {
     ],
     "timestamp": [
         *("timestamp", "time", "ts", "unix_review_time", "unix_time", "datetime", "date", "event_time"),
-        *("created_at", "t_dat"),
+        *("created_at", "t_dat", "date_added"),
     ],
 }
 
