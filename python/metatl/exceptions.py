@@ -11,6 +11,7 @@ from metatl._metatl import (
 __all__ = [
     "ConfigError",
     "DataError",
+    "DownloadError",
     "ForkError",
     "InvalidArgumentError",
     "MetatlError",
@@ -67,6 +68,10 @@ class DataError(MetatlError):
     def __reduce__(self) -> tuple[type["DataError"], tuple[str], dict[str, object]]:
         """Keep the keyword arguments through pickling, as worker processes need it."""
         return (type(self), (self.message,), {**self.__dict__, "args": self.args})
+
+
+class DownloadError(MetatlError):
+    """A download cannot be finished, or what came is not what was expected."""
 
 
 class RunError(MetatlError):
