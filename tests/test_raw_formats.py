@@ -197,6 +197,9 @@ def test_milliseconds_are_known_by_the_names_and_a_unit_that_is_given_wins(tmp_p
     assert read_interactions(path).timestamps.tolist() == [1_588_687_728_923_000]
     path.write_bytes(objects([{"user_id": "u", "parent_asin": "i", "timestamp": 1_588_687_728}]))
     assert read_interactions(path, timestamp_unit="s").timestamps.tolist() == [1_588_687_728_000_000]
+    both = {"user_id": "u", "parent_asin": "i", "timestamp": 1_588_687_728_923, "when": 1_588_687_728}
+    path.write_bytes(objects([both]))
+    assert read_interactions(path, timestamp_column="when").timestamps.tolist() == [1_588_687_728_000_000]
     path.write_bytes(objects([{"user_id": "u", "parent_asin": "i", "timestamp": "2020-05-05"}]))
     assert read_interactions(path).timestamps.tolist() == [1_588_636_800_000_000]
 
@@ -211,6 +214,7 @@ BAD = [
     ("a.csv", "A2CX7LUOHB2NDG,A2CX7LUOHB,5.0,1341100800", ", line 1: found no user column"),
     ("a.csv", "0321732944,0321732944,5.0,1341100800", ", line 1: found no user column"),
     ("a.csv", "A2CX7LUOHB2NDG,0321732944,50,1341100800", ", line 1: found no user column"),
+    ("a.csv", "A2CX7LUOHB2NDG,0321732944,5.0,5", ", line 1: found no user column"),
     ("a.csv", "A2CX7LUOHB2NDG;0321732944;5.0;1341100800", ", line 1: found no user column"),
     ("a.csv", "1,2,3,1341100800", ", line 1: found no user column among '1', '2', '3', '1341100800'"),
     # In one of the forms, and wrong later on.
@@ -258,6 +262,9 @@ BAD = [
         f'{OBJECT}\n\n{{"user_id": null}}',
         ", line 3, column 'user_id': found nothing, expected an id",
     ),
+    ("a.json", f"{OBJECT}\n \t\n\r\n{OBJECT[:-1]}", ", line 4: found no JSON"),
+    ("a.json", f'{OBJECT}\n \t\n\r\n{{"item_id": 1}}', ", line 4, column 'user_id': found nothing"),
+    ("a.json", OBJECT.replace('"i"', '""'), ", line 1, column 'item_id': found nothing, expected an id"),
     ("a.json", OBJECT.replace("1300000000", "true"), ", line 1, column 'timestamp': found 'true'"),
     (
         "a.json",

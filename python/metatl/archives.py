@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import lzma
 import re
+import shutil
 import stat
 import struct
 import zipfile
@@ -40,7 +41,7 @@ def extract_member(archive: Path, member: str, target: Path, *, max_bytes: int) 
     target
         File to write or to replace, in one step.
     max_bytes
-        The largest size of the unpacked member, counted as it is unpacked.
+        The largest size of the unpacked member.
 
     Raises
     ------
@@ -52,16 +53,10 @@ def extract_member(archive: Path, member: str, target: Path, *, max_bytes: int) 
     """
     try:
         with zipfile.ZipFile(archive) as file:
-            info = _find(file.infolist(), member)
-            if info.file_size > max_bytes:
-                raise _too_large(member, max_bytes)
+            info = _find(file.infolist(), member, max_bytes)
+            # No more comes out than the archive declares; a member that holds more fails its checksum.
             with file.open(info) as unpacked, replace_file(target) as temporary, temporary.open("wb") as copy:
-                size = 0
-                while chunk := unpacked.read(_CHUNK_BYTES):
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise _too_large(member, max_bytes)
-                    copy.write(chunk)
+                shutil.copyfileobj(unpacked, copy, _CHUNK_BYTES)
     except DataError as error:
         raise DataError(error.message, file=str(archive)) from None
     except _DAMAGES as error:
@@ -73,7 +68,7 @@ def extract_member(archive: Path, member: str, target: Path, *, max_bytes: int) 
         raise DataError(f"found a damaged zip archive ({error})", file=str(archive)) from None
 
 
-def _find(infos: list[zipfile.ZipInfo], member: str) -> zipfile.ZipInfo:
+def _find(infos: list[zipfile.ZipInfo], member: str, max_bytes: int) -> zipfile.ZipInfo:
     """Find the member, and refuse what no publisher packs."""
     for info in infos:
         parts = re.split(r"[/\\]", info.filename)
@@ -88,8 +83,6 @@ def _find(infos: list[zipfile.ZipInfo], member: str) -> zipfile.ZipInfo:
     kind = stat.S_IFMT(found[0].external_attr >> 16)
     if found[0].is_dir() or kind not in (0, stat.S_IFREG):
         raise DataError(f"found {member!r} as a folder, a link or a device, expected a file")
+    if found[0].file_size > max_bytes:
+        raise DataError(f"found {member!r} with {found[0].file_size:,} bytes, expected at most {max_bytes:,}")
     return found[0]
-
-
-def _too_large(member: str, max_bytes: int) -> DataError:
-    return DataError(f"found {member!r} with more than the {max_bytes:,} bytes that are allowed")

@@ -137,7 +137,7 @@ def _from_iso_dates(column: pl.Series) -> pl.Series:
 def _from_weekday_dates(column: pl.Series) -> pl.Series:
     """Microseconds of dates that start with the day of the week; null where the text is none."""
     moments = column.str.to_datetime(_WEEKDAY_FORMAT, time_unit="us", strict=False)
-    microseconds: pl.Series = moments.cast(pl.Int64).set(~column.str.contains(_WEEKDAY_DATE), None)
+    microseconds: pl.Series = moments.cast(pl.Int64)
     return microseconds
 
 
