@@ -21,7 +21,13 @@ from metatl.archives import extract_member
 from metatl.datasets.catalogue import CATALOGUE, PublicDataSet
 from metatl.datasets.fetching import RECORD_NAME, fetch
 from metatl.downloads import Downloaded, download, file_sha256
-from metatl.exceptions import DataError, DownloadError, InvalidArgumentError
+from metatl.exceptions import (
+    BrokenDownloadError,
+    ChecksumError,
+    DataError,
+    DownloadError,
+    InvalidArgumentError,
+)
 
 CONTENT = random.Random(0).randbytes(700_000)  # noqa: S311 (test data)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -361,7 +367,7 @@ def test_an_encoded_body_is_refused(server, path):
 def test_a_wrong_file_does_not_get_the_name(server, path):
     path.write_text("old")
     server.answers = [file(CONTENT)]
-    with pytest.raises(DownloadError, match=f"found a file with the SHA-256 {SHA256}, expected {'0' * 64}"):
+    with pytest.raises(ChecksumError, match=f"found a file with the SHA-256 {SHA256}, expected {'0' * 64}"):
         get(server, path, sha256="0" * 64)
     assert path.read_text() == "old"
     assert not path.with_name(PARTIAL[1]).exists()
@@ -613,6 +619,27 @@ def test_the_second_address_is_tried(server, tmp_path):
         DownloadError, match=r"old/data\.csv: the server answers 404 .*; http.*csv: the server answers 404"
     ):
         fetch(data_set, tmp_path)
+
+
+def test_what_broke_off_waits_for_its_own_address(server, tmp_path):
+    first, second = (server.url.replace("data.csv", f"{place}/data.csv") for place in ("first", "second"))
+    data_set = public(server, urls=(first, second))
+    server.answers = [file(CONTENT, cut=300_000)]
+    with pytest.raises(BrokenDownloadError, match=r"first/data\.csv: the connection ended .*; run it again"):
+        fetch(data_set, tmp_path, attempts=1)
+    assert len(server.requests) == 1
+    server.answers = [file(CONTENT)]
+    fetch(data_set, tmp_path)
+    assert server.requests[1]["Range"] == "bytes=300000-"
+
+
+def test_a_refusal_says_nothing_of_the_record(server, tmp_path):
+    data_set = public(server)
+    fetch(data_set, tmp_path).path.unlink()
+    server.answers = [answer(b"", 404)]
+    with pytest.raises(DownloadError) as caught:
+        fetch(data_set, tmp_path)
+    assert str(caught.value) == f"{server.url}: the server answers 404 Not Found"
 
 
 def test_an_archive_is_unpacked(server, tmp_path):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from metatl.exceptions import DownloadError, InvalidArgumentError
+from metatl.exceptions import BrokenDownloadError, ChecksumError, DownloadError, InvalidArgumentError
 from metatl.files import move_into_place
 
 if TYPE_CHECKING:
@@ -110,9 +110,13 @@ def download(
 
     Raises
     ------
+    BrokenDownloadError
+        If every attempt broke off, and a part of the file is kept.
+    ChecksumError
+        If the file has another SHA-256.
     DownloadError
-        If the server refuses, if every attempt broke off, if the file is too large, if it ends without a sign
-        that it is whole, if it has another SHA-256, or if another process is downloading it.
+        If the server refuses or cannot be reached, if the file is too large, if it ends without a sign that
+        it is whole, or if another process is downloading it.
     InvalidArgumentError
         If the URL is neither http nor https.
     OSError
@@ -129,7 +133,7 @@ def download(
         if sha256 is not None and found.sha256 != sha256.lower():
             # Nothing can be mended by going on from here.
             _discard(job, file)
-            raise DownloadError(f"{url}: found a file with the SHA-256 {found.sha256}, expected {sha256}")
+            raise ChecksumError(f"{url}: found a file with the SHA-256 {found.sha256}, expected {sha256}")
         move_into_place(partial, path)
         state.unlink(missing_ok=True)
     return found
@@ -168,9 +172,11 @@ def _transfer_with_retries(job: _Job, file: IO[bytes], attempts: int, pause: flo
             _transfer(job, file)
         except _Broken as error:  # noqa: PERF203 (a download takes longer)
             if attempt == attempts:
-                again = "run it again to go on from there" if file.seek(0, os.SEEK_END) else "try again later"
                 times = f"{attempts} attempt{'s' * (attempts != 1)}"
-                raise DownloadError(f"{job.url}: {error}; gave up after {times}; {again}") from None
+                message = f"{job.url}: {error}; gave up after {times}"
+                if file.seek(0, os.SEEK_END) > 0:
+                    raise BrokenDownloadError(f"{message}; run it again to go on from there") from None
+                raise DownloadError(f"{message}; try again later") from None
             time.sleep(pause * 2 ** (attempt - 1))
         else:
             return

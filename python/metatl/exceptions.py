@@ -9,6 +9,8 @@ from metatl._metatl import (
 )
 
 __all__ = [
+    "BrokenDownloadError",
+    "ChecksumError",
     "ConfigError",
     "DataError",
     "DownloadError",
@@ -72,6 +74,14 @@ class DataError(MetatlError):
 
 class DownloadError(MetatlError):
     """A download cannot be finished, or what came is not what was expected."""
+
+
+class BrokenDownloadError(DownloadError):
+    """A download broke off, and can be taken up where it ended."""
+
+
+class ChecksumError(DownloadError):
+    """What was downloaded has another SHA-256 than expected."""
 
 
 class RunError(MetatlError):

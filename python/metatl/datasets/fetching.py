@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metatl.archives import extract_member
 from metatl.downloads import Downloaded, download, file_sha256
-from metatl.exceptions import DownloadError
+from metatl.exceptions import BrokenDownloadError, ChecksumError, DownloadError
 from metatl.files import replace_file
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ def fetch(
 
     Raises
     ------
+    ChecksumError
+        If it is not what is expected.
     DownloadError
-        If it comes from none of its addresses, or if it is not what is expected.
+        If it comes from none of its addresses.
     DataError
         If its archive cannot be used.
     OSError
@@ -77,7 +79,7 @@ def fetch(
     if was_there:
         found = Downloaded(path.stat().st_size, file_sha256(path))
         if expected is not None and found.sha256 != expected:
-            raise DownloadError(
+            raise ChecksumError(
                 f"{path}: found a file with the SHA-256 {found.sha256}, expected {expected}; "
                 "delete it to download it again"
             )
@@ -85,10 +87,10 @@ def fetch(
     else:
         try:
             url, found = _download_from_any(data_set, path, expected, on_progress=on_progress, **options)
-        except DownloadError as error:
-            if data_set.sha256 is not None or recorded is None:
+        except ChecksumError as error:
+            if data_set.sha256 is not None:
                 raise
-            raise DownloadError(
+            raise ChecksumError(
                 f"{error}; the expected one is in {record}: delete it to accept another"
             ) from None
     if recorded != found.sha256:
@@ -103,11 +105,14 @@ def fetch(
 def _download_from_any(
     data_set: PublicDataSet, path: Path, sha256: str | None, **options: Any
 ) -> tuple[str, Downloaded]:
-    errors = []
+    errors: list[str] = []
     for url in data_set.urls:
         try:
             return url, download(url, path, max_bytes=data_set.max_bytes, sha256=sha256, **options)
-        except DownloadError as error:  # noqa: PERF203 (a download takes longer)
+        except (BrokenDownloadError, ChecksumError):  # noqa: PERF203 (a download takes longer)
+            # Another address would start from nothing, or give the same.
+            raise
+        except DownloadError as error:
             errors.append(str(error))
     raise DownloadError("; ".join(errors))
 
