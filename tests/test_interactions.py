@@ -180,6 +180,23 @@ def test_the_fingerprint_does_not_change_between_releases():
     )
 
 
+def outcome(frame):
+    try:
+        return Interactions.from_frame(frame).fingerprint
+    except DataError as error:
+        return str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(["1", "7", "-3", "10", "01", "b", "a", "", None]), min_size=1, max_size=6))
+def test_categories_are_numbered_as_text_is(ids):
+    text = pl.DataFrame(
+        {"user_id": ids, "item_id": ids[::-1], "timestamp": range(len(ids))},
+        schema_overrides={"user_id": pl.String, "item_id": pl.String},
+    )
+    assert outcome(text.cast({"user_id": pl.Categorical, "item_id": pl.Categorical})) == outcome(text)
+
+
 def test_ids_are_found_as_text():
     interactions = Interactions.from_frame(table([(10, "a", 1), (20, "b", 2)]))
     assert interactions.find_users([20, "10", "010", "x", 10]).tolist() == [1, 0, -1, -1, 0]

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metatl import text_tables
+from metatl import text_blocks, text_tables
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions
 from metatl.readers import read_interactions
@@ -100,7 +100,7 @@ def test_every_format_gives_the_same_interactions(tmp_path, rows, fingerprint, n
 @pytest.mark.parametrize("name", ["ratings.csv", "quoted.csv", "blank_lines.csv", "ratings.dat"])
 @pytest.mark.parametrize("block_bytes", [50, 333])
 def test_blocks_change_nothing(tmp_path, rows, fingerprint, name, block_bytes, monkeypatch):
-    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(text_tables, "_QUOTED_ROWS", 7)
     path = tmp_path / name
     path.write_bytes(FORMATS[name](rows))
@@ -108,7 +108,7 @@ def test_blocks_change_nothing(tmp_path, rows, fingerprint, name, block_bytes, m
 
 
 def test_a_quote_in_a_later_block_is_understood(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", 40)
+    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 40)
     path = tmp_path / "a.csv"
     path.write_bytes(HEADER + b"".join(b"u%d,i,%d\n" % (n, n) for n in range(20)) + b'u,"a,\nb",1\nu2,x,z\n')
     with pytest.raises(DataError, match=r"line 24, column 'timestamp': found 'z'"):
@@ -187,7 +187,7 @@ BAD_TEXT = [
 
 BAD_FILES = [
     ("a.dat", b"1::2::3::4::5\n", ", line 1: found 5 fields and no header, expected user"),
-    ("a.dat", b"1::2::3\n1::2\n", ", line 2: found 2 fields, expected 3"),
+    ("a.dat", b"1::2::978300760\n1::2\n", ", line 2: found 2 fields, expected 3"),
     ("a.dat", b"1::2::x\n", ", line 1, column 'timestamp': found 'x'"),
     ("a.inter", b"user_id:token\titem_id:token\n1\t2\n", "found no timestamp column among 'user_id'"),
     ("a.csv.gz", HEADER + b"1,2,3\n", ": found no gzip, expected a file that starts with 1f 8b"),
@@ -243,7 +243,7 @@ def test_a_folder_and_a_missing_file(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 1 << 20)
     path = tmp_path / "a.csv"
     path.write_bytes(HEADER + b"x" * (3 << 20))
     with pytest.raises(DataError, match="line 2: found a line of more than 1 MiB, expected text"):

@@ -20,7 +20,8 @@ USUAL_NAMES = {
     ],
     "timestamp": [
         *("timestamp", "time", "ts", "unix_review_time", "unix_time", "datetime", "date", "event_time"),
-        *("created_at", "t_dat"),
+        # Of Goodreads' five times a row, the one that is always there and that no later edit moves.
+        *("created_at", "t_dat", "date_added"),
     ],
 }
 

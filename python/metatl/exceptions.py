@@ -9,8 +9,11 @@ from metatl._metatl import (
 )
 
 __all__ = [
+    "BrokenDownloadError",
+    "ChecksumError",
     "ConfigError",
     "DataError",
+    "DownloadError",
     "ForkError",
     "InvalidArgumentError",
     "MetatlError",
@@ -67,6 +70,18 @@ class DataError(MetatlError):
     def __reduce__(self) -> tuple[type["DataError"], tuple[str], dict[str, object]]:
         """Keep the keyword arguments through pickling, as worker processes need it."""
         return (type(self), (self.message,), {**self.__dict__, "args": self.args})
+
+
+class DownloadError(MetatlError):
+    """A download cannot be finished, or what came is not what was expected."""
+
+
+class BrokenDownloadError(DownloadError):
+    """A download broke off, and can be taken up where it ended."""
+
+
+class ChecksumError(DownloadError):
+    """What was downloaded has another SHA-256 than expected."""
 
 
 class RunError(MetatlError):

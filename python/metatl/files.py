@@ -53,17 +53,38 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
-            _flush(temporary)
-            temporary.replace(target)
+            move_into_place(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _flush(target.parent)
     except OSError as error:
         # Errors of a write (a full disk) name no file, and the temporary name means nothing to a reader.
         if error.errno is None or error.filename not in (None, str(temporary), temporary):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a file that is written, to a name in the same folder.
+
+    It is flushed to disk before the rename, and the folder after it, so that a crash leaves the whole file
+    under its new name, or what was there.
+
+    Parameters
+    ----------
+    source
+        The file.
+    target
+        Its new name; a file that has it is replaced.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be renamed.
+    """
+    _flush(source)
+    source.replace(target)
+    _flush(target.parent)
 
 
 def write_parquet(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Reading interactions from files: text with separators or Parquet, each also gzipped."""
+"""Reading interactions from files: text with separators, JSON lines or Parquet, each also gzipped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from metatl.column_errors import listed
 from metatl.column_names import find_columns
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions, Repeats
+from metatl.json_lines import read_json_lines
+from metatl.published_forms import usual_unit
 from metatl.text_tables import read_text_table
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from metatl.timestamps import TimestampUnit
+
+_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
 def read_interactions(
@@ -31,14 +35,16 @@ def read_interactions(
     item_column: str | None = None,
     timestamp_column: str | None = None,
     separator: str | None = None,
-    timestamp_unit: TimestampUnit = "s",
+    timestamp_unit: TimestampUnit | None = None,
     repeats: Repeats = "first",
 ) -> Interactions:
     """Read interactions from a file.
 
-    Parquet and gzip are known by their first bytes. Everything else is UTF-8 text with a header: CSV, TSV,
-    RecBole's `.inter` (names with types, as in `user_id:token`), or MovieLens' `::`, where the header may
-    be missing. Fields may be quoted with `"`, except in the last two. Blank lines are skipped.
+    Parquet and gzip are known by their first bytes, JSON lines by the `{` that they start with. Everything
+    else is UTF-8 text with a header: CSV, TSV, RecBole's `.inter` (names with types, as in `user_id:token`)
+    or `::`. The header may be missing where the first line is one of the forms of
+    :mod:`metatl.published_forms` (MovieLens, MovieTweetings, Amazon's ratings) and no column is named.
+    Fields may be quoted with `"`, except in `.inter` and `::`. Blank lines are skipped.
 
     Parameters
     ----------
@@ -51,7 +57,8 @@ def read_interactions(
         with the file's name, if the first line has it, else the most frequent of `::`, tab, `,`, `;` and
         `|` there.
     timestamp_unit
-        Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`.
+        Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`. Where it is not given: `ms` if the
+        columns are those of Amazon Reviews 2023, else `s`.
     repeats
         What to do where a user has an item more than once: `first` keeps the earliest, `all` keeps all.
 
@@ -74,13 +81,19 @@ def read_interactions(
         suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
         lines = None
         if file.peek(4)[:4] == b"PAR1":
-            rows = _read_parquet(path, file, given)
+            rows, names = _read_parquet(path, file, given)
         elif suffix == ".parquet":
             raise DataError("found no Parquet, expected a file that starts with PAR1")
+        elif separator is None and _starts_with_object(file):
+            rows, lines, names = read_json_lines(file, given=given)
+        elif separator is None and suffix in _JSON_SUFFIXES:
+            raise DataError("found no JSON lines, expected a file that starts with {")
         else:
-            rows, lines = read_text_table(file, suffix=suffix, given=given, separator=separator)
+            rows, lines, names = read_text_table(file, suffix=suffix, given=given, separator=separator)
         user, item, timestamp = rows.columns
         try:
+            if timestamp_unit is None:
+                timestamp_unit = usual_unit(names, rows[timestamp])
             return Interactions.from_frame(
                 rows,
                 user_column=user,
@@ -130,7 +143,13 @@ def _errors_in(path: Path) -> Iterator[None]:
         raise DataError(f"found a damaged gzip ({error}); copy it again", file=str(path)) from None
 
 
-def _read_parquet(path: Path, file: io.BufferedReader, given: Sequence[str | None]) -> pl.DataFrame:
+def _starts_with_object(file: io.BufferedReader) -> bool:
+    return file.peek(1).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+
+
+def _read_parquet(
+    path: Path, file: io.BufferedReader, given: Sequence[str | None]
+) -> tuple[pl.DataFrame, list[str]]:
     # polars reads no more of a file than it needs if it has the path; what is unpacked has none.
     source = path if isinstance(file.raw, io.FileIO) else file.read()
     try:
@@ -142,4 +161,4 @@ def _read_parquet(path: Path, file: io.BufferedReader, given: Sequence[str | Non
         raise DataError(f"found a damaged Parquet file ({reason})") from None
     if rows.is_empty():
         raise DataError(f"found the columns {listed(names)} but no rows, expected interactions")
-    return rows
+    return rows, names

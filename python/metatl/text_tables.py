@@ -16,6 +16,8 @@ import polars as pl
 from metatl.column_errors import listed
 from metatl.column_names import find_columns, has_usual_name
 from metatl.exceptions import DataError
+from metatl.published_forms import name_fields
+from metatl.text_blocks import Block, read_blocks, skip_blank_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,10 +26,7 @@ if TYPE_CHECKING:
 _USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".dat": "::"}
 _SEPARATORS = ("::", "\t", ",", ";", "|")
 _RECBOLE_TYPES = (":token", ":token_seq", ":float", ":float_seq")
-# MovieLens' files have no header.
-_MOVIELENS_NAMES = {3: ["user_id", "item_id", "timestamp"], 4: ["user_id", "item_id", "rating", "timestamp"]}
 
-_BLOCK_BYTES = 1 << 26
 _QUOTED_ROWS = 1 << 20
 
 
@@ -40,17 +39,13 @@ class TextTable(NamedTuple):
         The three columns, under the names that the file gives them: String.
     lines
         Int64: the line of each row, from 1.
+    names
+        The names of all columns of the file.
     """
 
     rows: pl.DataFrame
     lines: pl.Series
-
-
-class _Block(NamedTuple):
-    """Whole lines, and the number of the first."""
-
-    text: str
-    line: int
+    names: list[str]
 
 
 class _Layout(NamedTuple):
@@ -84,7 +79,7 @@ def read_text_table(
         If the file is not text, has no such columns or no rows, or has a line with too few or too many
         fields.
     """
-    blocks = _blocks(file)
+    blocks = read_blocks(file)
     layout, first = _read_header(blocks, suffix, given, separator)
     tables: list[TextTable] = []
     for block in chain([first], blocks):
@@ -95,67 +90,33 @@ def read_text_table(
     rows = pl.concat([table.rows for table in tables])
     if rows.is_empty():
         raise DataError(f"found the header {listed(layout.names)} but no rows, expected interactions")
-    return TextTable(rows, pl.concat([table.lines for table in tables]))
-
-
-def _blocks(file: io.BufferedReader) -> Iterator[_Block]:
-    """Cut a file into blocks of whole lines."""
-    line, rest = 1, b""
-    while data := file.read(_BLOCK_BYTES):
-        block = rest + data
-        end = block.rfind(b"\n") + 1
-        if end == 0 and len(block) > _BLOCK_BYTES:
-            raise DataError(f"found a line of more than {_BLOCK_BYTES >> 20} MiB, expected text", line=line)
-        rest = block[end:]
-        if end > 0:
-            yield _Block(_decode(block[:end], line), line)
-            line += block.count(b"\n", 0, end)
-    if rest:
-        yield _Block(_decode(rest, line), line)
-
-
-def _decode(data: bytes, line: int) -> str:
-    expected = "expected UTF-8 text, Parquet, or either of them gzipped"
-    if line == 1:
-        data = data.removeprefix(b"\xef\xbb\xbf")
-    nul = data.find(0)
-    if nul >= 0:
-        raise DataError(f"found a NUL byte, {expected}", line=line + data.count(b"\n", 0, nul))
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        found = f"found the byte 0x{data[error.start]:02x}, {expected}"
-        raise DataError(found, line=line + data.count(b"\n", 0, error.start)) from None
+    return TextTable(rows, pl.concat([table.lines for table in tables]), layout.names)
 
 
 def _read_header(
-    blocks: Iterator[_Block], suffix: str, given: Sequence[str | None], separator: str | None
-) -> tuple[_Layout, _Block]:
+    blocks: Iterator[Block], suffix: str, given: Sequence[str | None], separator: str | None
+) -> tuple[_Layout, Block]:
     """Read the first line that is not blank, and give the rest of its block."""
     for block in blocks:
-        text = block.text.lstrip("\r\n")
-        if text:
+        start = skip_blank_lines(block)
+        if start.text:
             break
     else:
         raise DataError("found an empty file, expected a header and interactions")
-    line = block.line + block.text.count("\n", 0, len(block.text) - len(text))
-    header, _, body = text.partition("\n")
+    line = start.line
+    header, _, body = start.text.partition("\n")
     header = header.rstrip("\r")
     separator = separator or _find_separator(header, suffix)
     may_quote = suffix != ".inter" and len(separator) == 1
     names = _split_header(header, separator, line) if may_quote else header.split(separator)
     names = [_without_type(name.strip()) for name in names]
-    if separator == "::" and not any(given) and not has_usual_name(names):
-        if len(names) not in _MOVIELENS_NAMES:
-            expected = "user, item and timestamp, or user, item, rating and timestamp"
-            raise DataError(f"found {len(names)} fields and no header, expected {expected}", line=line)
-        names = _MOVIELENS_NAMES[len(names)]
-        columns, rest = find_columns(names, given), _Block(text, line)
-    else:
-        try:
-            columns, rest = find_columns(names, given), _Block(body, line + 1)
-        except DataError as error:
-            raise DataError(error.message, line=line) from None
+    try:
+        found = None if any(given) or has_usual_name(names) else name_fields(names, separator)
+        names = found or names
+        columns = find_columns(names, given)
+    except DataError as error:
+        raise DataError(error.message, line=line) from None
+    rest = Block(body, line + 1) if found is None else start
     return _Layout(names, columns, separator, may_quote), rest
 
 
@@ -177,7 +138,7 @@ def _without_type(name: str) -> str:
     return name
 
 
-def _split_lines(block: _Block, layout: _Layout) -> TextTable:
+def _split_lines(block: Block, layout: _Layout) -> TextTable:
     """Split lines in which nothing is quoted."""
     text = pl.Series([block.text]).str.split("\n").explode().str.strip_suffix("\r")
     lines = pl.Series(range(block.line, block.line + len(text)), dtype=pl.Int64)
@@ -191,10 +152,10 @@ def _split_lines(block: _Block, layout: _Layout) -> TextTable:
         raise _ragged(int(widths[ragged[0]]), layout, int(lines[ragged[0]]))
     fields = text.str.split_exact(layout.separator, width - 1).struct
     rows = [fields.field(f"field_{column}").alias(layout.names[column]) for column in layout.columns]
-    return TextTable(pl.DataFrame(rows), lines)
+    return TextTable(pl.DataFrame(rows), lines, layout.names)
 
 
-def _read_quoted(blocks: Iterable[_Block], layout: _Layout) -> Iterator[TextTable]:
+def _read_quoted(blocks: Iterable[Block], layout: _Layout) -> Iterator[TextTable]:
     """Read lines with quoted fields; such a field may hold separators and line breaks."""
     first, blocks = _peek(blocks)
     text_lines = chain.from_iterable(io.StringIO(block.text, newline="\n") for block in blocks)
@@ -218,7 +179,7 @@ def _read_quoted(blocks: Iterable[_Block], layout: _Layout) -> Iterator[TextTabl
     yield _table(rows, lines, layout)
 
 
-def _peek(blocks: Iterable[_Block]) -> tuple[_Block, Iterator[_Block]]:
+def _peek(blocks: Iterable[Block]) -> tuple[Block, Iterator[Block]]:
     iterator = iter(blocks)
     first = next(iterator)
     return first, chain([first], iterator)
@@ -226,7 +187,8 @@ def _peek(blocks: Iterable[_Block]) -> tuple[_Block, Iterator[_Block]]:
 
 def _table(rows: list[list[str]], lines: list[int], layout: _Layout) -> TextTable:
     schema = {layout.names[column]: pl.String for column in layout.columns}
-    return TextTable(pl.DataFrame(rows, schema=schema, orient="row"), pl.Series(lines, dtype=pl.Int64))
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return TextTable(table, pl.Series(lines, dtype=pl.Int64), layout.names)
 
 
 def _ragged(found: int, layout: _Layout, line: int) -> DataError:

@@ -32,6 +32,9 @@ _ISO_DATE = (
     r"(?:[Tt ](\d{2}:\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?"
     r" ?(?:[Zz]|UTC|([+-])(\d{2}):?(\d{2})?)?)?$"
 )
+# As in "Fri Oct 13 10:19:32 -0700 2017": Goodreads, and the interface of Twitter.
+_WEEKDAY_DATE = r"^[A-Z][a-z]{2} [A-Z][a-z]{2} \d{2} \d{2}:\d{2}:\d{2} [+-]\d{4} \d{4}$"
+_WEEKDAY_FORMAT = "%a %b %d %H:%M:%S %z %Y"
 
 
 def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
@@ -40,9 +43,9 @@ def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
     Parameters
     ----------
     column
-        Integers or floats in `unit`, dates, datetimes, or text that holds numbers or ISO 8601 dates
-        with or without a time and an offset. Times without an offset are UTC. The text of one column
-        holds numbers or dates, not both; the first value decides.
+        Integers or floats in `unit`, dates, datetimes, or text that holds numbers, ISO 8601 dates with
+        or without a time and an offset, or dates such as "Fri Oct 13 10:19:32 -0700 2017". Times without
+        an offset are UTC. The text of one column is of one kind; the first value decides.
     unit
         Unit of numbers: `s`, `ms`, `us` or `ns`. Fractions of a microsecond are rounded in numbers and
         cut in ISO dates.
@@ -96,7 +99,8 @@ def from_date(day: date) -> int:
 
 def _from_text(column: pl.Series, unit: TimestampUnit, expected: str) -> pl.Series:
     if column[:1].cast(pl.Float64, strict=False).null_count() > 0:
-        dates = _from_iso_dates(column)
+        is_weekday = column[:1].str.contains(_WEEKDAY_DATE).any()
+        dates = _from_weekday_dates(column) if is_weekday else _from_iso_dates(column)
         refuse(dates.is_null(), column, f"found {{}}, {expected}")
         return _in_range(dates, column)
     integers = column.cast(pl.Int64, strict=False)
@@ -128,6 +132,13 @@ def _from_iso_dates(column: pl.Series) -> pl.Series:
     minutes = part(6).cast(pl.Int64) * 60 + part(7).cast(pl.Int64).fill_null(0)
     ahead = pl.when(part(5) == "-").then(-minutes).otherwise(minutes).fill_null(0)
     return parts.select(moment.cast(pl.Int64) - ahead * 60_000_000).to_series().alias(column.name)
+
+
+def _from_weekday_dates(column: pl.Series) -> pl.Series:
+    """Microseconds of dates that start with the day of the week; null where the text is none."""
+    moments = column.str.to_datetime(_WEEKDAY_FORMAT, time_unit="us", strict=False)
+    microseconds: pl.Series = moments.cast(pl.Int64)
+    return microseconds
 
 
 def _from_integers(integers: pl.Series, column: pl.Series, unit: TimestampUnit) -> pl.Series:

@@ -1,0 +1,72 @@
+"""A text file in blocks of whole lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator
+
+_BLOCK_BYTES = 1 << 26
+
+
+class Block(NamedTuple):
+    """Whole lines, and the number of the first."""
+
+    text: str
+    line: int
+
+
+def read_blocks(file: io.BufferedReader) -> Iterator[Block]:
+    """Cut a file into blocks of whole lines.
+
+    Parameters
+    ----------
+    file
+        The file, unpacked.
+
+    Yields
+    ------
+    Block
+        Up to 64 MiB of lines; a byte order mark is left out.
+
+    Raises
+    ------
+    DataError
+        If the file is not UTF-8 text, or if a line is longer than a block.
+    """
+    line, rest = 1, b""
+    while data := file.read(_BLOCK_BYTES):
+        block = rest + data
+        end = block.rfind(b"\n") + 1
+        if end == 0 and len(block) > _BLOCK_BYTES:
+            raise DataError(f"found a line of more than {_BLOCK_BYTES >> 20} MiB, expected text", line=line)
+        rest = block[end:]
+        if end > 0:
+            yield Block(_decode(block[:end], line), line)
+            line += block.count(b"\n", 0, end)
+    if rest:
+        yield Block(_decode(rest, line), line)
+
+
+def skip_blank_lines(block: Block) -> Block:
+    """Leave out the blank lines at the start of a block."""
+    text = block.text.lstrip("\r\n")
+    return Block(text, block.line + block.text.count("\n", 0, len(block.text) - len(text)))
+
+
+def _decode(data: bytes, line: int) -> str:
+    expected = "expected UTF-8 text, Parquet, or either of them gzipped"
+    if line == 1:
+        data = data.removeprefix(b"\xef\xbb\xbf")
+    nul = data.find(0)
+    if nul >= 0:
+        raise DataError(f"found a NUL byte, {expected}", line=line + data.count(b"\n", 0, nul))
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        found = f"found the byte 0x{data[error.start]:02x}, {expected}"
+        raise DataError(found, line=line + data.count(b"\n", 0, error.start)) from None

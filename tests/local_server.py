@@ -1,0 +1,81 @@
+"""An HTTP server on this machine that answers as a test tells it to."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server:
+    """What a test sees of the server.
+
+    `answers` are functions of the handler, one for each request, the last for all that follow; `requests`
+    are the headers that came.
+    """
+
+    def __init__(self, address):
+        self.url = f"http://127.0.0.1:{address[1]}/data.csv"
+        self.answers = []
+        self.requests = []
+
+
+@contextlib.contextmanager
+def running_server():
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            number = len(server.requests)
+            server.requests.append(dict(self.headers))
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                server.answers[min(number, len(server.answers) - 1)](self)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        server = Server(http_server.server_address)
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            http_server.shutdown()
+            thread.join()
+
+
+def answer(content, status=200, **headers):
+    """Answer with content; `Content_Length=None` leaves a header out, other values replace it."""
+
+    def send(handler):
+        handler.send_response_only(status)
+        for name, value in {"Content-Length": len(content), **_named(headers)}.items():
+            if value is not None:
+                handler.send_header(name, str(value))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return send
+
+
+def file(content, etag='"1"', cut=None, **headers):
+    """Serve a file as a good server does, with ranges; `cut` ends the connection after so many bytes."""
+
+    def send(handler):
+        start = 0
+        asked = handler.headers.get("Range")
+        if asked is not None and handler.headers.get("If-Range") in (None, etag):
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        body = content[start:]
+        extent = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        ranged = {"Content-Range": extent} if start else {}
+        sent = {"ETag": etag, "Content-Length": len(body), **ranged, **_named(headers)}
+        answer(body[:cut], 206 if start else 200, **sent)(handler)
+
+    return send
+
+
+def _named(headers):
+    return {name.replace("_", "-"): value for name, value in headers.items()}
