@@ -6,7 +6,7 @@ and `metatl.metrics` applies the tie rule.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union, cast
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from metatl.timings import Timings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from metatl.models.contract import FactorisedModel, Model, Similarity
+    from torch import Tensor
+
+    from metatl.models.contract import FactorisedModel, Model, PairwiseModel, Similarity
 
 ENCODE_BLOCK_ITEMS = 2**14
 """Items, support negatives included, that are encoded at once: many enough to fill a processor, few enough to
@@ -26,6 +28,10 @@ stay in its caches."""
 
 SCORE_BLOCK_BYTES = 64 * 2**20
 """Memory for the scores of one block of users where a model scores the whole catalogue."""
+
+
+PAIR_BLOCK = 2**18
+"""Pairs of a user and an item that are scored at once where a model scores pairs."""
 
 
 class RankCounts(NamedTuple):
@@ -71,7 +77,7 @@ def rank_candidates(
 
     Parameters
     ----------
-    model : FactorisedModel or ScoringModel
+    model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
         B rows of at least one item; (B, L) int64 where they are of equal length.
@@ -118,7 +124,7 @@ def rank_catalogue(
 
     Parameters
     ----------
-    model : FactorisedModel or ScoringModel
+    model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
         B rows of at least one item; (B, L) int64 where they are of equal length.
@@ -167,7 +173,7 @@ def top_n(
 
     Parameters
     ----------
-    model : FactorisedModel or ScoringModel
+    model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
         B rows of at least one item; (B, L) int64 where they are of equal length.
@@ -316,7 +322,58 @@ class ScoredBlock(NamedTuple):
         return TopItems(*best)
 
 
-Block: TypeAlias = Union[FactorisedBlock, ScoredBlock]  # noqa: UP007 - as above
+class PairwiseBlock(NamedTuple):
+    """Some users, whose pairs with items a model scores when they are ranked.
+
+    Attributes
+    ----------
+    model : PairwiseModel
+        The model.
+    adapted
+        What the model knows of each user.
+    num_users : int
+        b.
+    num_threads : int or None
+        Threads of the kernels.
+    timings : Timings
+        Gains the stage ``rank``.
+    """
+
+    model: PairwiseModel
+    adapted: Any
+    num_users: int
+    num_threads: int | None
+    timings: Timings
+
+    def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
+        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        with self.timings.stage("rank"):
+            _check_items("candidates", candidates, self.model.num_items)
+            counts = _metatl.rank_scores(self._score(candidates), num_threads=self.num_threads)
+        return RankCounts(*counts)
+
+    def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
+        """Compare the targets (b,) with the catalogue except the excluded items."""
+        return self._catalogue().rank_catalogue(targets, excluded)
+
+    def top_n(self, n: int, excluded: Histories) -> TopItems:
+        """Find the n best items except the excluded ones."""
+        return self._catalogue().top_n(n, excluded)
+
+    def _catalogue(self) -> ScoredBlock:
+        items = np.arange(self.model.num_items)
+        with self.timings.stage("rank"):
+            scores = self._score(np.broadcast_to(items, (self.num_users, len(items))))
+        return ScoredBlock(scores, self.num_threads, self.timings)
+
+    def _score(self, candidates: np.ndarray) -> np.ndarray:
+        import torch
+
+        ids = torch.from_numpy(np.ascontiguousarray(candidates)).to(self.model.device)
+        return _array(self.model.score_pairs(self.adapted, ids))
+
+
+Block: TypeAlias = Union[FactorisedBlock, PairwiseBlock, ScoredBlock]  # noqa: UP007 - as above
 
 
 def encode_blocks(
@@ -331,7 +388,7 @@ def encode_blocks(
 
     Parameters
     ----------
-    model : FactorisedModel or ScoringModel
+    model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
         B rows of at least one item; (B, L) int64 where they are of equal length.
@@ -374,6 +431,8 @@ def _encoder(
 ) -> tuple[int, int, Callable[[np.ndarray], Block]]:
     """Tell how many items there are, how many users to take at once, and how."""
     # Not isinstance: the contract's module imports torch, which a model that scores by itself does not need.
+    if hasattr(model, "score_pairs"):
+        return _pairwise_encoder(cast("PairwiseModel", model), seed, num_threads, timings)
     if not hasattr(model, "encode"):
         num_items = model.score(np.zeros((1, 1), np.int64)).shape[1]
 
@@ -390,13 +449,10 @@ def _encoder(
     device = factorised.item_table.device
 
     def encode(matrix: np.ndarray) -> Block:
-        negatives = None
-        if factorised.support_negatives:
-            drawn = _metatl.sample_support_negatives(
-                matrix, factorised.support_negatives, len(item_table), seed=seed, num_threads=num_threads
-            )
-            negatives = torch.from_numpy(drawn).to(device)
-        encoded = factorised.encode(torch.from_numpy(matrix).to(device), negatives)
+        negatives = _support_negatives(factorised, matrix, len(item_table), seed, num_threads)
+        encoded = factorised.encode(
+            torch.from_numpy(matrix).to(device), None if negatives is None else negatives.to(device)
+        )
         overrides = None
         if encoded.overrides is not None:
             indptr, items, rows = encoded.overrides.ragged()
@@ -413,6 +469,39 @@ def _encoder(
 
     max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + factorised.support_negatives))
     return len(item_table), max_rows, encode
+
+
+def _pairwise_encoder(
+    model: PairwiseModel, seed: int, num_threads: int | None, timings: Timings
+) -> tuple[int, int, Callable[[np.ndarray], Block]]:
+    import torch
+
+    def adapt(matrix: np.ndarray) -> Block:
+        negatives = _support_negatives(model, matrix, model.num_items, seed, num_threads)
+        adapted = model.adapt(
+            torch.from_numpy(matrix).to(model.device),
+            None if negatives is None else negatives.to(model.device),
+        )
+        return PairwiseBlock(model, adapted, len(matrix), num_threads, timings)
+
+    return model.num_items, max(1, PAIR_BLOCK // model.num_items), adapt
+
+
+def _support_negatives(
+    model: FactorisedModel | PairwiseModel,
+    histories: np.ndarray,
+    num_items: int,
+    seed: int,
+    num_threads: int | None,
+) -> Tensor | None:
+    import torch
+
+    if model.support_negatives == 0:
+        return None
+    drawn = _metatl.sample_support_negatives(
+        histories, model.support_negatives, num_items, seed=seed, num_threads=num_threads
+    )
+    return torch.from_numpy(drawn)
 
 
 def _array(tensor: object) -> np.ndarray:

@@ -260,7 +260,7 @@ def resolve_device(device: str) -> str:
 def place(model: Model, device: str) -> Model:
     """Move a model that holds torch tensors to a device, ready to answer."""
     # A model that scores by itself holds arrays; it runs without torch.
-    if hasattr(model, "encode"):
+    if hasattr(model, "encode") or hasattr(model, "score_pairs"):
         import torch
 
         if isinstance(model, torch.nn.Module):

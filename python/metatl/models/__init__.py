@@ -151,6 +151,15 @@ SYSTEMS = {
             ("paper", "tuned"),
             batches="sequences",
         ),
+        System(
+            "melu",
+            "MeLU",
+            "metatl.models.melu",
+            "MeLU",
+            "MeLUConfig",
+            ("paper", "tuned"),
+            batches="episodes",
+        ),
     )
 }
 

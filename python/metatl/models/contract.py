@@ -1,12 +1,13 @@
 """What every model offers to ranking, evaluation and recommendation.
 
 A *factorised* model turns each history into one query vector and owns one vector per item; the Rust core
-ranks from these alone. A *scoring* model, such as item-kNN, answers with a row of scores.
+ranks from these alone. A *pairwise* model, such as MeLU, scores a user and an item together. A *scoring*
+model, such as item-kNN, answers with a row of scores.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
@@ -142,6 +143,55 @@ class FactorisedModel(Protocol):
 
 
 @runtime_checkable
+class PairwiseModel(Protocol):
+    """A model that scores pairs of a user and an item."""
+
+    @property
+    def num_items(self) -> int:
+        """I, size of the catalogue."""
+        ...
+
+    @property
+    def support_negatives(self) -> int:
+        """How many sampled items per user ``adapt`` needs as its ``negatives``; 0 for none."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        ...
+
+    def adapt(self, histories: Tensor, negatives: Tensor | None) -> Any:
+        """Get ready for histories of equal length: what ``score_pairs`` needs to know of these users.
+
+        Parameters
+        ----------
+        histories : Tensor
+            (B, L) int64 with L ≥ 1, oldest item first.
+        negatives : Tensor or None
+            (B, support_negatives) int64, items outside each history; None where the model needs none.
+        """
+        ...
+
+    def score_pairs(self, adapted: Any, candidates: Tensor) -> Tensor:
+        """Score items for each of the users of ``adapted``.
+
+        Parameters
+        ----------
+        adapted
+            What ``adapt`` gave.
+        candidates : Tensor
+            (B, C) int64.
+
+        Returns
+        -------
+        Tensor
+            (B, C) float32; large is good.
+        """
+        ...
+
+
+@runtime_checkable
 class ScoringModel(Protocol):
     """A model that scores the whole catalogue itself."""
 
@@ -161,4 +211,4 @@ class ScoringModel(Protocol):
         ...
 
 
-Model: TypeAlias = FactorisedModel | ScoringModel
+Model: TypeAlias = FactorisedModel | PairwiseModel | ScoringModel

@@ -1,0 +1,293 @@
+"""MeLU: meta-learned user preference estimator.
+
+Lee, Im, Jang, Cho, Chung, *MeLU: meta-learned user preference estimator for cold-start recommendation*,
+KDD 2019. Decision layers read a user and an item and answer how much the user likes it. For each user the
+decision layers take a gradient step on the user's own interactions (the local update); embeddings and
+decision layers are trained so that this step leads to good answers (the global update). A cold user is what
+a training task is.
+
+MeLU reads content of users and items. Without it, as Wei et al. 2020 (MetaCF) compared it, the interactions
+are the content: an item is its trainable vector, a user the mean vector of the items that the user has shown.
+When an item of the support is scored, it is left out of that mean, for the answer would be in the question.
+
+`paper`: two decision layers of 64, ReLU, one local step, binary cross-entropy of each interaction and one
+negative; the ratings that MeLU predicts by squared error are replaced by whether there is an interaction.
+`tuned`: softmax against many negatives, dropout on the vectors, and the inner product of user and item beside
+the decision layers, which they do not find by themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.func import grad, vmap
+from torch.nn import functional
+
+from metatl.exceptions import InvalidArgumentError
+from metatl.models.dropout import dropout
+from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.trainable import TensorBatch, TrainableModel
+from metatl.models.training_config import BaselineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+Layers = list[tuple["Tensor", "Tensor"]]
+"""Weight and bias of each decision layer, the output layer last."""
+
+
+class MeLUConfig(BaselineConfig):
+    """Settings of MeLU. The defaults are those of ``tuned``.
+
+    Parameters
+    ----------
+    k : int
+        K, the number of interactions of a training task before the one to predict.
+    dim : int
+        d, of items and users.
+    hidden : tuple of int
+        Widths of the decision layers.
+    init_scale : float
+        Standard deviation of initial item vectors.
+    item_dropout : float
+        Dropout on the item vectors of a task.
+    similarity : bool
+        Add the inner product of user and item to the score.
+    inner_steps : int
+        Local updates.
+    inner_lr : float
+        Their rate.
+    first_order : bool
+        Treat local gradients as constants in the global update.
+    loss : {"softmax", "binary"}
+    negatives : int
+        Negatives of each interaction.
+    shared_negatives : int
+        Negatives that the queries of a batch share.
+    window_share : float
+        Share of tasks that are consecutive windows; the rest are random interactions in time order.
+    shuffle_share : float
+        Share of tasks in random order.
+    """
+
+    system: ClassVar[str] = "melu"
+    paper: ClassVar[dict[str, Any]] = {
+        "dim": 32,
+        "hidden": (64, 64),
+        "item_dropout": 0.0,
+        "similarity": False,
+        "inner_lr": 0.1,
+        "loss": "binary",
+        "negatives": 1,
+        "shared_negatives": 0,
+        "window_share": 0.0,
+        "shuffle_share": 0.0,
+        "lr": 1e-3,
+        "warmup_steps": 0,
+        "final_lr_share": 1.0,
+        "batch_size": 128,
+        "max_steps": 8_000,
+        "eval_every": 500,
+    }
+
+    lr: float = Field(default=3e-3, gt=0)
+    k: int = Field(default=3, ge=1)
+    dim: int = Field(default=64, ge=1)
+    hidden: tuple[int, ...] = (64,)
+    init_scale: float = Field(default=0.1, gt=0)
+    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    similarity: bool = True
+    inner_steps: int = Field(default=1, ge=0)
+    inner_lr: float = Field(default=0.1, ge=0)
+    first_order: bool = False
+    loss: NextItemLoss = "softmax"
+    negatives: int = Field(default=16, ge=1)
+    shared_negatives: int = Field(default=64, ge=0)
+    window_share: float = Field(default=0.5, ge=0, le=1)
+    released_windows: ClassVar[bool] = False
+    shuffle_share: float = Field(default=1.0, ge=0, le=1)
+    batch_size: int = Field(default=256, ge=1)
+    warmup_steps: int = Field(default=100, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+    max_steps: int = Field(default=2000, ge=1)
+    eval_every: int = Field(default=200, ge=1)
+
+
+class AdaptedUsers(NamedTuple):
+    """Users after their local updates.
+
+    Attributes
+    ----------
+    users : Tensor
+        (B, d), mean item vectors.
+    layers : list of tuple of Tensor
+        Each user's decision layers: weights (B, out, in) and biases (B, out).
+    """
+
+    users: Tensor
+    layers: Layers
+
+
+def decide(layers: Layers, user: Tensor, items: Tensor, *, similarity: bool) -> Tensor:
+    """Score items for one user.
+
+    Parameters
+    ----------
+    layers
+        The decision layers: weights (out, in) and biases (out,).
+    user : Tensor
+        (d,), or (n, d), one per item.
+    items : Tensor
+        (n, d).
+    similarity : bool
+        Add user · item.
+
+    Returns
+    -------
+    Tensor
+        (n,).
+    """
+    user = user.expand_as(items)
+    features = torch.cat((user, items), dim=-1)
+    for weight, bias in layers[:-1]:
+        features = functional.relu(functional.linear(features, weight, bias))
+    weight, bias = layers[-1]
+    scores = functional.linear(features, weight, bias)[..., 0]
+    return scores + (user * items).sum(dim=-1) if similarity else scores
+
+
+class MeLU(TrainableModel):
+    """The model.
+
+    Parameters
+    ----------
+    config : MeLUConfig
+    num_items : int
+        I, size of the catalogue.
+    """
+
+    config: MeLUConfig
+
+    def __init__(self, config: MeLUConfig, num_items: int) -> None:
+        super().__init__(config, num_items)
+        self.embedding = nn.Embedding(num_items, config.dim)
+        nn.init.normal_(self.embedding.weight, std=config.init_scale)
+        widths = (2 * config.dim, *config.hidden, 1)
+        self.layers = nn.ModuleList(
+            nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(widths)
+        )
+
+    def linears(self) -> Iterator[nn.Linear]:
+        """Go through the decision layers as they are before any local update."""
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)  # noqa: S101 (mypy reads it)
+            yield layer
+
+    # --- The local update
+
+    def local_update(self, support: Tensor, negatives: Tensor) -> AdaptedUsers:
+        """Let each user's decision layers take their steps on the user's support.
+
+        Parameters
+        ----------
+        support : Tensor
+            (B, K, d) item vectors.
+        negatives : Tensor
+            (B, K, n, d).
+        """
+        config = self.config
+        count = support.shape[1]
+        # Each item is scored for the mean of the others; a single item, for nobody in particular.
+        others = (support.sum(dim=1, keepdim=True) - support) / max(1, count - 1)
+
+        def support_loss(layers: Layers, users: Tensor, rows: Tensor, negative_rows: Tensor) -> Tensor:
+            positive = decide(layers, users, rows, similarity=config.similarity)
+            spread = users.unsqueeze(1).expand_as(negative_rows).flatten(0, 1)
+            scores = decide(layers, spread, negative_rows.flatten(0, 1), similarity=config.similarity)
+            return next_item_loss(config.loss, positive, scores.view(negative_rows.shape[:2])).mean()
+
+        size = len(support)
+        layers: Layers = [
+            (layer.weight.expand(size, -1, -1), layer.bias.expand(size, -1)) for layer in self.linears()
+        ]
+        for _ in range(config.inner_steps):
+            slopes = vmap(grad(support_loss))(layers, others, support, negatives)
+            if config.first_order:
+                slopes = [(weight.detach(), bias.detach()) for weight, bias in slopes]
+            layers = [
+                (weight - config.inner_lr * by_weight, bias - config.inner_lr * by_bias)
+                for (weight, bias), (by_weight, by_bias) in zip(layers, slopes, strict=True)
+            ]
+        return AdaptedUsers(support.mean(dim=1), layers)
+
+    def _decide(self, adapted: AdaptedUsers, rows: Tensor) -> Tensor:
+        """Scores (B, n) of items (B, n, d)."""
+        scores: Tensor = vmap(
+            lambda layers, user, items: decide(layers, user, items, similarity=self.config.similarity)
+        )(adapted.layers, adapted.users, rows)
+        return scores
+
+    # --- The global update
+
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Mean loss of the queries after each task's local update."""
+        support, target = batch.items[:, :-1], batch.items[:, -1]
+        rows = self._rows(support)
+        adapted = self.local_update(rows, self._rows(batch.negatives))
+        query = torch.cat(
+            (target.unsqueeze(1), batch.negatives[:, -1], batch.shared_negatives.expand(len(target), -1)),
+            dim=1,
+        )
+        scores = self._decide(adapted, self._rows(query))
+        is_target = query[:, 1:] == target.unsqueeze(1)
+        others = scores[:, 1:].masked_fill(is_target, -torch.inf)
+        return next_item_loss(self.config.loss, scores[:, 0], others).mean()
+
+    def _rows(self, items: Tensor) -> Tensor:
+        return dropout(self.embedding(items), self.config.item_dropout, training=self.training)
+
+    # --- Serving
+
+    @property
+    def support_negatives(self) -> int:
+        """Negatives per user that ``adapt`` takes: as many as a training task's support has."""
+        return self.config.negatives * self.config.k if self.config.inner_steps else 0
+
+    @torch.no_grad()
+    def adapt(self, histories: Tensor, negatives: Tensor | None = None) -> AdaptedUsers:
+        """Take the local update on histories (B, L); always as in evaluation mode.
+
+        Parameters
+        ----------
+        histories : Tensor
+            (B, L) int64. L need not be the K of training.
+        negatives : Tensor
+            (B, `support_negatives`) int64, dealt to the items in turn.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If the negatives are not there.
+        """
+        expected = (len(histories), self.support_negatives)
+        if self.support_negatives and (negatives is None or tuple(negatives.shape) != expected):
+            found = None if negatives is None else tuple(negatives.shape)
+            raise InvalidArgumentError(f"negatives: found {found}, expected shape {expected}")
+        support = self.embedding(histories)
+        if negatives is None:
+            return self.local_update(support, support.unsqueeze(2)[:, :, :0])
+        length = histories.shape[1]
+        dealt = torch.arange(length * self.config.negatives, device=negatives.device) % negatives.shape[1]
+        own = negatives[:, dealt].view(len(histories), length, self.config.negatives)
+        return self.local_update(support, self.embedding(own))
+
+    @torch.no_grad()
+    def score_pairs(self, adapted: AdaptedUsers, candidates: Tensor) -> Tensor:
+        """Score candidates (B, C) for adapted users; (B, C)."""
+        return self._decide(adapted, self.embedding(candidates))
