@@ -160,6 +160,15 @@ SYSTEMS = {
             ("paper", "tuned"),
             batches="episodes",
         ),
+        System(
+            "metacf",
+            "MetaCF",
+            "metatl.models.metacf",
+            "MetaCF",
+            "MetaCFConfig",
+            ("paper", "tuned"),
+            batches="episodes",
+        ),
     )
 }
 
