@@ -9,6 +9,7 @@ import pytest
 import metatl
 from metatl.evaluation import evaluate_users, parse_candidates
 from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
+from metatl.models import SYSTEMS
 
 NUM_ITEMS = 200
 SMALL = {"dim": 8, "batch_size": 64, "max_steps": 20, "eval_every": 10, "warmup_steps": 5}
@@ -29,9 +30,13 @@ def interactions_file(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["popularity", "knn", "session-knn", "markov", "metatl"])
+@pytest.fixture(scope="module", params=SYSTEMS)
 def run(request, interactions_file):
-    config = SMALL if request.param == "metatl" else {}
+    config = {}
+    if request.param == "metatl":
+        config = SMALL
+    elif SYSTEMS[request.param].batches is not None:
+        config = {"dim": 16, "batch_size": 64, "max_steps": 20, "eval_every": 10}
     return metatl.fit(interactions_file, model=request.param, config=config, device="cpu")
 
 
@@ -48,13 +53,17 @@ def user_scores(run, history):
     if count:
         drawn = _metatl.sample_support_negatives(history[None], count, len(run.item_ids), seed=0)
         negatives = torch.from_numpy(drawn)
+    if hasattr(run.model, "score_pairs"):
+        adapted = run.model.adapt(torch.from_numpy(history[None]), negatives)
+        return run.model.score_pairs(adapted, torch.arange(len(run.item_ids))[None])[0].numpy()
     encoded = run.model.encode(torch.from_numpy(history[None]), negatives)
     table = run.model.item_table.clone()
     if encoded.overrides is not None:
         _, items, rows = encoded.overrides.ragged()
         table[items] = rows.detach()
-    squared = ((table - encoded.queries[0].detach()) ** 2).sum(dim=1)
-    scores = -squared if run.model.similarity == "squared_l2" else -squared.sqrt()
+    query = encoded.queries[0].detach()
+    squared = ((table - query) ** 2).sum(dim=1)
+    scores = {"dot": table @ query, "squared_l2": -squared, "l2": -squared.sqrt()}[run.model.similarity]
     bias = run.model.item_bias
     return (scores if bias is None else scores + bias).numpy()
 

@@ -17,6 +17,7 @@ import metatl
 from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.cli.main import main
 from metatl.exceptions import ConfigError, RunError
+from metatl.models import SYSTEMS
 from metatl.models.metatl import MetaTLConfig
 from metatl.stopping import TrainingStopped
 
@@ -366,7 +367,22 @@ def test_an_unknown_field_lists_the_fields(interactions_file):
         metatl.fit(interactions_file, config={"inner_rate": 1})
 
 
-@pytest.mark.parametrize("model", ["popularity", "knn", "session-knn", "markov"])
+@pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is not None])
+def test_every_trained_system_resumes_to_the_same_bytes(interactions_file, tmp_path, model):
+    def stop(progress):
+        if progress.step == 13:
+            signal.raise_signal(signal.SIGTERM)
+
+    config = {"dim": 8, "batch_size": 32, "max_steps": 30, "eval_every": 10}
+    arguments = {"model": model, "config": config, "device": "cpu"}
+    metatl.fit(interactions_file, out=tmp_path / "whole", **arguments)
+    with pytest.raises(TrainingStopped):
+        metatl.fit(interactions_file, out=tmp_path / "stopped", on_progress=stop, **arguments)
+    metatl.fit(interactions_file, out=tmp_path / "stopped", resume=True, **arguments)
+    assert final_bytes(tmp_path / "stopped") == final_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is None])
 def test_simple_systems_train_save_and_load_through_the_same_command(interactions_file, tmp_path, model):
     out = tmp_path / "run"
     command = ["train", "--data", str(interactions_file), "--model", model, "--out", str(out)]

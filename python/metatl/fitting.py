@@ -115,7 +115,7 @@ def fit(
     data
         `wines`, the path of an interactions file, or interactions in memory.
     model
-        `metatl`, `popularity`, `knn`, `session-knn` or `markov`.
+        Name of a system: one of :data:`metatl.models.SYSTEMS`.
     preset
         `tuned`, or another that the system has.
     k

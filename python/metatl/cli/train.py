@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
+from metatl.models import SYSTEMS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,9 +37,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
 @columns_option
-@click.option(
-    "--model", default="metatl", help="System to fit: metatl, popularity, knn, session-knn or markov."
-)
+@click.option("--model", default="metatl", help=f"System to fit: {', '.join(SYSTEMS)}.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of weights, tasks and candidates.")
