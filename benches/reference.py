@@ -29,6 +29,27 @@ def sample_episodes(rows, sets, num_items, k, batch_size, seed):
     return tasks
 
 
+def sample_sequences(rows, sets, num_items, length, batch_size, seed):
+    """Draw windows one by one in plain Python, a negative for each pair, padded to one length."""
+    generator = random.Random(seed)
+    users = [user for user, row in enumerate(rows) if len(row) > 1]
+    sequences = []
+    for _ in range(batch_size):
+        user = generator.choice(users)
+        row = rows[user]
+        start = generator.randrange(max(1, len(row) - length))
+        items = row[start : start + length + 1]
+        negatives = []
+        for _ in range(len(items) - 1):
+            negative = generator.randrange(num_items)
+            while negative in sets[user]:
+                negative = generator.randrange(num_items)
+            negatives.append(negative)
+        padding = length + 1 - len(items)
+        sequences.append((items + [-1] * padding, negatives + [-1] * padding))
+    return sequences
+
+
 def sample_candidates_python(sets, num_items, targets, count, seed):
     """Draw distinct negatives user by user in plain Python."""
     generator = random.Random(seed)

@@ -8,6 +8,7 @@ from metatl import _metatl
 
 BATCH = 1024
 COUNT = 100
+LENGTH = 20
 
 
 def test_episodes_metatl(measure, world):
@@ -28,6 +29,27 @@ def test_episodes_python(measure, world):
         system="plain Python",
         units=BATCH,
         unit="episodes",
+    )
+
+
+def test_sequences_metatl(measure, world):
+    sampler = _metatl.SequenceSampler(world.interactions, length=LENGTH, negatives=1, seed=0)
+    measure(
+        lambda: sampler.sample(0, 64 * BATCH),
+        work="sequence sampling, up to 20 items and a negative each",
+        system="metatl",
+        units=64 * BATCH,
+        unit="sequences",
+    )
+
+
+def test_sequences_python(measure, world):
+    measure(
+        lambda: reference.sample_sequences(world.rows, world.sets, NUM_ITEMS, LENGTH, BATCH, 0),
+        work="sequence sampling, up to 20 items and a negative each",
+        system="plain Python",
+        units=BATCH,
+        unit="sequences",
     )
 
 
