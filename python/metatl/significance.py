@@ -48,9 +48,10 @@ def compare(one: ArrayLike, other: ArrayLike, *, confidence: float = CONFIDENCE)
     """Compare two systems by a metric of the same users.
 
     The paired t test asks whether the mean difference is 0. The signed-rank test of Wilcoxon, *Individual
-    comparisons by ranking methods*, Biometrics Bulletin 1945, asks whether the differences are symmetric about
-    0; users without a difference, of whom a ranking has many, take part in the ranking of the differences and
-    in nothing else (Pratt, *Remarks on zeros and ties in the Wilcoxon signed rank procedures*, JASA 1959).
+    comparisons by ranking methods*, Biometrics Bulletin 1945, asks whether the differences are symmetric
+    about 0; users without a difference, of whom a ranking has many, take part in the ranking of the
+    differences and in nothing else (Pratt, *Remarks on zeros and ties in the Wilcoxon signed rank
+    procedures*, JASA 1959).
 
     Parameters
     ----------
