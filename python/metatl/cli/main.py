@@ -8,7 +8,7 @@ import click
 
 from metatl.cli.errors import Group
 
-COMMANDS = ("recommend", "stats", "train")
+COMMANDS = ("recommend", "reproduce", "stats", "train", "tune")
 
 
 class LazyGroup(Group):

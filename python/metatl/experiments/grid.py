@@ -52,7 +52,7 @@ TIDY_SCHEMA = {
     "dataset_fingerprint": pl.String,
     "metatl_version": pl.String,
 }
-"""Columns of `results.parquet`: a row per cell, ranking (`sampled`, `full`) and metric.
+"""Columns of the tidy results: a row per cell, ranking (`sampled`, `full`) and metric.
 
 `config` holds the fields that differ from the preset, as JSON. `low` and `high` are the bootstrap interval
 over users. `evaluation_seconds` counts what the system costs, to encode the histories and to rank.
@@ -141,7 +141,13 @@ def _with_config(row: Row, fingerprint: str, configs: Mapping[tuple[str, str], M
 
 
 def run_grid(
-    cells: Sequence[Cell], out: Path, *, console: Console, jobs: int = 1, device: str = "cpu"
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    console: Console,
+    jobs: int = 1,
+    device: str = "cpu",
+    name: str = "results",
 ) -> Outcome:
     """Run the cells that are not finished, and gather the figures of all.
 
@@ -150,13 +156,15 @@ def run_grid(
     cells
         The cells; see :func:`plan`.
     out
-        Directory of the experiment. Cells go below `cells/`, the figures to `results.parquet`.
+        Directory of the experiment. Cells go below `cells/`; grids that share it share their cells.
     console
         Where progress is shown.
     jobs
         Cells at a time. The processors are divided among them.
     device
         `auto`, `cpu` or `cuda`.
+    name
+        The figures go to `name.parquet`.
 
     Returns
     -------
@@ -184,7 +192,7 @@ def run_grid(
                 mrr = _mrr(event.cell, out) if isinstance(event, Finished) else None
                 show(event, mrr)
     outcome = gather(cells, out, failures)
-    write_parquet(out / "results.parquet", outcome.results)
+    write_parquet(out / f"{name}.parquet", outcome.results)
     return outcome
 
 

@@ -77,8 +77,8 @@ def draw_dots(panels: Sequence[DotPanel]) -> Figure:
             places = [point.x + 0.2 * (number - (len(panel.series) - 1) / 2) for point in series.points]
             values = [point.value for point in series.points]
             errors = _errors(series.points)
-            axes.errorbar(values, places, xerr=errors, fmt="os^"[number % 3], ms=4, label=series.name)
-        axes.set_yticks(range(len(panel.names)), panel.names)
+            axes.errorbar(values, places, xerr=errors, fmt="os^"[number % 3], ms=4, label=_plain(series.name))
+        axes.set_yticks(range(len(panel.names)), [_plain(name) for name in panel.names])
         axes.set_ylim(len(panel.names) - 0.5, -0.5)
         _finish(axes, panel.title, legend=len(panel.series) > 1)
         axes.set_xlabel(panel.label)
@@ -95,7 +95,7 @@ def draw_lines(panels: Sequence[LinePanel]) -> Figure:
             values = [point.value for point in series.points]
             errors = _errors(series.points)
             axes.errorbar(
-                ks, values, yerr=errors, marker="os^D"[number % 4], ms=5, capsize=3, label=series.name
+                ks, values, yerr=errors, marker="os^D"[number % 4], ms=5, capsize=3, label=_plain(series.name)
             )
         axes.set_xticks(sorted({point.x for series in panel.series for point in series.points}))
         _finish(axes, panel.title, legend=bool(panel.series))
@@ -124,6 +124,10 @@ def _errors(points: Sequence[Point]) -> list[list[float]]:
     below = [max(0.0, point.value - point.low) for point in points]
     above = [max(0.0, point.high - point.value) for point in points]
     return [below, above]
+
+
+def _plain(name: str) -> str:
+    return name.replace("`", "")
 
 
 def _finish(axes: Any, title: str, *, legend: bool) -> None:

@@ -56,10 +56,10 @@ def table2(
         for k in ks
         if (standing := standings(outcome, source.name, k)) is not None
     ]
+    published = {row.title: row.published for row in rows}
+    panels = [panel for source, standing in found for panel in _panels(source, standing, published)]
     # Without a cell there is nothing to draw.
-    picture = (
-        png(draw_dots([panel for _, standing in found for panel in _panels(standing)])) if found else b""
-    )
+    pictures = {"table2.png": png(draw_dots(panels))} if found else {}
     parts: list[Part] = [
         Heading("Table 2: all systems under one protocol", 1),
         Text(
@@ -74,10 +74,8 @@ def table2(
     if outcome.failures:
         parts.append(Text("Cells that failed and are missing here:"))
         parts.append(Points(tuple(outcome.failures)))
-    published = {row.title: row.published for row in rows}
     for source, standing in found:
         parts += _section(source, standing, published, seeds)
-    pictures = {"table2.png": picture} if found else {}
     parts += [Image(name, content, _DESCRIPTION) for name, content in pictures.items()]
     parts += [Heading("What the paper reports"), Text(f"{SOURCE}, Table 2, K = {TABLE_2_K}."), paper_table()]
     data = {
@@ -113,7 +111,7 @@ def lead(standing: Standings, ranking: Ranking) -> str:
     ps = f"p = {p_value(test.t_p)} (t), {p_value(test.wilcoxon_p)} (Wilcoxon)".replace("= <", "<")
     if max(test.t_p, test.wilcoxon_p) < SIGNIFICANT:
         return f"{text}, {ahead}, {ps}"
-    return f"{text}; the test users do not tell it from the next for certain ({ahead}, {ps})"
+    return f"{text}, but not significantly ({ahead}, {ps})"
 
 
 def paper_table() -> Table:
@@ -207,23 +205,27 @@ def _absent(rows: Sequence[Row]) -> list[str]:
     return [f"Not here, because this version has no such system: {', '.join(missing)}."] if missing else []
 
 
-def _panels(standing: Standings) -> list[DotPanel]:
+def _panels(source: Source, standing: Standings, published: dict[str, str | None]) -> list[DotPanel]:
     titles = tuple(standing.scores)
     labels = {"sampled": "MRR among 100 negatives", "full": "MRR in the full catalogue"}
-    return [
-        DotPanel(
-            title=f"{standing.dataset}, K = {standing.k}",
-            names=titles,
-            series=(
+    panels = []
+    for ranking in RANKINGS:
+        scores = [of[ranking]["MRR"] for of in standing.scores.values()]
+        dots = tuple(Point(place, score.mean, score.low, score.high) for place, score in enumerate(scores))
+        series = [Series("ours", dots)]
+        if source.column is not None and standing.k == TABLE_2_K and ranking == "sampled":
+            reported = [_published(published.get(row), source.column) for row in titles]
+            series.append(
                 Series(
-                    "ours",
+                    "paper",
                     tuple(
-                        Point(place, score.mean, score.low, score.high)
-                        for place, score in enumerate(of[ranking]["MRR"] for of in standing.scores.values())
+                        Point(place, score.mrr, score.mrr, score.mrr)
+                        for place, score in enumerate(reported)
+                        if score is not None
                     ),
-                ),
-            ),
-            label=labels[ranking],
+                )
+            )
+        panels.append(
+            DotPanel(f"{standing.dataset}, K = {standing.k}", titles, tuple(series), labels[ranking])
         )
-        for ranking in RANKINGS
-    ]
+    return panels
