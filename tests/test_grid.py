@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import in_process
 import polars as pl
 import pytest
 from planted_data import write_ring
@@ -58,7 +59,12 @@ def run(cells, out, **options):
 def finished(ring, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     cells = plan([ring], [POPULARITY, KNN, METATL], ks=[2, 3], seeds=1)
-    return out, cells, *run(cells, out, jobs=2)
+    return out, cells, *run(cells, out)
+
+
+@pytest.fixture
+def without_processes(monkeypatch):
+    monkeypatch.setattr(grid, "work", in_process.work)
 
 
 def modified(out):
@@ -135,6 +141,7 @@ def test_another_version_makes_its_own_cells(finished, monkeypatch):
     assert not is_finished(cells[0], out)
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_changed_data_are_an_error(tmp_path):
     """The figures of other data never pass for those that were planned."""
     path = write_ring(tmp_path / "ring.csv", users=290)
@@ -145,6 +152,7 @@ def test_changed_data_are_an_error(tmp_path):
     assert outcome.results.is_empty()
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_damaged_cells_are_an_error(ring, tmp_path):
     cells = plan([ring], [POPULARITY], ks=[3], seeds=1)
     run(cells, tmp_path)
@@ -156,20 +164,6 @@ def test_damaged_cells_are_an_error(ring, tmp_path):
     (path / "cell.json").write_text("{")
     with pytest.raises(RunError, match="delete it"):
         gather(cells, tmp_path)
-
-
-def test_a_failed_cell_loses_only_itself(ring, tmp_path):
-    """One fails by itself, one's process is killed; the rest is there, and only they are tried again."""
-    diverging = Row("diverging", "metatl", "paper", {"max_steps": 5, "meta_lr": 1e30, "dim": 8})
-    cells = plan([ring], [POPULARITY, diverging, KNN], ks=[3], seeds=1)
-    outcome, output = run(cells, tmp_path)
-    assert len(outcome.failures) == 1
-    assert outcome.failures[0].startswith("ring diverging K = 3 seed 0: ")
-    assert "failed: " in output
-    assert outcome.results["row"].unique(maintain_order=True).to_list() == ["Popularity", "Item-kNN"]
-    assert "Traceback" in (cells[1].path(tmp_path) / "error.txt").read_text()
-    with pytest.raises(RunError, match=r"1 cells failed.*diverging"):
-        outcome.check()
 
 
 DRIVER = """
@@ -271,19 +265,27 @@ def test_a_killed_grid_continues_where_it_was_and_ctrl_c_stops_it(ring, fingerpr
     assert not is_finished(endless, tmp_path)
 
 
-def test_a_killed_process_loses_only_its_cell(ring, fingerprint, tmp_path):
-    rows = [ENDLESS, POPULARITY]
-    cell = make_cell(ring, fingerprint, ENDLESS, k=3, seed=0)
+def test_a_failed_cell_and_a_killed_process_lose_only_themselves(ring, fingerprint, tmp_path):
+    diverging = Row("diverging", "metatl", "paper", {"max_steps": 5, "meta_lr": 1e30, "dim": 8})
+    rows = [diverging, ENDLESS, KNN]
+    failed, killed, finished = (make_cell(ring, fingerprint, row, k=3, seed=0) for row in rows)
     with start(ring, tmp_path, rows) as process:
-        wait_for((cell.path(tmp_path) / "run" / "last.safetensors").exists, process)
+        wait_for((killed.path(tmp_path) / "run" / "last.safetensors").exists, process)
         (worker,) = workers_of(process)
         os.kill(worker, signal.SIGKILL)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert "ring MetaTL K = 3 seed 0: its process ended with exit code -9" in output
-    assert is_finished(make_cell(ring, fingerprint, POPULARITY, k=3, seed=0), tmp_path)
+    assert "1/3 ring diverging K = 3 seed 0: failed: " in output
+    assert "2/3 ring MetaTL K = 3 seed 0: failed: its process ended with exit code -9" in output
+    assert "3/3 ring Item-kNN K = 3 seed 0: MRR" in output
+    assert "Traceback" in (failed.path(tmp_path) / "error.txt").read_text()
+    outcome = gather([failed, killed, finished], tmp_path, failures=["one", "two"])
+    assert outcome.results["row"].unique().to_list() == ["Item-kNN"]
+    with pytest.raises(RunError, match=r"2 cells failed.*one; two"):
+        outcome.check()
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_a_cell_that_was_killed_before_its_run_had_a_name(ring, tmp_path):
     (cell,) = plan([ring], [POPULARITY], ks=[3], seeds=1)
     (cell.path(tmp_path) / "run").mkdir(parents=True)

@@ -105,7 +105,8 @@ def tune(
         config = _suggest(trial, space)
         try:
             return _validation_mrr(search, config, interactions, out, device)
-        except TrainingStopped:
+        except (TrainingStopped, KeyboardInterrupt):
+            # Optuna would count it as failed.
             _take_back(study, trial.number, trial.params)
             raise
 
