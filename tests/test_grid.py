@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -196,8 +197,8 @@ def start(ring, out, rows, jobs=1):
             process.kill()
 
 
-def wait_for(condition, process=None):
-    deadline = time.monotonic() + 60
+def wait_for(condition, process=None, *, seconds=60):
+    deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -211,6 +212,13 @@ def process_state(pid):
     except OSError:
         return None
     return None if fields[0] == "Z" else (fields[0], int(fields[1]))
+
+
+def open_files(pid):
+    try:
+        return [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:  # closed in the meantime
+        return []
 
 
 def workers_of(process):
@@ -263,6 +271,21 @@ def test_a_killed_grid_continues_where_it_was_and_ctrl_c_stops_it(ring, fingerpr
         assert len(files) > 5
         assert all(after[path] == before[path] for path in files)
     assert not is_finished(endless, tmp_path)
+
+
+def test_one_process_has_a_cell_and_no_worker_outlives_its_parent(ring, fingerprint, tmp_path):
+    cell = make_cell(ring, fingerprint, POPULARITY, k=3, seed=0)
+    path = cell.path(tmp_path) / "lock"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with start(ring, tmp_path, [POPULARITY]) as process:
+            # From here on the worker waits for the lock, and says nothing.
+            wait_for(lambda: any(path in open_files(worker) for worker in workers_of(process)), process)
+            workers = workers_of(process)
+            process.kill()
+        wait_for(lambda: not any(map(process_state, workers)), seconds=10)
+    assert not is_finished(cell, tmp_path)
 
 
 def test_a_failed_cell_and_a_killed_process_lose_only_themselves(ring, fingerprint, tmp_path):

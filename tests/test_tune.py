@@ -95,13 +95,14 @@ def test_a_search_goes_on_where_it_stopped(ring, tmp_path, monkeypatch):
     assert len(seen) == 7
 
 
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TrainingStopped(15, 3), SystemExit(1)])
-def test_an_interrupted_trial_is_tried_again_and_counts_once(ring, tmp_path, monkeypatch, error):
+def test_an_interrupted_trial_is_tried_again_and_counts_once(ring, tmp_path, monkeypatch, error, number):
     seen, fit = [], tuning.fit
 
     def stopping(*arguments, **options):
         seen.append(dict(options["config"]))
-        if len(seen) == 2:
+        if len(seen) == number:
             raise error
         return fit(*arguments, **options)
 
@@ -110,7 +111,7 @@ def test_an_interrupted_trial_is_tried_again_and_counts_once(ring, tmp_path, mon
     with pytest.raises(type(error)):
         tune(search(ring, trials=3), tmp_path, device="cpu")
     found = tune(search(ring, trials=3), tmp_path, device="cpu")
-    assert seen[1] == seen[2]
+    assert seen[number - 1] == seen[number]
     assert (len(seen), found.trials) == (4, 3)
 
 

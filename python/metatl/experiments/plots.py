@@ -91,7 +91,9 @@ def draw_lines(panels: Sequence[LinePanel]) -> Figure:
     grid = figure.subplots(1, len(panels), squeeze=False)
     for axes, panel in zip(grid[0], panels, strict=True):
         for number, series in enumerate(panel.series):
-            ks = [point.x for point in series.points]
+            # A little apart, so that no interval hides another.
+            aside = 0.04 * (number - (len(panel.series) - 1) / 2)
+            ks = [point.x + aside for point in series.points]
             values = [point.value for point in series.points]
             errors = _errors(series.points)
             axes.errorbar(
