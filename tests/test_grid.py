@@ -60,7 +60,10 @@ def run(cells, out, **options):
 def finished(ring, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     cells = plan([ring], [POPULARITY, KNN, METATL], ks=[2, 3], seeds=1)
-    return out, cells, *run(cells, out)
+    # What processes add is tested where they are killed.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "work", in_process.work)
+        return out, cells, *run(cells, out)
 
 
 @pytest.fixture
