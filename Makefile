@@ -49,7 +49,7 @@ bench: setup  ## Time every kernel and pipeline beside its peers; write docs/per
 	cargo bench --locked -p metatl-core
 
 results: setup  ## Regenerate docs/results.md (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold)
-	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --out runs/results --markdown docs/results.md
+	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --markdown docs/results.md
 
 lint: setup  ## Check formatting, lints, types and stubs
 	cargo fmt --all --check

@@ -1,69 +1,101 @@
-"""The page of results: intervals over seeds, and what it says of them."""
+"""The page of results: what it says of who is ahead, and its intervals."""
 
 from __future__ import annotations
 
 import pytest
-from scipy import stats
+from click.testing import CliRunner
+from planted_outcome import planted
 
-from metatl.experiments.results import ENTRIES, METRICS, OFFICIAL, TUNED, interval, write_markdown
+from metatl.experiments.grid import Outcome
+from metatl.experiments.results import main, results_page
+from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
+
+USERS = 60
 
 
-def report(mrr, seed):
-    metrics = {name: {"value": mrr, "low": mrr - 0.05, "high": mrr + 0.05} for name in METRICS}
-    return {
-        "metrics": {"sampled": metrics, "full": metrics},
-        "dataset": {"test_users": 1234},
-        "model": {"seed": seed},
+def ranks(place, seed=0):
+    """More users at rank 1 the higher the place: MRR = 1/2 + (place + seed) / (2 · 60)."""
+    first = place + seed
+    return [1] * first + [2] * (USERS - first)
+
+
+def page(seeds, *, finished=None, k=3, titles=None):
+    rows = [row.title for row in table_rows("tuned")]
+    found = {
+        title: {
+            seed: (ranks(2 * place, seed), ranks(2 * place, seed))
+            for seed in range(seeds if title != OFFICIAL else finished or seeds)
+        }
+        for place, title in enumerate(rows, start=1)
+        if titles is None or title in titles
+    }
+    return results_page(planted(found, k=k), ["ring"], ks=[k], seeds=seeds), {
+        title: 0.5 + 2 * place / (2 * USERS) for place, title in enumerate(rows, start=1)
     }
 
 
-def page(tmp_path, seeds, *, finished=None):
-    """Row p has the values p/10, p/10 + .01, …; two rows differ by the same in each seed."""
-    rows = {
-        entry.title: [
-            report(0.1 * place + 0.01 * seed, seed)
-            for seed in range(seeds if entry.title != OFFICIAL else finished or seeds)
-        ]
-        for place, entry in enumerate(ENTRIES, start=1)
-    }
-    write_markdown(tmp_path / "results.md", {"ring": rows}, k=3, seeds=seeds)
-    return (tmp_path / "results.md").read_text(encoding="utf-8")
+def test_the_page_says_how_tuned_stands():
+    text, means = page(seeds=3)
+    # Over seeds 0, 1 and 2 the mean moves by 1/120: t(.975, 2) · (1/120) / √3.
+    mean, half = means[TUNED] + 1 / 120, 4.302652729749464 / 120 / 3**0.5
+    assert f"| **{mean:.4f} ± {half:.4f}** |" in text
+    assert "60 test users" in text
+    assert f"{mean / (means[OFFICIAL] + 1 / 120):.2f} times" in text
+    for one, other, what in (
+        (TUNED, KNN, "item-kNN, paired MRR difference"),
+        (TUNED, WITHOUT_STEP, "what the inner step adds"),
+        (WITHOUT_STEP, UNTRAINED, "what the outer loop adds"),
+    ):
+        assert f"{what}: {means[one] - means[other]:+.4f} ± 0.0000 sampled" in text
+    assert "bootstrap interval of `tuned` is" in text
+    assert f"- Sampled: {TUNED} has the best MRR, but not significantly (+0.0167 to {WITHOUT_STEP}" in text
 
 
-def test_the_interval_is_that_of_scipy():
-    values = [0.31, 0.29, 0.33, 0.30, 0.32]
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    mean, half = interval(values)
-    assert mean == pytest.approx((low + high) / 2)
-    assert half == pytest.approx((high - low) / 2)
+def test_leaders_come_first():
+    text, _ = page(seeds=2)
+    before, _, _ = text.partition("Read with this in mind")
+    assert "- ring, K = 3: MetaTL `tuned` has the best MRR among 100 negatives and in the full cat" in before
+    both = planted({"A": {0: (ranks(9), ranks(1))}, "B": {0: (ranks(1), ranks(9))}})
+    text = results_page(both, ["ring"], ks=[3], seeds=1)
+    assert "- ring, K = 3: A has the best MRR among 100 negatives, B in the full catalogue." in text
 
 
-def test_the_page_says_how_tuned_stands(tmp_path):
-    text = page(tmp_path, seeds=3)
-    assert "| MetaTL `tuned` | **0.9100 ± 0.0248** |" in text
-    assert "1,234 test users" in text
-    assert f"{0.91 / 0.61:.2f} times" in text
-    assert "item-kNN, paired MRR difference: +0.5000 ± 0.0000 sampled" in text
-    assert "what the inner step adds: +0.1000 ± 0.0000 sampled" in text
-    assert "what the outer loop adds: +0.1000 ± 0.0000 sampled" in text
-    assert "bootstrap interval of `tuned` is 0.8500 to 0.9500" in text
-    assert "- ring: MetaTL `tuned` has the best MRR among 100 negatives" in text
+def test_every_k_has_its_table():
+    parts = [planted({"A": {0: (ranks(9), ranks(9))}}, k=k) for k in (2, 4)]
+    outcome = Outcome(
+        parts[0].results.vstack(parts[1].results), {**parts[0].ranks, **parts[1].ranks}, failures=[]
+    )
+    text = results_page(outcome, ["ring", "absent"], ks=[2, 3, 4], seeds=1)
+    assert text.index("### ring, K = 2") < text.index("### ring, K = 4")
+    assert "### ring, K = 3" not in text
 
 
-def test_a_row_of_fewer_seeds_says_so(tmp_path):
-    text = page(tmp_path, seeds=3, finished=2)
-    assert "| MetaTL `official` (2 of 3 seeds) | 0.6050" in text
-    assert "| MetaTL `tuned` | " in text
+def test_a_row_of_fewer_seeds_says_so():
+    text, _ = page(seeds=3, finished=2)
+    assert "| MetaTL `official` (2 of 3 seeds) |" in text
+    assert "| MetaTL `tuned` |" in text
 
 
-def test_systems_that_are_missing_are_left_out(tmp_path):
-    write_markdown(tmp_path / "results.md", {"ring": {TUNED: [report(0.5, 0)]}}, k=3, seeds=1)
-    text = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "| MetaTL `tuned` | **0.5000** |" in text
+def test_systems_that_are_missing_are_left_out():
+    text, _ = page(seeds=2, titles={TUNED})
+    assert "| MetaTL `tuned` | **" in text
     assert "item-kNN, paired" not in text
+    assert "- Sampled: MetaTL `tuned` has the best MRR." in text
 
 
-def test_one_seed_has_no_interval(tmp_path):
-    text = page(tmp_path, seeds=1)
+def test_one_seed_has_the_interval_over_users():
+    text, means = page(seeds=1)
     assert "nan" not in text
     assert "±" not in text.split("## ring")[1]
+    assert f"**{means[TUNED]:.4f} [{means[TUNED] - 0.05:.4f}, {means[TUNED] + 0.05:.4f}]**" in text
+
+
+@pytest.mark.parametrize("only", [["--only-finished"], []])
+def test_the_command(tmp_path, monkeypatch, only):
+    """The page from the cells that are there: none, and without fitting any."""
+    monkeypatch.setattr("metatl.experiments.grid.work", lambda *_, **__: (yield from ()))
+    path = tmp_path / "results.md"
+    options = ["--data", "wines", "--seeds", "1", "--out", str(tmp_path / "out"), "--markdown", str(path)]
+    result = CliRunner().invoke(main, [*options, *only])
+    assert result.exit_code == 0, result.output
+    assert path.read_text(encoding="utf-8").startswith("# Results\n")

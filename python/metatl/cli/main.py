@@ -8,7 +8,7 @@ import click
 
 from metatl.cli.errors import Group
 
-COMMANDS = ("data", "recommend", "stats", "train")
+COMMANDS = ("data", "recommend", "reproduce", "stats", "train", "tune")
 
 
 class LazyGroup(Group):

@@ -1,0 +1,243 @@
+"""From the released program to the paper to ours, one change at a time.
+
+Every behaviour of the released program that differs from the paper is a switch of `MetaTLConfig`; so is
+everything that `tuned` does otherwise. A step changes one idea; where the config's rules bind fields to each
+other (batch norm exists in the three-layer learner only) it sets them together. The rows below each step keep
+what it changed, so that a row differs from the one above it by its step alone.
+
+Two behaviours of the released program are in its evaluation: negatives that may be the target itself, and
+ranks that depend on the order of equal scores. All rows are evaluated under metatl's protocol, which has
+neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from metatl.experiments.comparison import RANKINGS, compare_rows, standings
+from metatl.experiments.pages import Heading, Image, Points, Table, Text
+from metatl.experiments.plots import DotPanel, Point, Series, draw_dots, png
+from metatl.experiments.reports import Report, interval_note, marked, p_value, with_interval
+from metatl.experiments.rows import SMOKE_STEPS, Row
+from metatl.significance import holm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from metatl.experiments.comparison import Ranking, Standings
+    from metatl.experiments.grid import Outcome
+    from metatl.experiments.pages import Part
+    from metatl.experiments.rows import Budget
+    from metatl.experiments.sources import Source
+    from metatl.significance import Comparison
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One change.
+
+    Attributes
+    ----------
+    title
+        What it does.
+    changes
+        Fields of `MetaTLConfig` and their new values.
+    """
+
+    title: str
+    changes: Mapping[str, Any]
+
+
+TO_PAPER = (
+    Step("dropout and batch norm stay on after validation", {"freeze_after_first_evaluation": False}),
+    Step("windows cut rightly", {"released_windows": False}),
+    Step("random tasks, no windows", {"window_share": 0.0}),
+    Step("outer loss L_Q alone (Eq. 5)", {"outer_adds_support_loss": False}),
+    Step("support loss a sum over each user's pairs (Eq. 3)", {"support_reduction": "sum"}),
+    Step("inner rate 0.01", {"inner_lr": 0.01}),
+    Step(
+        "one layer and a sigmoid (Eq. 1)",
+        {"learner": "one_layer", "batch_norm": False, "learner_dropout": 0.0},
+    ),
+    Step("squared distance", {"distance": "squared_l2"}),
+    Step("the inner step moves learner and embeddings (Eq. 4)", {"adapt": "learner_and_embeddings"}),
+    Step("second order", {"first_order": False}),
+    Step("larger initial items", {"init_scale": 0.03}),
+    Step(
+        "SGD on the sum over tasks (Eq. 6), at its rate",
+        {"optimizer": "sgd", "outer_reduction": "sum", "meta_lr": 0.03, "final_lr_share": 0.05},
+    ),
+    Step("length of training", {"max_steps": 3000, "eval_every": 500, "patience": 10}),
+)
+
+TO_TUNED = (
+    Step(
+        "Adam on the mean over tasks, at its rate",
+        {
+            "optimizer": "adam",
+            "outer_reduction": "mean",
+            "meta_lr": 2e-3,
+            "warmup_steps": 30,
+            "final_lr_share": 0.02,
+        },
+    ),
+    Step(
+        "512 shared negatives in place of one",
+        {"negatives": 0, "shared_negatives": 512, "shared_support_negatives": 32},
+    ),
+    Step("softmax in place of the margin", {"loss": "softmax"}),
+    Step("the inner step moves the transition", {"adapt": "transition"}),
+    Step("support loss a mean over pairs", {"support_reduction": "mean"}),
+    Step("linear skip beside the layer", {"transition_skip": (1.3, 0.0), "learner_bias": -3.0}),
+    Step("bias of items", {"item_bias": True}),
+    Step("128 dimensions", {"dim": 128}),
+    Step(
+        "items start from co-occurrences", {"item_start": "spectral", "temperature": 60.0, "init_scale": 0.1}
+    ),
+    Step("item vectors without the task's own user", {"cross_fit_folds": 5}),
+    Step("recent trend of items", {"trend_weight": 0.4}),
+    Step("half of the tasks windows", {"window_share": 0.5}),
+    Step("tasks in random order", {"shuffle_share": 1.0}),
+    Step("inner rate 5", {"inner_lr": 5.0}),
+    Step("length of training: `tuned`", {"max_steps": 300, "eval_every": 50}),
+)
+
+
+def ablation_rows(budget: Budget) -> list[Row]:
+    """List the rows from `official` to `paper` to `tuned`.
+
+    Under the budget `smoke` every training is a few steps long; the other budgets are the same here, for the
+    path leads through all presets.
+    """
+    rows = [Row("`official`", "metatl", "official")]
+    for preset, steps in (("official", TO_PAPER), ("paper", TO_TUNED)):
+        config: dict[str, Any] = {}
+        for step in steps:
+            config.update(step.changes)
+            rows.append(Row(step.title, "metatl", preset, dict(config)))
+    if budget == "smoke":
+        short = {"max_steps": SMOKE_STEPS}
+        return [Row(row.title, row.model, row.preset, {**row.config, **short}) for row in rows]
+    return rows
+
+
+def ablation(
+    outcome: Outcome,
+    sources: Sequence[Source],
+    rows: Sequence[Row],
+    *,
+    ks: Sequence[int],
+    seeds: int,
+    budget: Budget,
+) -> Report:
+    """Write the report of the ablation from a grid's figures; the arguments are those of `table2`."""
+    found = [
+        standing
+        for source in sources
+        for k in ks
+        if (standing := standings(outcome, source.name, k)) is not None
+    ]
+    step = (
+        "Each row is the row above it and one change more. The difference is to the row above, paired over "
+        "the test users; p-values of the t test with Holm's correction for the number of changes."
+    )
+    presets = f"The row “{TO_PAPER[-1].title}” is the preset `paper`, the last row the preset `tuned`."
+    protocol = (
+        "All rows are evaluated under one protocol: the released program's evaluation, in which negatives "
+        "may be the target itself and equal scores have no rule, is not one of the changes."
+    )
+    notes = [step, presets, protocol]
+    if budget == "smoke":
+        notes.append("**Trained for a few steps only: this proves that everything runs, no more.**")
+    notes += [f"Failed: {failure}" for failure in outcome.failures]
+    parts: list[Part] = [
+        Heading("From the released program to the paper to ours", 1),
+        Text(f"MetaTL. {interval_note(seeds)}"),
+        Points(tuple(notes)),
+    ]
+    pictures = {"ablation.png": png(draw_dots([_panel(standing) for standing in found]))} if found else {}
+    steps: list[dict[str, Any]] = []
+    for standing in found:
+        of_rows = _differences(outcome, standing, rows)
+        parts += [
+            Heading(f"{standing.dataset}, K = {standing.k}"),
+            Text(f"{standing.test_users:,} test users."),
+            _table(standing, rows, of_rows),
+        ]
+        steps += [
+            {
+                "dataset": standing.dataset,
+                "k": standing.k,
+                "row": row,
+                "ranking": ranking,
+                **asdict(comparison),
+            }
+            for (row, ranking), comparison in of_rows.items()
+        ]
+    parts += [Image(name, content, "MRR of each row with its interval") for name, content in pictures.items()]
+    data = {
+        "budget": budget,
+        "seeds": seeds,
+        "rows": [{"title": row.title, "preset": row.preset, "config": dict(row.config)} for row in rows],
+        "standings": [asdict(standing) for standing in found],
+        "steps": steps,
+        "failures": outcome.failures,
+    }
+    return Report("ablation", parts, data, pictures)
+
+
+def _differences(
+    outcome: Outcome, standing: Standings, rows: Sequence[Row]
+) -> dict[tuple[str, Ranking], Comparison]:
+    """Compare each row with the one above it; where that one is missing there is nothing to compare."""
+    differences = {}
+    for above, row in pairwise(rows):
+        for ranking in RANKINGS:
+            comparison = compare_rows(outcome, standing.dataset, standing.k, row.title, above.title, ranking)
+            if comparison is not None:
+                differences[row.title, ranking] = comparison
+    return differences
+
+
+def _table(
+    standing: Standings, rows: Sequence[Row], differences: Mapping[tuple[str, Ranking], Comparison]
+) -> Table:
+    shown = [row for row in rows if row.title in standing.scores]
+    header, columns = ["change"], []
+    for ranking in RANKINGS:
+        end = "" if ranking == "sampled" else ", full"
+        header += [f"MRR{end}", f"difference{end}", f"p{end}"]
+        scores = [standing.scores[row.title][ranking]["MRR"] for row in shown]
+        columns.append(marked([with_interval(score) for score in scores], [score.mean for score in scores]))
+        of_ranking = {row.title: differences.get((row.title, ranking)) for row in shown}
+        tested = [title for title, found in of_ranking.items() if found is not None]
+        corrected = dict(
+            zip(tested, holm([found.t_p for found in of_ranking.values() if found is not None]), strict=True)
+        )
+        columns.append([_difference(found) for found in of_ranking.values()])
+        columns.append([p_value(corrected[title]) if title in corrected else "" for title in of_ranking])
+    header.append("set")
+    columns.append([_settings(row.title) for row in shown])
+    return Table(tuple(header), tuple(zip([row.title for row in shown], *columns, strict=True)))
+
+
+def _difference(found: Comparison | None) -> str:
+    return "" if found is None else f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def _settings(title: str) -> str:
+    changes = next((step.changes for step in (*TO_PAPER, *TO_TUNED) if step.title == title), {})
+    return ", ".join(f"`{name}={value}`" for name, value in changes.items())
+
+
+def _panel(standing: Standings) -> DotPanel:
+    scores = [of["sampled"]["MRR"] for of in standing.scores.values()]
+    points = tuple(Point(place, score.mean, score.low, score.high) for place, score in enumerate(scores))
+    return DotPanel(
+        title=f"{standing.dataset}, K = {standing.k}",
+        names=tuple(standing.scores),
+        series=(Series("ours", points),),
+        label="MRR among 100 negatives",
+    )

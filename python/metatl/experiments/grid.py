@@ -1,0 +1,261 @@
+"""The one runner: rows × data sets × K × seeds, to tidy results.
+
+Every cell is fitted and evaluated once (:mod:`metatl.experiments.cells`); a second call continues where the
+first one stopped. A seed sets the weights, the tasks and the candidates; the split is the same for all. All
+systems of a seed rank the same candidates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from metatl import datasets
+from metatl.exceptions import RunError
+from metatl.experiments.cells import is_finished, make_cell, read_cell
+from metatl.experiments.progress import grid_progress
+from metatl.experiments.workers import Failed, Finished, work
+from metatl.files import write_parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from metatl.experiments.cells import Cell, CellResult
+    from metatl.experiments.rows import Row
+    from metatl.experiments.sources import Source
+
+TIDY_SCHEMA = {
+    "dataset": pl.String,
+    "row": pl.String,
+    "system": pl.String,
+    "preset": pl.String,
+    "config": pl.String,
+    "k": pl.Int64,
+    "seed": pl.Int64,
+    "ranking": pl.String,
+    "metric": pl.String,
+    "value": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "test_users": pl.Int64,
+    "fit_seconds": pl.Float64,
+    "evaluation_seconds": pl.Float64,
+    "candidates_sha256": pl.String,
+    "dataset_fingerprint": pl.String,
+    "metatl_version": pl.String,
+}
+"""Columns of the tidy results: a row per cell, ranking (`sampled`, `full`) and metric.
+
+`config` holds the fields that differ from the preset, as JSON. `low` and `high` are the bootstrap interval
+over users. `evaluation_seconds` counts what the system costs, to encode the histories and to rank.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a grid left.
+
+    Attributes
+    ----------
+    results
+        Every finished cell's figures, in the order of the cells: see `TIDY_SCHEMA`.
+    ranks
+        (data set, row's title, K, seed) to the ranks of the test users.
+    failures
+        A line for each cell that failed.
+    """
+
+    results: pl.DataFrame
+    ranks: dict[tuple[str, str, int, int], pl.DataFrame]
+    failures: list[str]
+
+    def check(self) -> None:
+        """Raise if a cell failed.
+
+        Raises
+        ------
+        RunError
+            Naming the cells and why.
+        """
+        if self.failures:
+            raise RunError(
+                f"{len(self.failures)} cells failed; the same command tries them again: "
+                + "; ".join(self.failures)
+            )
+
+
+def plan(
+    sources: Sequence[Source],
+    rows: Sequence[Row],
+    *,
+    ks: Sequence[int],
+    seeds: int,
+    configs: Mapping[tuple[str, str], Mapping[str, object]] | None = None,
+) -> list[Cell]:
+    """List the cells of a grid; those of the first seed come first, so that a table soon has all its rows.
+
+    Parameters
+    ----------
+    sources
+        The data sets; each is read once here, for its fingerprint.
+    rows
+        The rows of the tables.
+    ks
+        Values of K.
+    seeds
+        Number of seeds.
+    configs
+        (system, fingerprint of the data) to fields that replace those of the preset `tuned`: what
+        `metatl tune` found. A row's own fields go before them.
+
+    Raises
+    ------
+    ConfigError
+        If a row's settings are not valid.
+    DataError
+        If data cannot be read.
+    """
+    fingerprints = [datasets.load(source.data).fingerprint for source in sources]
+    return [
+        make_cell(source, fingerprint, _with_config(row, fingerprint, configs or {}), k=k, seed=seed)
+        for seed in range(seeds)
+        for k in ks
+        for source, fingerprint in zip(sources, fingerprints, strict=True)
+        for row in rows
+    ]
+
+
+def _with_config(row: Row, fingerprint: str, configs: Mapping[tuple[str, str], Mapping[str, object]]) -> Row:
+    found = configs.get((row.model, fingerprint))
+    if found is None or row.preset != "tuned":
+        return row
+    return replace(row, config={**found, **row.config})
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    console: Console,
+    jobs: int = 1,
+    device: str = "cpu",
+    name: str = "results",
+) -> Outcome:
+    """Run the cells that are not finished, and gather the figures of all.
+
+    Parameters
+    ----------
+    cells
+        The cells; see :func:`plan`.
+    out
+        Directory of the experiment. Cells go below `cells/`; grids that share it share their cells.
+    console
+        Where progress is shown.
+    jobs
+        Cells at a time. The processors are divided among them.
+    device
+        `auto`, `cpu` or `cuda`.
+    name
+        The figures go to `name.parquet`.
+
+    Returns
+    -------
+    Outcome
+        Also where cells failed: the figures of the others, and the reasons.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, once running trainings have saved their checkpoints.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = [cell for cell in cells if not is_finished(cell, out)]
+    failures = []
+    if unfinished:
+        jobs = min(jobs, len(unfinished))
+        threads = max(1, num_processors() // jobs)
+        with (
+            grid_progress(console, cells, unfinished, jobs) as show,
+            closing(work(unfinished, out, jobs=jobs, threads=threads, device=device)) as events,
+        ):
+            for event in events:
+                if isinstance(event, Failed):
+                    failures.append(f"{event.cell.name}: {event.reason}")
+                mrr = _mrr(event.cell, out) if isinstance(event, Finished) else None
+                show(event, mrr)
+    outcome = gather(cells, out, failures)
+    write_parquet(out / f"{name}.parquet", outcome.results)
+    return outcome
+
+
+def gather(cells: Sequence[Cell], out: Path, failures: Sequence[str] = ()) -> Outcome:
+    """Read the figures of the cells that are finished.
+
+    Raises
+    ------
+    RunError
+        If a cell is damaged, or two systems of a seed ranked other candidates.
+    """
+    records: list[dict[str, object]] = []
+    ranks = {}
+    candidates: dict[tuple[str, int, int], str] = {}
+    for cell in cells:
+        if not is_finished(cell, out):
+            continue
+        result = read_cell(cell, out)
+        records.extend(_tidy(cell, result))
+        ranks[cell.source.name, cell.row.title, cell.k, cell.seed] = result.ranks
+        sha256 = _sha256(result)
+        if candidates.setdefault((cell.source.name, cell.k, cell.seed), sha256) != sha256:
+            raise RunError(f"{cell.path(out)}: ranked other candidates than the systems before it")
+    return Outcome(pl.DataFrame(records, schema=TIDY_SCHEMA), ranks, list(failures))
+
+
+def num_processors() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _mrr(cell: Cell, out: Path) -> float:
+    sampled = read_cell(cell, out).results.metrics.sampled
+    return float("nan") if sampled is None else sampled["MRR"].value
+
+
+def _sha256(result: CellResult) -> str:
+    candidates = result.results.candidates
+    return "" if candidates is None else candidates.sha256
+
+
+def _tidy(cell: Cell, result: CellResult) -> list[dict[str, object]]:
+    results = result.results
+    shared = {
+        "dataset": cell.source.name,
+        "row": cell.row.title,
+        "system": cell.row.model,
+        "preset": cell.row.preset,
+        "config": json.dumps(dict(cell.row.config), sort_keys=True),
+        "k": cell.k,
+        "seed": cell.seed,
+        "test_users": results.dataset.test_users,
+        "fit_seconds": result.fit_seconds,
+        "evaluation_seconds": sum(results.timings.get(stage, 0.0) for stage in ("encode", "rank")),
+        "candidates_sha256": _sha256(result),
+        "dataset_fingerprint": results.dataset.fingerprint,
+        "metatl_version": results.metatl_version,
+    }
+    rankings = {"sampled": results.metrics.sampled or {}, "full": results.metrics.full}
+    return [
+        {**shared, "ranking": ranking, "metric": metric, **estimate.model_dump()}
+        for ranking, metrics in rankings.items()
+        for metric, estimate in metrics.items()
+    ]

@@ -1,0 +1,139 @@
+"""The plots of the reports, drawn without a display and without pyplot's global state."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_DPI = 120
+# No date and no random ids: the same figures give the same file.
+_SVG_METADATA: dict[str, Any] = {"Date": None}
+_SVG_SALT = "metatl"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value with the ends of its interval; `x` is a number on a line, a place in a list of dots."""
+
+    x: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points under one name."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class DotPanel:
+    """Names from top to bottom, and for each series a dot with its interval beside them.
+
+    Attributes
+    ----------
+    title
+        Above the panel.
+    names
+        What stands beside the dots; a point's `x` counts them.
+    series
+        The dots.
+    label
+        Of the axis of values.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    series: tuple[Series, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class LinePanel:
+    """Lines over K."""
+
+    title: str
+    series: tuple[Series, ...]
+    label: str
+
+
+def draw_dots(panels: Sequence[DotPanel]) -> Figure:
+    """Draw panels of dots with intervals, one below the other."""
+    heights = [1.0 + 0.3 * len(panel.names) for panel in panels]
+    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        for number, series in enumerate(panel.series):
+            places = [point.x + 0.2 * (number - (len(panel.series) - 1) / 2) for point in series.points]
+            values = [point.value for point in series.points]
+            errors = _errors(series.points)
+            axes.errorbar(values, places, xerr=errors, fmt="os^"[number % 3], ms=4, label=_plain(series.name))
+        axes.set_yticks(range(len(panel.names)), [_plain(name) for name in panel.names])
+        axes.set_ylim(len(panel.names) - 0.5, -0.5)
+        _finish(axes, panel.title, legend=len(panel.series) > 1)
+        axes.set_xlabel(panel.label)
+    return figure
+
+
+def draw_lines(panels: Sequence[LinePanel]) -> Figure:
+    """Draw panels of lines over K, side by side."""
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False)
+    for axes, panel in zip(grid[0], panels, strict=True):
+        for number, series in enumerate(panel.series):
+            # A little apart, so that no interval hides another.
+            aside = 0.04 * (number - (len(panel.series) - 1) / 2)
+            ks = [point.x + aside for point in series.points]
+            values = [point.value for point in series.points]
+            errors = _errors(series.points)
+            axes.errorbar(
+                ks, values, yerr=errors, marker="os^D"[number % 4], ms=5, capsize=3, label=_plain(series.name)
+            )
+        axes.set_xticks(sorted({point.x for series in panel.series for point in series.points}))
+        _finish(axes, panel.title, legend=bool(panel.series))
+        axes.set_xlabel("K")
+        axes.set_ylabel(panel.label)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Write a figure as PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=_DPI)
+    return content.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Write a figure as SVG."""
+    content = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": _SVG_SALT}):
+        figure.savefig(content, format="svg", metadata=_SVG_METADATA)
+    return content.getvalue()
+
+
+def _errors(points: Sequence[Point]) -> list[list[float]]:
+    # A bootstrap interval need not hold the mean.
+    below = [max(0.0, point.value - point.low) for point in points]
+    above = [max(0.0, point.high - point.value) for point in points]
+    return [below, above]
+
+
+def _plain(name: str) -> str:
+    return name.replace("`", "")
+
+
+def _finish(axes: Any, title: str, *, legend: bool) -> None:
+    axes.set_title(title)
+    axes.grid(visible=True, alpha=0.3)
+    if legend:
+        axes.legend()

@@ -1,0 +1,69 @@
+"""The data sets of an experiment: a name for tables, where the interactions are, how they are split."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from metatl import datasets
+from metatl.exceptions import ConfigError
+from metatl.experiments.paper import COLUMNS, TABLE_1
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set under a name.
+
+    Attributes
+    ----------
+    name
+        What tables and directories call it.
+    data
+        `wines`, or the path of a file.
+    """
+
+    name: str
+    data: str
+
+    @property
+    def column(self) -> str | None:
+        """Its name in the paper; None for data that the paper does not have."""
+        return COLUMNS.get(self.name)
+
+    @property
+    def cutoff(self) -> date | None:
+        """T as the paper gives it; None leaves it to the protocol's quantile."""
+        return None if self.column is None else TABLE_1[self.column].cutoff
+
+
+def parse_sources(texts: Sequence[str]) -> list[Source]:
+    """Read what `--data` says.
+
+    Parameters
+    ----------
+    texts
+        `wines` for the bundled data, or `NAME=PATH`.
+
+    Raises
+    ------
+    ConfigError
+        If one is neither, a name is no good as the name of a directory, or is given twice.
+    """
+    sources: dict[str, Source] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals and name != datasets.BUNDLED:
+            raise ConfigError(f"data: found {text!r}, expected {datasets.BUNDLED} or NAME=PATH")
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ConfigError(f"data: found the name {name!r}, expected letters, digits, '-', '_' and '.'")
+        if equals and not path:
+            raise ConfigError(f"data: found {text!r} without a path, expected NAME=PATH")
+        if name in sources:
+            raise ConfigError(f"data: found the name {name!r} twice; names tell data sets apart")
+        sources[name] = Source(name, datasets.source(path or name))
+    return list(sources.values())

@@ -1,0 +1,162 @@
+"""Table 1: what the data sets look like, beside what the paper says of its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from metatl import datasets
+from metatl.experiments.pages import Heading, Image, Points, Table, Text
+from metatl.experiments.paper import SOURCE, TABLE_1
+from metatl.experiments.plots import DotPanel, Point, Series, draw_dots, png
+from metatl.experiments.reports import Report
+from metatl.statistics import statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from metatl.experiments.pages import Part
+    from metatl.experiments.paper import PublishedStatistics
+    from metatl.experiments.sources import Source
+    from metatl.statistics import Statistics
+
+_EQUAL = 0.005
+"""Lengths are printed with two decimals."""
+
+
+def table1(sources: Sequence[Source]) -> Report:
+    """Describe data sets, each of the paper's at its own T.
+
+    Raises
+    ------
+    DataError
+        If data cannot be read.
+    """
+    found = {source: statistics(datasets.load(source.data), cutoff=source.cutoff) for source in sources}
+    parts: list[Part] = [
+        Heading("Table 1: data sets", 1),
+        Text(
+            "After items with fewer than 10 interactions are dropped. The paper's data are split at the "
+            f"paper's T, others at the 0.75 quantile of the users' first interactions. Paper: {SOURCE}."
+        ),
+        _table(found),
+        Heading("What differs"),
+        Points(tuple(text for source, ours in found.items() for text in differences(source, ours))),
+    ]
+    picture = png(draw_dots(_panels(found)))
+    parts.append(Image("table1.png", picture, "Users, items and mean length, ours and the paper's"))
+    data = {
+        "ours": {source.name: _plain(ours) for source, ours in found.items()},
+        "paper": {column: {**asdict(row), "cutoff": str(row.cutoff)} for column, row in TABLE_1.items()},
+        "differences": {source.name: differences(source, ours) for source, ours in found.items()},
+    }
+    return Report("table1", parts, data, {"table1.png": picture})
+
+
+def differences(source: Source, ours: Statistics) -> list[str]:
+    """Say in words where a data set is not what the paper describes."""
+    if source.column is None:
+        return [f"{source.name}: the paper does not have it."]
+    paper = TABLE_1[source.column]
+    name = f"{source.name} ({paper.column})"
+    texts = [
+        f"{name}: {found:,} {what}, the paper has {expected:,} ({found / expected - 1:+.1%})."
+        for what, found, expected in (
+            ("users", ours.num_users, paper.users),
+            ("items", ours.num_items, paper.items),
+        )
+        if found != expected
+    ]
+    if abs(ours.mean_length - paper.mean_length) > _EQUAL:
+        texts.append(
+            f"{name}: users have {ours.mean_length:.2f} interactions, in the paper {paper.mean_length:.2f}."
+        )
+    if not ours.first.date() < paper.cutoff <= ours.last.date():
+        texts.append(
+            f"{name}: the interactions span {ours.first:%Y-%m-%d} to {ours.last:%Y-%m-%d}; at the paper's "
+            f"T, {paper.cutoff}, there are not both old and new users."
+        )
+    return texts or [f"{name}: users, items and mean length are those of the paper."]
+
+
+def _table(found: Mapping[Source, Statistics]) -> Table:
+    header = (
+        "data set", "users", "items", "interactions", "mean length", "T",
+        "train users", "new users, K = 2", "K = 3", "K = 4", "time ties",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for source, ours in found.items():
+        rows.append(
+            (
+                source.name,
+                f"{ours.num_users:,}",
+                f"{ours.num_items:,}",
+                f"{ours.num_interactions:,}",
+                f"{ours.mean_length:.2f}",
+                f"{ours.cutoff:%Y-%m-%d}",
+                f"{ours.num_train_users:,}",
+                *(f"{number:,}" for number in ours.num_cold_users.values()),
+                f"{ours.tie_share:.1%}",
+            )
+        )
+        if source.column is not None:
+            rows.append(_paper_row(TABLE_1[source.column], len(header)))
+    # All of the paper's, also where the data are not at hand.
+    shown = {source.column for source in found}
+    rows += [_paper_row(row, len(header)) for column, row in TABLE_1.items() if column not in shown]
+    return Table(header, tuple(rows))
+
+
+def _paper_row(row: PublishedStatistics, width: int) -> tuple[str, ...]:
+    cells = (
+        f"{row.column}, paper",
+        f"{row.users:,}",
+        f"{row.items:,}",
+        "",
+        f"{row.mean_length:.2f}",
+        str(row.cutoff),
+    )
+    return (*cells, *[""] * (width - len(cells)))
+
+
+def _panels(found: Mapping[Source, Statistics]) -> list[DotPanel]:
+    names = tuple(source.name for source in found)
+    pairs = [
+        (ours, None if source.column is None else TABLE_1[source.column]) for source, ours in found.items()
+    ]
+    figures = (
+        ("users", [(ours.num_users, None if paper is None else paper.users) for ours, paper in pairs]),
+        ("items", [(ours.num_items, None if paper is None else paper.items) for ours, paper in pairs]),
+        (
+            "mean length",
+            [(ours.mean_length, None if paper is None else paper.mean_length) for ours, paper in pairs],
+        ),
+    )
+    return [
+        DotPanel(
+            title=title,
+            names=names,
+            series=(
+                Series("ours", tuple(_dot(place, value) for place, (value, _) in enumerate(values))),
+                Series(
+                    "paper",
+                    tuple(_dot(place, value) for place, (_, value) in enumerate(values) if value is not None),
+                ),
+            ),
+            label=title,
+        )
+        for title, values in figures
+    ]
+
+
+def _dot(place: int, value: float) -> Point:
+    return Point(place, value, value, value)
+
+
+def _plain(ours: Statistics) -> dict[str, object]:
+    return {
+        **asdict(ours),
+        "cutoff": ours.cutoff.isoformat(),
+        "first": ours.first.isoformat(),
+        "last": ours.last.isoformat(),
+    }

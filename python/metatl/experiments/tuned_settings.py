@@ -1,0 +1,89 @@
+"""What `metatl tune` found, as files that `metatl reproduce --configs` reads.
+
+One JSON file for each system and data set: the fields that differ from the preset `tuned`, and what they
+were chosen on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metatl.exceptions import ConfigError
+from metatl.runs import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ENDING = ".best.json"
+
+
+class TunedSettings(BaseModel):
+    """The best settings of a search.
+
+    Attributes
+    ----------
+    model, preset
+        The system, and the preset that `config` differs from.
+    config
+        Fields and values, as `metatl train --set` takes them.
+    validation_mrr
+        MRR on validation users, what the search went by.
+    trials
+        Settings that were tried, failed ones too.
+    data, dataset_fingerprint, k, seed
+        What they were tried on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    preset: str
+    config: dict[str, Any]
+    validation_mrr: float
+    trials: int
+    data: str
+    dataset_fingerprint: str
+    k: int
+    seed: int
+
+
+def write_tuned_settings(out: Path, settings: TunedSettings) -> Path:
+    """Write what a search found; returns the file."""
+    path = out / f"{settings.model}{_ENDING}"
+    write_json(path, settings.model_dump(mode="json"))
+    return path
+
+
+def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Read what searches found.
+
+    Parameters
+    ----------
+    path
+        The directory that `metatl tune --out` wrote, or one that holds several of them.
+
+    Returns
+    -------
+    dict
+        (system, fingerprint of the data) to the fields that differ from the preset `tuned`.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, one is not what `metatl tune` writes, or two are for one system and data set.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for file in sorted(path.rglob(f"*{_ENDING}")):
+        try:
+            settings = TunedSettings.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise ConfigError(f"{file}: {error.errors()[0]['msg']}; tune again") from None
+        key = settings.model, settings.dataset_fingerprint
+        if key in found:
+            raise ConfigError(f"{file}: found a second search of {settings.model} on the same data; keep one")
+        found[key] = settings.config
+    if not found:
+        raise ConfigError(f"{path}: found no file that ends in {_ENDING}; expected what `metatl tune` wrote")
+    return found

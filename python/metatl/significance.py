@@ -1,0 +1,207 @@
+"""Is one system better than another? Paired tests over users, corrected for how many are asked.
+
+All systems rank the same candidates for the same users, so that a user's two values belong together and the
+test looks at their difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from metatl.exceptions import InvalidArgumentError
+from metatl.metrics import CONFIDENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+MIN_PAIRS = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two systems over the same users.
+
+    Attributes
+    ----------
+    difference, low, high
+        Mean of the paired differences, and the ends of its t interval.
+    t_p
+        p-value of the paired t test, two-sided.
+    wilcoxon_p
+        p-value of the signed-rank test, two-sided.
+    """
+
+    difference: float
+    low: float
+    high: float
+    t_p: float
+    wilcoxon_p: float
+
+
+def compare(one: ArrayLike, other: ArrayLike, *, confidence: float = CONFIDENCE) -> Comparison:
+    """Compare two systems by a metric of the same users.
+
+    The paired t test asks whether the mean difference is 0. The signed-rank test of Wilcoxon, *Individual
+    comparisons by ranking methods*, Biometrics Bulletin 1945, asks whether the differences are symmetric
+    about 0; users without a difference, of whom a ranking has many, take part in the ranking of the
+    differences and in nothing else (Pratt, *Remarks on zeros and ties in the Wilcoxon signed rank
+    procedures*, JASA 1959).
+
+    Parameters
+    ----------
+    one, other
+        (B,) values of one system and of the other, the same user in the same place, B ≥ 2.
+    confidence
+        Of the interval.
+
+    Returns
+    -------
+    Comparison
+        Of `one` minus `other`. Where no user differs both p-values are 1; where all differ by the same, the t
+        test leaves no doubt and its p-value is 0.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the two have other lengths than each other, fewer than two users, or values that are not finite.
+
+    Examples
+    --------
+    >>> comparison = compare([1.0, 0.5, 1.0, 0.25], [0.5, 0.5, 0.5, 0.2])
+    >>> round(comparison.difference, 4), round(comparison.t_p, 3)
+    (0.2625, 0.156)
+    """
+    first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise InvalidArgumentError(
+            f"values: found shapes {first.shape} and {second.shape}, expected one (B,)"
+        )
+    differences = first - second
+    if len(differences) < MIN_PAIRS:
+        raise InvalidArgumentError(f"values: found {len(differences)} users, expected at least {MIN_PAIRS}")
+    if not np.isfinite(differences).all():
+        raise InvalidArgumentError("values: found one that is not finite")
+    mean = float(differences.mean())
+    # The mean of equal floats can be off by a rounding, which would pass for a spread.
+    if (differences == differences[0]).all():
+        mean = float(differences[0])
+        t_p = 1.0 if mean == 0 else 0.0
+        return Comparison(mean, mean, mean, t_p, _wilcoxon_p(differences))
+    error = float(differences.std(ddof=1)) / np.sqrt(len(differences))
+    freedom = len(differences) - 1
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    t_p = float(2 * stats.t.sf(abs(mean / error), freedom))
+    return Comparison(mean, mean - half, mean + half, t_p, _wilcoxon_p(differences))
+
+
+def _wilcoxon_p(differences: NDArray[np.float64]) -> float:
+    if not differences.any():
+        return 1.0
+    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for the number of tests.
+
+    Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 1979:
+    the smallest of m p-values is multiplied by m, the next by m − 1, and so on; none falls below one before
+    it. Rejecting where the result is below a level keeps the chance of any false rejection below the level,
+    however the tests depend on each other.
+
+    Parameters
+    ----------
+    p_values
+        One for each test.
+
+    Returns
+    -------
+    list of float
+        The corrected p-values, in the same order.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If one is not in [0, 1].
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if not 0 <= p_values[place] <= 1:
+            raise InvalidArgumentError(f"p_values: found {p_values[place]}, expected values from 0 to 1")
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def mean_interval(
+    values: Sequence[float], *, confidence: float = CONFIDENCE
+) -> tuple[float, tuple[float, float] | None]:
+    """Average values over seeds, with a t interval.
+
+    Parameters
+    ----------
+    values
+        One for each seed.
+    confidence
+        Of the interval.
+
+    Returns
+    -------
+    mean : float
+        Their mean.
+    ends : tuple of float, or None
+        The ends of the interval; None for a single value, which says nothing of its spread.
+    """
+    mean = float(np.mean(values))
+    if len(values) < MIN_PAIRS:
+        return mean, None
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
+    return mean, (mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """How far two orders of the same systems agree: 1 for the same order, −1 for the reverse.
+
+    Attributes
+    ----------
+    kendall
+        Kendall's τ_b.
+    spearman
+        Spearman's ρ.
+    """
+
+    kendall: float
+    spearman: float
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> RankCorrelation | None:
+    """Compare the orders that two measurements give to the same systems.
+
+    Parameters
+    ----------
+    one, other
+        A value of each system by one measurement and by the other.
+
+    Returns
+    -------
+    RankCorrelation or None
+        None where one of the two gives no order: fewer than two systems, or all with the same value.
+    """
+    if len(set(one)) < MIN_PAIRS or len(set(other)) < MIN_PAIRS:
+        return None
+    return RankCorrelation(
+        kendall=float(stats.kendalltau(one, other).statistic),
+        spearman=float(stats.spearmanr(one, other).statistic),
+    )

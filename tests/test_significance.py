@@ -1,0 +1,161 @@
+"""Paired tests, Holm's correction and rank correlations: against scipy, by hand, and their properties."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from metatl.exceptions import InvalidArgumentError
+from metatl.significance import compare, holm, mean_interval, rank_correlation
+
+# Reciprocal ranks among 101, the values that are compared in earnest: many are equal.
+RECIPROCAL_RANKS = st.integers(1, 101).map(lambda rank: 1 / rank)
+P_VALUES = st.lists(st.floats(0, 1), max_size=6)
+
+
+def pairs(min_size=14, max_size=40):
+    return st.lists(st.tuples(RECIPROCAL_RANKS, RECIPROCAL_RANKS), min_size=min_size, max_size=max_size).map(
+        lambda rows: tuple(zip(*rows, strict=True))
+    )
+
+
+def test_by_hand():
+    # Differences 1, 2, 3, 4: mean 2.5, s² = 5/3, standard error sqrt(5/12), t = 2.5 / .6455 = 3.873 on 3
+    # degrees of freedom. All positive: of the 16 ways to give them signs 2 are as far from even.
+    comparison = compare([2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0])
+    assert comparison.difference == 2.5
+    half = 3.182446305284263 * np.sqrt(5 / 12)
+    assert (comparison.low, comparison.high) == pytest.approx((2.5 - half, 2.5 + half))
+    assert comparison.t_p == pytest.approx(0.0304663, abs=1e-7)
+    assert comparison.wilcoxon_p == pytest.approx(2 / 16)
+
+
+def test_against_scipy():
+    generator = np.random.default_rng(0)
+    one = 1 / generator.integers(1, 102, 500)
+    other = np.where(generator.random(500) < 0.5, one, 1 / generator.integers(1, 102, 500))
+    comparison = compare(one, other)
+    expected = stats.ttest_rel(one, other)
+    assert comparison.t_p == pytest.approx(expected.pvalue)
+    assert (comparison.low, comparison.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert comparison.wilcoxon_p == pytest.approx(stats.wilcoxon(one, other, zero_method="pratt").pvalue)
+
+
+# scipy tries all signs one by one for samples this small, which takes a while.
+@settings(max_examples=40)
+@given(pairs(min_size=2, max_size=6))
+def test_wilcoxon_is_the_share_of_signs_as_far_from_even(values):
+    """Against all 2^B signs of the differences, by the definition."""
+    one, other = map(np.array, values)
+    differences = one - other
+    assume(differences.any())
+    ranks = stats.rankdata(abs(differences)) * (differences != 0)
+    signs = np.array(list(product([-1, 1], repeat=len(ranks))))
+    sums = abs(signs @ ranks)
+    expected = np.mean(sums >= abs(np.sign(differences) @ ranks) - 1e-9)
+    assert compare(one, other).wilcoxon_p == pytest.approx(expected)
+
+
+@settings(max_examples=150)
+@given(pairs())
+def test_the_order_of_the_two_turns_the_sign_and_nothing_else(values):
+    one, other = values
+    forward, backward = compare(one, other), compare(other, one)
+    assert forward.difference == pytest.approx(-backward.difference, abs=1e-15)
+    assert (forward.low, forward.high) == pytest.approx((-backward.high, -backward.low), abs=1e-12)
+    assert forward.t_p == pytest.approx(backward.t_p)
+    assert forward.wilcoxon_p == pytest.approx(backward.wilcoxon_p)
+    assert forward.low <= forward.difference <= forward.high
+    assert 0 <= forward.t_p <= 1
+    assert 0 <= forward.wilcoxon_p <= 1
+
+
+@settings(max_examples=150)
+@given(pairs())
+def test_the_interval_holds_0_where_the_t_test_sees_nothing(values):
+    comparison = compare(*values)
+    assume(abs(comparison.t_p - 0.05) > 1e-9)
+    assert (comparison.low <= 0 <= comparison.high) == (comparison.t_p > 0.05)
+
+
+def test_no_difference_and_no_spread():
+    same = compare([0.5, 0.25], [0.5, 0.25])
+    assert (same.difference, same.low, same.high, same.t_p, same.wilcoxon_p) == (0, 0, 0, 1, 1)
+    # 1.1 - 1 and 1.1 - 1: equal differences whose mean, once summed, need not be equal to them.
+    apart = compare([1.1] * 3, [1.0] * 3)
+    assert (apart.low, apart.high, apart.t_p) == (apart.difference, apart.difference, 0)
+    assert apart.wilcoxon_p == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ([1.0, 2.0], [1.0], "shapes"),
+        ([1.0], [2.0], "found 1 users"),
+        ([1.0, np.nan], [1.0, 2.0], "not finite"),
+        ([[1.0, 2.0]], [[1.0, 2.0]], "shapes"),
+    ],
+)
+def test_what_cannot_be_compared(one, other, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        compare(one, other)
+
+
+def test_holm_by_hand():
+    # Sorted: .01 · 4, .013 · 3 (raised to .04), .02 · 2 (raised to .04, and equal), .3 · 1.
+    assert holm([0.3, 0.01, 0.02, 0.013]) == pytest.approx([0.3, 0.04, 0.04, 0.04])
+    assert holm([]) == []
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    with pytest.raises(InvalidArgumentError, match=r"1\.5"):
+        holm([0.1, 1.5])
+
+
+@given(P_VALUES)
+def test_holm_is_the_closure_of_bonferroni(p_values):
+    """A test is rejected where every set of tests that holds it is, each by m · min p (Holm 1979)."""
+    places = range(len(p_values))
+    expected = [
+        max(
+            min(1.0, len(chosen) * min(p_values[other] for other in chosen))
+            for size in range(1, len(p_values) + 1)
+            for chosen in combinations(places, size)
+            if place in chosen
+        )
+        for place in places
+    ]
+    assert holm(p_values) == pytest.approx(expected)
+
+
+@given(P_VALUES)
+def test_holm_keeps_the_order_and_lowers_nothing(p_values):
+    corrected = holm(p_values)
+    assert all(after >= before for before, after in zip(p_values, corrected, strict=True))
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    assert [corrected[place] for place in order] == sorted(corrected)
+
+
+def test_the_interval_over_seeds_is_that_of_scipy():
+    values = [0.31, 0.29, 0.33, 0.30, 0.32]
+    mean, ends = mean_interval(values)
+    assert mean == pytest.approx(0.31)
+    assert ends == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval(0.95)))
+    assert mean_interval([0.5]) == (0.5, None)
+
+
+def test_rank_correlation_by_hand():
+    # Of the 6 pairs of 4 systems one is turned: τ = (5 - 1) / 6; Σd² = 2: ρ = 1 - 6 · 2 / (4 · 15).
+    found = rank_correlation([0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 4.0, 3.0])
+    assert found.kendall == pytest.approx(4 / 6)
+    assert found.spearman == pytest.approx(0.8)
+    turned = rank_correlation([0.1, 0.2], [2.0, 1.0])
+    assert (turned.kendall, turned.spearman) == pytest.approx((-1, -1))
+
+
+@pytest.mark.parametrize(("one", "other"), [([], []), ([0.1], [0.2]), ([0.1, 0.1], [0.2, 0.3])])
+def test_no_order_no_correlation(one, other):
+    assert rank_correlation(one, other) is None
