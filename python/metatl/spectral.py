@@ -47,11 +47,14 @@ class Fold:
     ----------
     train : Interactions
         The rows of the fold's users.
+    users : ndarray
+        (U,) int64: the number of each of them among all training users.
     offsets : ndarray
         (I, d) float32: the vectors computed without these users, minus the vectors of all.
     """
 
     train: Interactions
+    users: NDArray[np.int64]
     offsets: NDArray[np.float32]
 
 
@@ -169,5 +172,6 @@ def cross_fitting(train: Interactions, vectors: NDArray[np.float32], folds: int,
         is_inside = fold_of_row == fold
         others = spectral_vectors(train.select_rows(~is_inside), vectors.shape[1])
         left, _, right = np.linalg.svd(others.T @ vectors)
-        parts.append(Fold(train.select_rows(is_inside), others @ (left @ right) - vectors))
+        users = np.flatnonzero(fold_of_user == fold)
+        parts.append(Fold(train.select_rows(is_inside), users, others @ (left @ right) - vectors))
     return parts

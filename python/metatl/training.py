@@ -16,6 +16,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
@@ -25,7 +26,6 @@ from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.episodes import episode_sampler
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import RunError
-from metatl.models.metatl import MetaTL
 from metatl.models.trainable import TensorBatch
 from metatl.runs import write_json
 from metatl.sequences import sequence_sampler
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from metatl.models.contract import Model
     from metatl.models.trainable import TrainableModel
     from metatl.models.training_config import TrainingConfig
-    from metatl.spectral import Fold
     from metatl.split import ColdStartSplit
 
 
@@ -144,16 +143,15 @@ def train(
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
         torch.manual_seed(seed)
-        folds = start_items(model, split)
+        parts = start_items(model, split)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
-        parts = [fold.train for fold in folds] or [split.train]
-        offsets = [torch.from_numpy(fold.offsets).to(fabric.device) for fold in folds]
-        samplers = [make_sampler(batches, part, config, k=split.k, seed=seed) for part in parts]
+        samplers = [make_sampler(batches, part.train, config, k=split.k, seed=seed) for part in parts]
         with alternate(samplers, state.step, config.batch_size) as drawn:
             while not loop.is_finished():
-                item_offsets = offsets[state.step % len(offsets)] if offsets else None
-                loss = loop.step(next(drawn), item_offsets)
+                part = parts[state.step % len(parts)]
+                batch = next(drawn)
+                loss = loop.step(batch._replace(users=part.users[batch.users]), part.item_offsets)
                 if on_progress is not None:
                     mrr = state.history[-1]["MRR"] if state.history else None
                     on_progress(Progress(state.step, config.max_steps, loss, mrr))
@@ -165,22 +163,46 @@ def train(
     return state
 
 
-def start_items(model: TrainableModel, split: ColdStartSplit) -> list[Fold]:
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Training users who meet the same item vectors.
+
+    Attributes
+    ----------
+    train
+        Their rows.
+    users
+        int64 (U,): the number of each of them among all training users.
+    item_offsets
+        (I, d) on the model's device, what item vectors lack without them; None for nothing.
+    """
+
+    train: Interactions
+    users: NDArray[np.int64]
+    item_offsets: torch.Tensor | None
+
+
+def start_items(model: TrainableModel, split: ColdStartSplit) -> list[Part]:
     """Start the item vectors and biases as the settings say.
 
     Returns
     -------
-    list of Fold
-        The folds of users that tasks come from, with what their item vectors lack; empty where all tasks
-        meet the same vectors.
+    list of Part
+        Whom batches come from, in turn.
     """
-    if not isinstance(model, MetaTL) or model.config.item_start == "random":
-        return []
-    config = model.config
-    vectors = spectral_vectors(split.train, config.dim)
-    trend = popularity_trend(split.train, split.cutoff_timestamp)
-    model.start_items(torch.from_numpy(vectors), torch.from_numpy(trend))
-    return cross_fitting(split.train, vectors, config.cross_fit_folds, k=config.k)
+    config, train = model.config, split.train
+    folds = []
+    if config.item_start == "spectral":
+        vectors = spectral_vectors(train, config.dim)
+        trend = popularity_trend(train, split.cutoff_timestamp)
+        scale = model.start_items(torch.from_numpy(vectors), torch.from_numpy(trend))
+        folds = cross_fitting(train, vectors, config.cross_fit_folds, k=split.k)
+    if not folds:
+        return [Part(train, np.arange(train.num_users), None)]
+    return [
+        Part(fold.train, fold.users, torch.from_numpy(fold.offsets).to(model.device) * scale)
+        for fold in folds
+    ]
 
 
 class OuterLoop:
@@ -218,7 +240,7 @@ class OuterLoop:
     def step(self, batch: Batch, item_offsets: torch.Tensor | None = None) -> torch.Tensor:
         """Move the weights once; evaluate and save where it is time. Returns the loss, on the device.
 
-        The offsets (I, d) belong to the fold that the batch's users are in.
+        The offsets (I, d) belong to the part that the batch's users are in.
         """
         config, state = self.config, self.state
         self.model.train()

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM
 from metatl.models.dropout import dropout
-from metatl.models.sequence_model import SequenceModel, SequenceModelConfig
+from metatl.models.sequence_model import SequenceModel, SequenceModelConfig, look_up
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +111,7 @@ class BERT4Rec(SequenceModel):
         self.encoder = nn.TransformerEncoder(layer, config.blocks, enable_nested_tensor=False)
         self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
 
-    def read(self, items: Tensor, masked: Tensor) -> Tensor:
+    def read(self, items: Tensor, masked: Tensor, item_offsets: Tensor | None = None) -> Tensor:
         """Read sequences in which some items are hidden.
 
         Parameters
@@ -120,27 +120,30 @@ class BERT4Rec(SequenceModel):
             (B, L) int64; ``NO_ITEM`` after the end of a sequence.
         masked : Tensor
             (B, L) bool, true at places whose item is hidden from the model.
+        item_offsets : Tensor, optional
+            (I, d), added to the item vectors.
 
         Returns
         -------
         Tensor
             (B, L, d), what is ranked at each place.
         """
-        rows = self.embedding(items.clamp(min=0))
+        rows = look_up(self.item_vectors(item_offsets), items)
         rows = torch.where(masked.unsqueeze(2), self.mask, rows) + self.positions[: items.shape[1]]
         rows = dropout(self.norm(rows), self.config.item_dropout, training=self.training)
         absent = (items == NO_ITEM) & ~masked
         states: Tensor = self.head(self.encoder(rows, src_key_padding_mask=absent))
         return states
 
-    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss over the masked places."""
         items, masked = self.draw_mask(batch.items)
-        states = self.read(items, masked)
+        states = self.read(items, masked, item_offsets)
         targets = items.masked_fill(~masked, NO_ITEM)
         # A sequence has one negative less than it has places: the first place takes those of the second.
         negatives = torch.cat((batch.negatives[:, :1], batch.negatives), dim=1)
-        return self.loss_at(states, targets, negatives, batch.shared_negatives)
+        output = self.output_vectors(item_offsets)
+        return self.loss_at(states, targets, negatives, batch.shared_negatives, output)
 
     def draw_mask(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Choose which items to hide: at least one of each sequence, and never all.

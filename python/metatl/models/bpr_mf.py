@@ -151,7 +151,7 @@ class BPRMF(TrainableModel):
         model.load_tensors(tensors)
         return model.eval()
 
-    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the interactions (the negated BPR-Opt of Sec. 4.1 where ``loss="bpr"``)."""
         config = self.config
         first, second = batch.items.unbind(1)
@@ -159,12 +159,13 @@ class BPRMF(TrainableModel):
         own = batch.negatives[:, 0]
         user = self.users(batch.users)
         kept = dropout(user, config.user_dropout, training=self.training)
-        rows, negative_rows = self.embedding(target), self.embedding(own)
+        table = self.item_vectors(item_offsets)
+        rows, negative_rows = functional.embedding(target, table), functional.embedding(own, table)
         positive = (kept * rows).sum(dim=1) + self.bias[target]
         negatives = [torch.einsum("bd,bnd->bn", kept, negative_rows) + self.bias[own]]
         if batch.shared_negatives.numel():
             shared = batch.shared_negatives
-            scores = functional.linear(kept, self.embedding(shared), self.bias[shared])
+            scores = functional.linear(kept, functional.embedding(shared, table), self.bias[shared])
             negatives.append(scores.masked_fill(target.unsqueeze(1) == shared, -torch.inf))
         loss = next_item_loss(config.loss, positive, torch.cat(negatives, dim=1)).mean()
         if config.regularisation:

@@ -83,9 +83,10 @@ class GRU4Rec(SequenceModel):
         self.recurrent = nn.GRU(config.dim, config.hidden, config.layers, batch_first=True)
         self.project = nn.Identity() if config.hidden == config.dim else nn.Linear(config.hidden, config.dim)
 
-    def states(self, items: Tensor) -> Tensor:
-        """Read sequences (B, L); see `SequenceModel.states`."""
-        states, _ = self.recurrent(self.rows(items))
+    def states(self, rows: Tensor) -> Tensor:
+        """Read sequences (B, L, d); see `SequenceModel.states`."""
+        rows = dropout(rows, self.config.item_dropout, training=self.training)
+        states, _ = self.recurrent(rows)
         states = dropout(states, self.config.state_dropout, training=self.training)
         projected: Tensor = self.project(states)
         return projected

@@ -235,22 +235,22 @@ class MeLU(TrainableModel):
 
     # --- The global update
 
-    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the queries after each task's local update."""
         support, target = batch.items[:, :-1], batch.items[:, -1]
-        rows = self._rows(support)
-        adapted = self.local_update(rows, self._rows(batch.negatives))
+        table = self.item_vectors(item_offsets)
+        adapted = self.local_update(self._rows(support, table), self._rows(batch.negatives, table))
         query = torch.cat(
             (target.unsqueeze(1), batch.negatives[:, -1], batch.shared_negatives.expand(len(target), -1)),
             dim=1,
         )
-        scores = self._decide(adapted, self._rows(query))
+        scores = self._decide(adapted, self._rows(query, table))
         is_target = query[:, 1:] == target.unsqueeze(1)
         others = scores[:, 1:].masked_fill(is_target, -torch.inf)
         return next_item_loss(self.config.loss, scores[:, 0], others).mean()
 
-    def _rows(self, items: Tensor) -> Tensor:
-        return dropout(self.embedding(items), self.config.item_dropout, training=self.training)
+    def _rows(self, items: Tensor, table: Tensor) -> Tensor:
+        return dropout(functional.embedding(items, table), self.config.item_dropout, training=self.training)
 
     # --- Serving
 

@@ -170,13 +170,17 @@ class MetaCF(TrainableModel):
 
     # --- The graph
 
-    def propagate(self, edge_users: Tensor, edge_items: Tensor) -> tuple[Tensor, Tensor]:
+    def propagate(
+        self, edge_users: Tensor, edge_items: Tensor, item_offsets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Pass vectors along edges, from the initial ones.
 
         Parameters
         ----------
         edge_users, edge_items : Tensor
             (E,) int64.
+        item_offsets : Tensor, optional
+            (I, d), added to the initial item vectors.
 
         Returns
         -------
@@ -186,7 +190,7 @@ class MetaCF(TrainableModel):
             (I,), edges of each item, at least 1.
         """
         num_users = int(edge_users.max()) + 1 if len(edge_users) else 1
-        table = self.embedding.weight
+        table = self.item_vectors(item_offsets)
         item_degrees = torch.bincount(edge_items, minlength=self.num_items).clamp(min=1).to(table.dtype)
         user_degrees = torch.bincount(edge_users, minlength=num_users).clamp(min=1).to(table.dtype)
         users, items = user_degrees[edge_users], item_degrees[edge_items]
@@ -297,10 +301,10 @@ class MetaCF(TrainableModel):
 
     # --- Training
 
-    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the queries of the adapted users."""
         kept = self.sample_edges(batch.users)
-        item_layers, item_degrees = self.propagate(self.edge_users[kept], self.edge_items[kept])
+        item_layers, item_degrees = self.propagate(self.edge_users[kept], self.edge_items[kept], item_offsets)
         support, target = batch.items[:, :-1], batch.items[:, -1]
         users = self.adapt(support, batch.negatives, item_layers, item_degrees, training=self.training)
         table = item_layers.transpose(0, 1).flatten(1)

@@ -73,7 +73,7 @@ class MetaTL(TrainableModel):
         self.register_buffer("evaluated", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
-    def start_items(self, vectors: Tensor, trend: Tensor) -> None:
+    def start_items(self, vectors: Tensor, trend: Tensor) -> float:
         """Start the item vectors from given ones, and the biases so that items rank by inner product.
 
         -‖q - x‖² / T + ‖x‖² / T ranks as q·x does. The biases also get their share of the trend.
@@ -84,11 +84,17 @@ class MetaTL(TrainableModel):
             (I, d).
         trend : Tensor
             (I,).
+
+        Returns
+        -------
+        float
+            1: the vectors are taken as they are.
         """
         self.embedding.weight.copy_(vectors)
         if self.bias is not None:
             bias = vectors.square().sum(dim=1) / self.config.temperature + self.config.trend_weight * trend
             self.bias.copy_(bias.unsqueeze(1))
+        return 1.0
 
     # --- Modes
 

@@ -132,7 +132,8 @@ class NextItNet(SequenceModel):
             )
         )
 
-    def states(self, items: Tensor) -> Tensor:
-        """Read sequences (B, L); see `SequenceModel.states`."""
-        states: Tensor = self.blocks(self.rows(items))
+    def states(self, rows: Tensor) -> Tensor:
+        """Read sequences (B, L, d); see `SequenceModel.states`."""
+        rows = dropout(rows, self.config.item_dropout, training=self.training)
+        states: Tensor = self.blocks(rows)
         return states

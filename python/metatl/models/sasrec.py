@@ -93,11 +93,11 @@ class SASRec(SequenceModel):
             layer, config.blocks, norm=nn.LayerNorm(config.dim), enable_nested_tensor=False
         )
 
-    def states(self, items: Tensor) -> Tensor:
-        """Read sequences (B, L); see `SequenceModel.states`."""
-        length = items.shape[1]
-        rows = self.embedding(items.clamp(min=0)) * self.config.dim**0.5 + self.positions[:length]
+    def states(self, rows: Tensor) -> Tensor:
+        """Read sequences (B, L, d); see `SequenceModel.states`."""
+        length = rows.shape[1]
+        rows = rows * self.config.dim**0.5 + self.positions[:length]
         rows = nn.functional.dropout(rows, self.config.item_dropout, self.training)
-        mask = nn.Transformer.generate_square_subsequent_mask(length, device=items.device, dtype=rows.dtype)
+        mask = nn.Transformer.generate_square_subsequent_mask(length, device=rows.device, dtype=rows.dtype)
         states: Tensor = self.encoder(rows, mask=mask, is_causal=True)
         return states

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
-from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
@@ -113,35 +112,40 @@ class SequenceModel(TrainableModel):
 
     # --- What a subclass says
 
-    def states(self, items: Tensor) -> Tensor:
+    def states(self, rows: Tensor) -> Tensor:
         """Read sequences.
 
         Parameters
         ----------
-        items : Tensor
-            (B, L) int64, oldest first; ``NO_ITEM`` after the end of a sequence.
+        rows : Tensor
+            (B, L, d), the vectors of the items, oldest first; anything after the end of a sequence.
 
         Returns
         -------
         Tensor
-            (B, L, d). The state at a place depends on the items up to it alone; states at places without
+            (B, L, d). The state at a place depends on the rows up to it alone; states at places without
             an item mean nothing.
         """
         raise NotImplementedError
 
-    def rows(self, items: Tensor) -> Tensor:
-        """Item vectors (B, L, d) as they are read, with dropout in training; any where there is no item."""
-        rows = self.embedding(items.clamp(min=0))
-        return dropout(rows, self.config.item_dropout, training=self.training)
-
     # --- Training
 
-    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss over all places that have a next item."""
-        states = self.states(batch.items[:, :-1])
-        return self.loss_at(states, batch.items[:, 1:], batch.negatives, batch.shared_negatives)
+        rows = look_up(self.item_vectors(item_offsets), batch.items[:, :-1])
+        output = self.output_vectors(item_offsets)
+        return self.loss_at(
+            self.states(rows), batch.items[:, 1:], batch.negatives, batch.shared_negatives, output
+        )
 
-    def loss_at(self, states: Tensor, targets: Tensor, negatives: Tensor, shared_negatives: Tensor) -> Tensor:
+    def output_vectors(self, item_offsets: Tensor | None) -> Tensor:
+        """Vectors (I, d) that a batch ranks."""
+        weight: Tensor = self.output.weight
+        return weight if item_offsets is None else weight + item_offsets
+
+    def loss_at(
+        self, states: Tensor, targets: Tensor, negatives: Tensor, shared_negatives: Tensor, output: Tensor
+    ) -> Tensor:
         """Mean loss over the places that have a target.
 
         Parameters
@@ -154,20 +158,21 @@ class SequenceModel(TrainableModel):
             (B, L, n) int64.
         shared_negatives : Tensor
             (m,) int64.
+        output : Tensor
+            (I, d), the vectors that are ranked.
         """
         present = targets != NO_ITEM
         points, positives = states[present], targets[present]
         if self.config.ranks_catalogue:
-            logits = functional.linear(points, self.output.weight, self.bias)
-            return functional.cross_entropy(logits, positives)
-        scores = [self._score(points, negatives[present])]
+            return functional.cross_entropy(functional.linear(points, output, self.bias), positives)
+        scores = [self._score(points, negatives[present], output)]
         if shared_negatives.numel():
             bias = None if self.bias is None else self.bias[shared_negatives]
-            shared = functional.linear(points, self.output(shared_negatives), bias)
+            shared = functional.linear(points, output[shared_negatives], bias)
             scores.append(shared.masked_fill(positives.unsqueeze(1) == shared_negatives, -torch.inf))
         if self.config.batch_negatives:
-            scores.append(self._score_each_other(states, targets, present)[present])
-        positive = self._score(points, positives.unsqueeze(1))[:, 0]
+            scores.append(self._score_each_other(states, targets, present, output)[present])
+        positive = self._score(points, positives.unsqueeze(1), output)[:, 0]
         others = torch.cat(scores, dim=1)
         # A place that is left without a negative says nothing.
         useful = (others > -torch.inf).any(dim=1)
@@ -176,21 +181,28 @@ class SequenceModel(TrainableModel):
         )
         return losses.sum() / useful.sum().clamp(min=1)
 
-    def _score(self, points: Tensor, items: Tensor) -> Tensor:
+    def _score(self, points: Tensor, items: Tensor, output: Tensor) -> Tensor:
         """Scores (n, m) of items (n, m), each for its own point (n, d)."""
-        scores = torch.einsum("nd,nmd->nm", points, self.output(items))
+        scores = torch.einsum("nd,nmd->nm", points, functional.embedding(items, output))
         return scores if self.bias is None else scores + self.bias[items]
 
-    def _score_each_other(self, states: Tensor, targets: Tensor, present: Tensor) -> Tensor:
+    def _score_each_other(self, states: Tensor, targets: Tensor, present: Tensor, output: Tensor) -> Tensor:
         """Scores (B, L, B) of the targets that the sequences have at the same place; -inf where not one."""
         ids = targets.clamp(min=0)
-        scores = torch.einsum("bld,cld->blc", states, self.output(ids))
+        scores = torch.einsum("bld,cld->blc", states, functional.embedding(ids, output))
         if self.bias is not None:
             scores = scores + self.bias[ids].T
         no_negative = (targets.unsqueeze(2) == targets.T) | ~present.T
         return scores.masked_fill(no_negative, -torch.inf)
 
     # --- Serving
+
+    @torch.no_grad()
+    def start_items(self, vectors: Tensor, trend: Tensor) -> float:
+        """Start all item vectors, read or ranked, from the given ones; see `TrainableModel.start_items`."""
+        scale = super().start_items(vectors, trend)
+        self.output.weight.copy_(self.embedding.weight)
+        return scale
 
     @property
     def similarity(self) -> Similarity:
@@ -224,4 +236,9 @@ class SequenceModel(TrainableModel):
 
     def last_state(self, histories: Tensor) -> Tensor:
         """State (B, d) from which the item after a history (B, L) is ranked."""
-        return self.states(histories)[:, -1].contiguous()
+        return self.states(look_up(self.embedding.weight, histories))[:, -1].contiguous()
+
+
+def look_up(vectors: Tensor, items: Tensor) -> Tensor:
+    """Vectors (..., d) of items (...); those of item 0 where there is none."""
+    return functional.embedding(items.clamp(min=0), vectors)

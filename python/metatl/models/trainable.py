@@ -39,7 +39,7 @@ class TensorBatch(NamedTuple):
 
 
 class TrainableModel(nn.Module):
-    """Base of the trained models.
+    """Base of the trained models, each of which has a vector per item.
 
     Parameters
     ----------
@@ -48,6 +48,8 @@ class TrainableModel(nn.Module):
     num_items : int
         I, size of the catalogue.
     """
+
+    embedding: nn.Embedding
 
     def __init__(self, config: Any, num_items: int) -> None:
         super().__init__()
@@ -66,9 +68,38 @@ class TrainableModel(nn.Module):
         ----------
         batch : TensorBatch
         item_offsets : Tensor, optional
-            (I, d), added to the item vectors for this batch; only given to models that ask for it.
+            (I, d), added to the item vectors for this batch: what the vectors would be without its users
+            (`metatl.spectral.cross_fitting`).
         """
         raise NotImplementedError
+
+    def item_vectors(self, item_offsets: Tensor | None) -> Tensor:
+        """Item vectors (I, d) of a batch."""
+        weight: Tensor = self.embedding.weight
+        return weight if item_offsets is None else weight + item_offsets
+
+    @torch.no_grad()
+    def start_items(self, vectors: Tensor, trend: Tensor) -> float:
+        """Start the item vectors from given ones, and item biases, where there are any, from the trend.
+
+        Parameters
+        ----------
+        vectors : Tensor
+            (I, d).
+        trend : Tensor
+            (I,).
+
+        Returns
+        -------
+        float
+            What the vectors were multiplied by.
+        """
+        scale: float = self.config.start_length / float(vectors.norm(dim=1).mean())
+        self.embedding.weight.copy_(vectors * scale)
+        bias = getattr(self, "bias", None)
+        if bias is not None:
+            bias.copy_(self.config.trend_weight * trend)
+        return scale
 
     def before_evaluation(self, histories: Tensor) -> None:
         """Get ready to be evaluated, given (U, L) first interactions of the training users."""

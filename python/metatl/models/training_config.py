@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from metatl.models import find_system
 
@@ -59,6 +59,9 @@ class TrainingConfig(BaseModel):
         return peak * (self.final_lr_share + (1.0 - self.final_lr_share) * cosine)
 
 
+_RANDOM_START: dict[str, Any] = {"item_start": "random", "trend_weight": 0.0, "cross_fit_folds": 0}
+
+
 class BaselineConfig(TrainingConfig):
     """What the settings of all trained baselines have in common. The defaults are those of ``tuned``.
 
@@ -66,6 +69,17 @@ class BaselineConfig(TrainingConfig):
     ----------
     lr : float
         Peak learning rate.
+    item_start : {"random", "spectral"}
+        Item vectors start at random, or from the co-occurrences of the training users, as MetaTL's do
+        (`metatl.spectral`).
+    start_length : float
+        With ``item_start="spectral"``: the mean length of the vectors.
+    trend_weight : float
+        With ``item_start="spectral"``: item biases start with this much of the item's recent trend
+        (`metatl.trends`).
+    cross_fit_folds : int
+        With ``item_start="spectral"``: a row of a batch meets item vectors from which its user's fold was
+        left out. 0 lets every row meet vectors that its own user has shaped.
     """
 
     system: ClassVar[str]
@@ -74,6 +88,20 @@ class BaselineConfig(TrainingConfig):
     """What ``paper`` changes."""
 
     lr: float = Field(default=1e-3, gt=0)
+    item_start: Literal["random", "spectral"] = "random"
+    start_length: float = Field(default=1.0, gt=0)
+    trend_weight: float = Field(default=0.0, ge=0)
+    cross_fit_folds: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.item_start == "random" and (self.cross_fit_folds or self.trend_weight):
+            raise ValueError("item_start: cross_fit_folds and trend_weight need 'spectral'; set them to 0")
+        if self.cross_fit_folds == 1:
+            raise ValueError(
+                "cross_fit_folds: leaving out one fold of one leaves nobody; set 0, or 2 or more"
+            )
+        return self
 
     @classmethod
     def preset(cls, name: str) -> Self:
@@ -85,7 +113,7 @@ class BaselineConfig(TrainingConfig):
             If there is no such preset; the message lists those that exist.
         """
         find_system(cls.system, name)
-        return cls(**(cls.paper if name == "paper" else {}))
+        return cls(**({**_RANDOM_START, **cls.paper} if name == "paper" else {}))
 
     @property
     def peak_learning_rate(self) -> float:

@@ -155,31 +155,27 @@ class TransRec(TrainableModel):
         model.load_tensors(tensors)
         return model.eval()
 
-    def points(self, items: Tensor) -> Tensor:
-        """Item points (..., d) of items (...)."""
-        points: Tensor = self.embedding(items)
-        return self._into_ball(points)
-
     def _into_ball(self, points: Tensor) -> Tensor:
         if not self.config.unit_ball:
             return points
         inside: Tensor = points / points.norm(dim=-1, keepdim=True).clamp(min=1.0)
         return inside
 
-    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the pairs, each between an item and the user's next."""
         config = self.config
         previous, target = batch.items.unbind(1)
-        start = dropout(self.points(previous), config.item_dropout, training=self.training)
+        table = self._into_ball(self.item_vectors(item_offsets))
+        start = dropout(functional.embedding(previous, table), config.item_dropout, training=self.training)
         translation = self.translation
         if config.user_translations:
             own = self.user_translations(batch.users)
             translation = translation + own
         points = start + translation
-        positive = self.scores(points, target.unsqueeze(1))[:, 0]
-        negatives = [self.scores(points, batch.negatives[:, 0])]
+        positive = self.scores(points, target.unsqueeze(1), table)[:, 0]
+        negatives = [self.scores(points, batch.negatives[:, 0], table)]
         if batch.shared_negatives.numel():
-            shared = self.scores(points, batch.shared_negatives)
+            shared = self.scores(points, batch.shared_negatives, table)
             hit = target.unsqueeze(1) == batch.shared_negatives
             negatives.append(shared.masked_fill(hit, -torch.inf))
         loss = next_item_loss(config.loss, positive, torch.cat(negatives, dim=1)).mean()
@@ -189,9 +185,9 @@ class TransRec(TrainableModel):
             loss = loss + config.regularisation * penalty.mean()
         return loss
 
-    def scores(self, points: Tensor, items: Tensor) -> Tensor:
-        """Scores of items (B, n), or (m,) for all, at translated points (B, d)."""
-        rows = self.points(items)
+    def scores(self, points: Tensor, items: Tensor, table: Tensor) -> Tensor:
+        """Scores of items (B, n), or (m,) for all, at translated points (B, d); item points are (I, d)."""
+        rows = functional.embedding(items, table)
         squared = points.square().sum(dim=1, keepdim=True) + rows.square().sum(dim=-1)
         products = (
             functional.linear(points, rows) if items.dim() == 1 else torch.einsum("bd,bnd->bn", points, rows)
@@ -223,4 +219,4 @@ class TransRec(TrainableModel):
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002
         """Translate the last item of histories (B, L) by t."""
-        return Encoded(self.points(histories[:, -1]) + self.translation, None)
+        return Encoded(self.item_table[histories[:, -1]] + self.translation, None)
