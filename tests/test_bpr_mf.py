@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import polars as pl
 import pytest
@@ -19,6 +21,7 @@ from metatl.models.trainable import TensorBatch
 NUM_ITEMS, NUM_USERS, DIM = 12, 5, 4
 
 
+@cache
 def build(preset="paper", **changes):
     config = BPRMFConfig(**{**BPRMFConfig.preset(preset).model_dump(), "dim": DIM, **changes})
     with torch.random.fork_rng():
@@ -43,6 +46,7 @@ def test_the_loss_and_its_gradients_are_those_of_bpr(drawn):
     items = torch.tensor([[item, NO_ITEM] if alone else [0, item] for _, item, alone, _ in drawn])
     negatives = torch.tensor([negative for *_, negative in drawn])
     loss = model.training_loss(TensorBatch(users, items, negatives[:, None, None], torch.empty(0).long()))
+    model.zero_grad()
     loss.backward()
     p, q = (table.weight.detach().numpy() for table in (model.users, model.embedding))
     b = model.bias.detach().numpy()
@@ -118,7 +122,14 @@ def groups(users=1000, group_size=6, num_groups=25):
 
 @pytest.mark.parametrize("preset", ["paper", "tuned"])
 def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_path):
-    config = {"dim": 32, "lr": 0.03, "max_steps": 600, "eval_every": 200, "regularisation": 0.0}
+    config = {
+        "dim": 16,
+        "lr": 0.05,
+        "max_steps": 300,
+        "eval_every": 150,
+        "regularisation": 0.0,
+        "batch_size": 256,
+    }
     run = metatl.fit(
         groups(), model="bpr", preset=preset, k=5, config=config, out=tmp_path / "run", device="cpu"
     )

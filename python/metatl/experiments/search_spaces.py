@@ -40,6 +40,18 @@ class Choice:
 
 Range: TypeAlias = "Real | Whole | Choice"
 
+_SEQUENCES: Mapping[str, Range] = {
+    "lr": Real(3e-4, 3e-2, log=True),
+    "dim": Choice((32, 64, 128)),
+    "max_length": Choice((5, 10, 20, 50)),
+    "init_scale": Real(0.01, 0.3, log=True),
+    "item_dropout": Real(0.0, 0.7),
+    "shared_negatives": Choice((0, 256, 512, 1024)),
+    "shuffle_share": Choice((0.0, 0.5, 1.0)),
+    "max_steps": Choice((500, 1000, 2000)),
+}
+"""What all sequential baselines have to choose."""
+
 SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     "metatl": {
         "dim": Choice((64, 128, 192)),
@@ -80,5 +92,70 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
         "length_discount": Real(0.0, 1.0),
         "backward": Real(0.0, 1.5),
         "smoothing": Real(1.0, 1000.0, log=True),
+    },
+    "bpr": {
+        "lr": Real(3e-4, 3e-2, log=True),
+        "dim": Choice((32, 64, 128)),
+        "loss": Choice(("bpr", "softmax")),
+        "regularisation": Real(1e-4, 0.1, log=True),
+        "user_dropout": Real(0.0, 0.7),
+        "fold_in_rate": Real(0.1, 10.0, log=True),
+        "fold_in_regularisation": Real(1e-4, 1.0, log=True),
+        "max_steps": Choice((1500, 3000, 6000)),
+    },
+    "transrec": {
+        "lr": Real(3e-4, 3e-2, log=True),
+        "dim": Choice((32, 64, 128)),
+        "init_scale": Real(0.03, 0.5, log=True),
+        "temperature": Real(0.1, 3.0, log=True),
+        "item_dropout": Real(0.0, 0.7),
+        "user_translations": Choice((False, True)),
+        "shuffle_share": Choice((0.0, 0.5, 1.0)),
+        "max_steps": Choice((300, 600, 1500)),
+    },
+    "gru4rec": {
+        **_SEQUENCES,
+        "hidden": Choice((64, 128, 256)),
+        "state_dropout": Real(0.0, 0.7),
+    },
+    "tcn": {
+        **_SEQUENCES,
+        "kernel_size": Whole(2, 4),
+        "dropout": Real(0.0, 0.7),
+    },
+    "sasrec": {
+        **_SEQUENCES,
+        "blocks": Choice((1, 2)),
+        "heads": Choice((1, 2)),
+        "dropout": Real(0.0, 0.7),
+    },
+    "bert4rec": {
+        **_SEQUENCES,
+        "blocks": Choice((1, 2)),
+        "heads": Choice((1, 2)),
+        "dropout": Real(0.0, 0.5),
+        "mask_share": Real(0.1, 0.7),
+        "last_share": Real(0.0, 1.0),
+    },
+    "melu": {
+        "lr": Real(3e-4, 3e-2, log=True),
+        "dim": Choice((32, 64)),
+        "init_scale": Real(0.03, 0.3, log=True),
+        "item_dropout": Real(0.0, 0.7),
+        "inner_lr": Real(0.01, 1.0, log=True),
+        "negatives": Choice((1, 4, 16)),
+        "shuffle_share": Choice((0.0, 0.5, 1.0)),
+        "max_steps": Choice((500, 1000, 2000)),
+    },
+    "metacf": {
+        "lr": Real(3e-4, 3e-2, log=True),
+        "dim": Choice((32, 64, 128)),
+        "layers": Whole(0, 3),
+        "edge_share": Real(0.5, 1.0),
+        "item_dropout": Real(0.0, 0.7),
+        "inner_lr": Real(0.01, 1.0, log=True),
+        "negatives": Choice((1, 4, 8)),
+        "shuffle_share": Choice((0.0, 0.5, 1.0)),
+        "max_steps": Choice((150, 300, 600)),
     },
 }

@@ -64,6 +64,9 @@ class BERT4RecConfig(SequenceModelConfig):
         "batch_size": 256,
         "max_steps": 10_000,
         "eval_every": 500,
+        "shared_negatives": 0,
+        "shuffle_share": 0.0,
+        "init_scale": 0.02,
     }
 
     blocks: int = Field(default=1, ge=1)

@@ -57,8 +57,12 @@ class GRU4RecConfig(SequenceModelConfig):
         "batch_size": 64,
         "max_steps": 10_000,
         "eval_every": 500,
+        "init_scale": 0.02,
+        "max_length": 50,
     }
 
+    lr: float = Field(default=1e-2, gt=0)
+    init_scale: float = Field(default=0.1, gt=0)
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=1, ge=1)
     state_dropout: float = Field(default=0.5, ge=0, lt=1)

@@ -13,13 +13,14 @@ holds of the items; the items that are ranked keep the vectors of the graph, so 
 users. An item of the support is scored for the user without it.
 
 `paper`: BPR with one negative, three layers. `tuned`: softmax against negatives that a batch shares, item
-biases, dropout, one layer.
+biases, items that start from the co-occurrence graph, and no graph layer, which is MetaCF on FISM, the other
+model that its paper adapts: on Amazon Sports a layer lowered validation MRR (.329 without, .315 with one).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -96,13 +97,17 @@ class MetaCFConfig(BaselineConfig):
         "eval_every": 500,
     }
 
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float = Field(default=2e-3, gt=0)
+    item_start: Literal["random", "spectral"] = "spectral"
+    start_length: float = Field(default=1.5, gt=0)
+    trend_weight: float = Field(default=0.4, ge=0)
+    cross_fit_folds: int = Field(default=5, ge=0)
     k: int = Field(default=3, ge=1)
-    dim: int = Field(default=64, ge=1)
-    layers: int = Field(default=1, ge=0)
+    dim: int = Field(default=128, ge=1)
+    layers: int = Field(default=0, ge=0)
     edge_share: float = Field(default=0.9, gt=0, le=1)
     init_scale: float = Field(default=0.1, gt=0)
-    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    item_dropout: float = Field(default=0.0, ge=0, lt=1)
     item_bias: bool = True
     inner_steps: int = Field(default=1, ge=0)
     inner_lr: float = Field(default=0.1, gt=0)
@@ -114,10 +119,10 @@ class MetaCFConfig(BaselineConfig):
     released_windows: ClassVar[bool] = False
     shuffle_share: float = Field(default=1.0, ge=0, le=1)
     batch_size: int = Field(default=512, ge=1)
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: int = Field(default=30, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
-    max_steps: int = Field(default=1500, ge=1)
-    eval_every: int = Field(default=150, ge=1)
+    max_steps: int = Field(default=300, ge=1)
+    eval_every: int = Field(default=50, ge=1)
 
 
 class MetaCF(TrainableModel):

@@ -50,8 +50,12 @@ class NextItNetConfig(SequenceModelConfig):
         "batch_size": 128,
         "max_steps": 5_000,
         "eval_every": 250,
+        "shared_negatives": 0,
+        "shuffle_share": 0.0,
+        "init_scale": 0.02,
     }
 
+    lr: float = Field(default=1e-2, gt=0)
     dilations: tuple[int, ...] = (1,)
     kernel_size: int = Field(default=3, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)

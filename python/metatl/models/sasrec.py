@@ -49,6 +49,9 @@ class SASRecConfig(SequenceModelConfig):
         "batch_size": 128,
         "max_steps": 20_000,
         "eval_every": 500,
+        "shared_negatives": 0,
+        "shuffle_share": 0.0,
+        "init_scale": 0.02,
     }
 
     blocks: int = Field(default=1, ge=1)
@@ -56,8 +59,8 @@ class SASRecConfig(SequenceModelConfig):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
-    max_steps: int = Field(default=2000, ge=1)
-    eval_every: int = Field(default=200, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
+    eval_every: int = Field(default=100, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

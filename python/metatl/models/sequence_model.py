@@ -57,19 +57,19 @@ class SequenceModelConfig(BaselineConfig):
     """
 
     lr: float = Field(default=3e-3, gt=0)
-    dim: int = Field(default=64, ge=1)
-    max_length: int = Field(default=20, ge=1)
+    dim: int = Field(default=128, ge=1)
+    max_length: int = Field(default=10, ge=1)
     init_scale: float = Field(default=0.02, gt=0)
     item_dropout: float = Field(default=0.5, ge=0, lt=1)
     item_bias: bool = True
     tied: bool = True
     loss: NextItemLoss = "softmax"
     negatives: int = Field(default=0, ge=0)
-    shared_negatives: int = Field(default=0, ge=0)
+    shared_negatives: int = Field(default=512, ge=0)
     popularity_exponent: float = Field(default=0.0, ge=0)
     batch_negatives: bool = False
     score_penalty: float = Field(default=0.0, ge=0)
-    shuffle_share: float = Field(default=0.0, ge=0, le=1)
+    shuffle_share: float = Field(default=0.5, ge=0, le=1)
 
     @property
     def ranks_catalogue(self) -> bool:

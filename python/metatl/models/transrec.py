@@ -7,13 +7,14 @@ gets t, as the paper says of users without training data.
 
 `paper`: sequential BPR with one negative, squared L2 distance, item points inside the unit ball, L2
 regularisation of the biases and translations. `tuned`: softmax against negatives that a batch shares, a
-temperature, free item points with dropout, shuffled pairs where times are tied, a cosine schedule.
+temperature, free item points that start from the co-occurrence graph, dropout, pairs in random order, a
+cosine schedule.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -85,10 +86,14 @@ class TransRecConfig(BaselineConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
+    item_start: Literal["random", "spectral"] = "spectral"
+    start_length: float = Field(default=1.0, gt=0)
+    trend_weight: float = Field(default=0.4, ge=0)
+    cross_fit_folds: int = Field(default=5, ge=0)
     dim: int = Field(default=128, ge=1)
     init_scale: float = Field(default=0.1, gt=0)
     unit_ball: bool = False
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=0.3, gt=0)
     item_dropout: float = Field(default=0.5, ge=0, lt=1)
     user_translations: bool = False
     regularisation: float = Field(default=0.0, ge=0)
@@ -99,8 +104,8 @@ class TransRecConfig(BaselineConfig):
     batch_size: int = Field(default=1024, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
-    max_steps: int = Field(default=3000, ge=1)
-    eval_every: int = Field(default=300, ge=1)
+    max_steps: int = Field(default=600, ge=1)
+    eval_every: int = Field(default=100, ge=1)
 
     @property
     def sequences(self) -> SequenceSettings:
