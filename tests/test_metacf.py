@@ -183,7 +183,7 @@ def test_missing_negatives_are_an_error(negatives):
 
 @pytest.mark.parametrize("preset", ["paper", "tuned"])
 def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_path):
-    config = {"lr": 0.02, "max_steps": 160, "eval_every": 80, "batch_size": 64, "dim": 16}
+    config = {"lr": 0.02, "max_steps": 160, "eval_every": 80, "batch_size": 64, "dim": 32}
     if preset == "paper":
         config |= {"negatives": 8, "layers": 1}
     else:

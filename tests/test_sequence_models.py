@@ -70,7 +70,7 @@ def test_padding_changes_no_state(name, items, padding, request):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_item_of_a_history_counts(name):
-    model = build(name, max_length=9)
+    model = build(name, max_length=9, dim=16)
     items = torch.arange(5)
     query = model.encode(items[None]).queries
     for place in range(5):
@@ -253,5 +253,5 @@ def test_heads_and_unknown_fields_are_checked(name):
     with pytest.raises(ConfigError, match=f"config: {name} has no field 'inner_lr'"):
         metatl.fit(ring(), model=name, config={"inner_lr": 1.0})
     if name in ("sasrec", "bert4rec"):
-        with pytest.raises(ConfigError, match="heads: 3 do not divide dim=64"):
+        with pytest.raises(ConfigError, match="heads: 3 do not divide dim=128"):
             metatl.fit(ring(), model=name, config={"heads": 3})

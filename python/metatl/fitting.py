@@ -87,8 +87,12 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
         config: BaseModel = config_class(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "config"
-        raise ConfigError(f"{name}: found {first['input']!r}: {first['msg']}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            # A rule between fields: it names them itself.
+            raise ConfigError(reason) from None
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{name}: found {first['input']!r}: {reason}") from None
     return config
 
 

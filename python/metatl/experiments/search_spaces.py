@@ -44,11 +44,11 @@ _SEQUENCES: Mapping[str, Range] = {
     "lr": Real(3e-4, 3e-2, log=True),
     "dim": Choice((32, 64, 128)),
     "max_length": Choice((5, 10, 20, 50)),
-    "init_scale": Real(0.01, 0.3, log=True),
+    "start_length": Real(0.3, 5.0, log=True),
     "item_dropout": Real(0.0, 0.7),
     "shared_negatives": Choice((0, 256, 512, 1024)),
     "shuffle_share": Choice((0.0, 0.5, 1.0)),
-    "max_steps": Choice((500, 1000, 2000)),
+    "max_steps": Choice((400, 500, 600, 1000)),
 }
 """What all sequential baselines have to choose."""
 
@@ -106,7 +106,7 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     "transrec": {
         "lr": Real(3e-4, 3e-2, log=True),
         "dim": Choice((32, 64, 128)),
-        "init_scale": Real(0.03, 0.5, log=True),
+        "start_length": Real(0.3, 5.0, log=True),
         "temperature": Real(0.1, 3.0, log=True),
         "item_dropout": Real(0.0, 0.7),
         "user_translations": Choice((False, True)),
@@ -139,13 +139,12 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     },
     "melu": {
         "lr": Real(3e-4, 3e-2, log=True),
-        "dim": Choice((32, 64)),
-        "init_scale": Real(0.03, 0.3, log=True),
+        "dim": Choice((64, 128)),
         "item_dropout": Real(0.0, 0.7),
         "inner_lr": Real(0.01, 1.0, log=True),
         "negatives": Choice((1, 4, 16)),
         "shuffle_share": Choice((0.0, 0.5, 1.0)),
-        "max_steps": Choice((500, 1000, 2000)),
+        "max_steps": Choice((150, 300, 600)),
     },
     "metacf": {
         "lr": Real(3e-4, 3e-2, log=True),

@@ -15,7 +15,7 @@ the user's vector, which help the sequential systems, were worse (validation MRR
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -84,10 +84,7 @@ class BPRMFConfig(BaselineConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
-    item_start: Literal["random", "spectral"] = "spectral"
     start_length: float = Field(default=1.5, gt=0)
-    trend_weight: float = Field(default=0.4, ge=0)
-    cross_fit_folds: int = Field(default=5, ge=0)
     dim: int = Field(default=128, ge=1)
     init_scale: float = Field(default=0.1, gt=0)
     user_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -9,7 +9,9 @@ state. Cold users need nothing special.
 and 2,048 additional negatives by popularity^.5, separate input and output vectors, dropout .2. The sessions
 of a batch run side by side from their first item; the published program starts the next session where one
 ends, which changes who meets whom in a batch and nothing else. `tuned`: softmax, one table for input and
-output, heavy dropout on what is read and on the state, a cosine schedule.
+output that starts from the co-occurrence graph (validation MRR .278 on Amazon Sports, .247 from random
+vectors), heavy dropout on what is read and on the state, half of the sequences in random order, a cosine
+schedule.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ class GRU4RecConfig(SequenceModelConfig):
         "max_length": 50,
     }
 
-    lr: float = Field(default=1e-2, gt=0)
-    init_scale: float = Field(default=0.1, gt=0)
+    lr: float = Field(default=5e-3, gt=0)
+    max_steps: int = Field(default=500, ge=1)
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=1, ge=1)
     state_dropout: float = Field(default=0.5, ge=0, lt=1)

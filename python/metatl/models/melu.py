@@ -12,8 +12,9 @@ When an item of the support is scored, it is left out of that mean, for the answ
 
 `paper`: two decision layers of 64, ReLU, one local step, binary cross-entropy of each interaction and one
 negative; the ratings that MeLU predicts by squared error are replaced by whether there is an interaction.
-`tuned`: softmax against many negatives, dropout on the vectors, and the inner product of user and item beside
-the decision layers, which they do not find by themselves.
+`tuned`: softmax against many negatives, items that start from the co-occurrence graph (validation MRR .256 on
+Amazon Sports, .186 from random vectors), dropout on the vectors, and the inner product of user and item
+beside the decision layers, which they do not find by themselves.
 """
 
 from __future__ import annotations
@@ -98,25 +99,25 @@ class MeLUConfig(BaselineConfig):
 
     lr: float = Field(default=3e-3, gt=0)
     k: int = Field(default=3, ge=1)
-    dim: int = Field(default=64, ge=1)
+    dim: int = Field(default=128, ge=1)
     hidden: tuple[int, ...] = (64,)
     init_scale: float = Field(default=0.1, gt=0)
-    item_dropout: float = Field(default=0.5, ge=0, lt=1)
+    item_dropout: float = Field(default=0.2, ge=0, lt=1)
     similarity: bool = True
     inner_steps: int = Field(default=1, ge=0)
     inner_lr: float = Field(default=0.1, ge=0)
     first_order: bool = False
     loss: NextItemLoss = "softmax"
-    negatives: int = Field(default=16, ge=1)
-    shared_negatives: int = Field(default=64, ge=0)
+    negatives: int = Field(default=4, ge=1)
+    shared_negatives: int = Field(default=128, ge=0)
     window_share: float = Field(default=0.5, ge=0, le=1)
     released_windows: ClassVar[bool] = False
     shuffle_share: float = Field(default=1.0, ge=0, le=1)
     batch_size: int = Field(default=256, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
-    max_steps: int = Field(default=2000, ge=1)
-    eval_every: int = Field(default=200, ge=1)
+    max_steps: int = Field(default=300, ge=1)
+    eval_every: int = Field(default=100, ge=1)
 
 
 class AdaptedUsers(NamedTuple):

@@ -20,7 +20,7 @@ model that its paper adapts: on Amazon Sports a layer lowered validation MRR (.3
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -98,10 +98,7 @@ class MetaCFConfig(BaselineConfig):
     }
 
     lr: float = Field(default=2e-3, gt=0)
-    item_start: Literal["random", "spectral"] = "spectral"
     start_length: float = Field(default=1.5, gt=0)
-    trend_weight: float = Field(default=0.4, ge=0)
-    cross_fit_folds: int = Field(default=5, ge=0)
     k: int = Field(default=3, ge=1)
     dim: int = Field(default=128, ge=1)
     layers: int = Field(default=0, ge=0)

@@ -6,8 +6,9 @@ the catalogue ranks what comes next. Cold users need nothing special: what lies 
 zero, in training as well.
 
 `paper`: two residual blocks (the paper's type b) of two convolutions each, dilated 1, 2 and 4, 8, kernel 3,
-separate input and output vectors, no dropout. `tuned`: one table for input and output, dropout, fewer
-blocks, a cosine schedule.
+separate input and output vectors, no dropout. `tuned`: one table for input and output that starts from the
+co-occurrence graph (validation MRR .277 on Amazon Sports, .239 from random vectors), dropout, a softmax
+against negatives that a batch shares, one block, half of the sequences in random order, a cosine schedule.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class NextItNetConfig(SequenceModelConfig):
         "init_scale": 0.02,
     }
 
-    lr: float = Field(default=1e-2, gt=0)
+    lr: float = Field(default=3e-3, gt=0)
+    max_steps: int = Field(default=500, ge=1)
     dilations: tuple[int, ...] = (1,)
     kernel_size: int = Field(default=3, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)

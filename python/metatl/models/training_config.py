@@ -88,10 +88,10 @@ class BaselineConfig(TrainingConfig):
     """What ``paper`` changes."""
 
     lr: float = Field(default=1e-3, gt=0)
-    item_start: Literal["random", "spectral"] = "random"
+    item_start: Literal["random", "spectral"] = "spectral"
     start_length: float = Field(default=1.0, gt=0)
-    trend_weight: float = Field(default=0.0, ge=0)
-    cross_fit_folds: int = Field(default=0, ge=0)
+    trend_weight: float = Field(default=0.4, ge=0)
+    cross_fit_folds: int = Field(default=5, ge=0)
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:

@@ -14,7 +14,7 @@ cosine schedule.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -86,10 +86,6 @@ class TransRecConfig(BaselineConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
-    item_start: Literal["random", "spectral"] = "spectral"
-    start_length: float = Field(default=1.0, gt=0)
-    trend_weight: float = Field(default=0.4, ge=0)
-    cross_fit_folds: int = Field(default=5, ge=0)
     dim: int = Field(default=128, ge=1)
     init_scale: float = Field(default=0.1, gt=0)
     unit_ball: bool = False
