@@ -282,3 +282,11 @@ def test_scoring_can_be_timed_again(folder, monkeypatch, capsys):
     capsys.readouterr()
     exchanges.main(CountingPeer)
     assert json.loads(capsys.readouterr().out)["scoring_seconds"] > 0
+
+
+def test_the_own_way_of_a_peer_is_shown_beside_the_bar():
+    row = make_row(our_seconds=1.0, their_seconds=4.0)
+    slow = dataclasses.replace(row, theirs=dataclasses.replace(row.theirs, own_way_seconds=60.0))
+    assert "4.0000; its own way 60.0" in slow.markdown()
+    # The bar is held against the fast way.
+    assert slow.missed == row.missed != []

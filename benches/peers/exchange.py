@@ -88,6 +88,8 @@ class Trial:
     """All of it: the validations on the way and the epochs after the best one too."""
     scoring_seconds: float
     """For the candidates of all test users: the least of several rounds."""
+    own_way_seconds: float | None = None
+    """The same by the peer's own evaluation, once; None where it has none for new users."""
 
 
 def mean_reciprocal_rank(scores: np.ndarray) -> float:
@@ -127,6 +129,10 @@ class Peer:
         """Scores float32 (B, C) of the candidates (B, C) of users who showed histories (B, K)."""
         raise NotImplementedError
 
+    def score_its_own_way(self, *_: Any) -> np.ndarray | None:
+        """Score as `score` does, but as the peer's own evaluation goes about it; None where it has none."""
+        return None
+
 
 def run_trial(peer: Peer, exchange: Exchange, settings: dict[str, Any], folder: Path) -> Trial:
     """Train once, keep the model that ranks the validation users best, and write its scores."""
@@ -150,18 +156,20 @@ def run_trial(peer: Peer, exchange: Exchange, settings: dict[str, Any], folder: 
         users = getattr(exchange, part)
         scores = peer.score(model, users.histories, users.candidates)
         np.save(folder / f"{part}_scores.npy", np.ascontiguousarray(scores, np.float32))
-    seconds = time_scoring(peer, model, exchange.test)
-    return Trial(settings, best_epochs, epochs, training_seconds, seconds)
+    return Trial(settings, best_epochs, epochs, training_seconds, **time_scoring(peer, model, exchange.test))
 
 
-def time_scoring(peer: Peer, model: Any, users: Users) -> float:
-    """Seconds for the candidates of all users, the least of several rounds."""
+def time_scoring(peer: Peer, model: Any, users: Users) -> dict[str, float | None]:
+    """Seconds for the candidates of all users: the least of several rounds; and the peer's own way, once."""
     rounds = []
     for _ in range(TIMING_ROUNDS):
         begin = time.perf_counter()
         peer.score(model, users.histories, users.candidates)
         rounds.append(time.perf_counter() - begin)
-    return min(rounds)
+    begin = time.perf_counter()
+    scores = peer.score_its_own_way(model, users.histories, users.candidates)
+    own_way = None if scores is None else time.perf_counter() - begin
+    return {"scoring_seconds": min(rounds), "own_way_seconds": own_way}
 
 
 def write_result(exchange: Exchange, peer: Peer, trials: list[Trial]) -> None:
@@ -196,7 +204,7 @@ def main(*peers: Callable[[], Peer]) -> None:
     parser.add_argument("--epochs", type=int, help="the most epochs of a trial, fewer than its settings say")
     parser.add_argument("--time", type=int, metavar="TRIAL", help="time the scoring of this trial again")
     arguments = parser.parse_args()
-    exchange = Exchange.read(arguments.exchange)
+    exchange = Exchange.read(arguments.exchange.resolve())
     for make in peers:
         peer = make()
         if arguments.system not in (None, peer.system):
@@ -205,7 +213,7 @@ def main(*peers: Callable[[], Peer]) -> None:
         if arguments.time is not None:
             content = (folder / f"trial-{arguments.time}" / "model.pickle").read_bytes()
             model = pickle.loads(content)  # noqa: S301 (written by the same script)
-            print(json.dumps({"scoring_seconds": time_scoring(peer, model, exchange.test)}))
+            print(json.dumps(time_scoring(peer, model, exchange.test)))
             continue
         trials = read_trials(exchange, peer)
         for number, settings in enumerate(peer.settings[: arguments.trials]):
