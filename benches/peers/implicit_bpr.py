@@ -39,7 +39,7 @@ class ImplicitBPR(Peer):
         {"factors": 64, "learning_rate": 0.02, "regularization": 0.1, "epochs": 300},
     )
     epochs_between_validations = 10
-    patience = 5
+    patience = 8
 
     def train(self, exchange: Exchange, settings: dict[str, Any]) -> Iterator[tuple[int, Any]]:
         users, items, _ = exchange.train_rows()
