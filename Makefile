@@ -9,9 +9,15 @@ EXTENSION := $(VENV)/.extension
 RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml rust/*/src/*.rs rust/*/src/*/*.rs)
 SPORTS ?=
 MOVIETWEETINGS ?=
+PEERS_DATA := wines=wines $(if $(SPORTS),sports=$(SPORTS))
+PEERS_PYTHON ?= $(PYTHON)
+PEERS_OPTIONS ?= --trials 3
+# One thread for each side; and memory that is freed and taken again in every step stays with the process.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust bench results lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-rust bench peers results lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +53,23 @@ bench: setup  ## Time every kernel and pipeline beside its peers; write docs/per
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=min,median,rounds --benchmark-json=benches/results/benchmarks.json
 	$(BIN)/python benches/summary.py benches/results/benchmarks.json docs/performance.md
 	cargo bench --locked -p metatl-core
+
+# The peers need Python 3.10 to 3.12 (PEERS_PYTHON names one) and, with a torch of their own, 7 GB.
+.venv-peers-%/.ready: benches/peers/requirements-%.txt
+	$(PEERS_PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12) and "the peers need Python 3.10 to 3.12: PEERS_PYTHON=path")'
+	test -x $(@D)/bin/python || $(PEERS_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-cache-dir -r $<
+	touch $@
+
+peers: setup .venv-peers-torch/.ready .venv-peers-implicit/.ready  ## Train public implementations of the baselines beside ours; write docs/baselines.md
+	set -e; for pair in $(PEERS_DATA); do \
+		folder=runs/peers/$${pair%%=*}; \
+		$(BIN)/python benches/peers/export.py "$${pair#*=}" $$folder; \
+		$(ONE_THREAD) .venv-peers-implicit/bin/python benches/peers/implicit_bpr.py $$folder $(PEERS_OPTIONS); \
+		$(ONE_THREAD) .venv-peers-torch/bin/python benches/peers/recbole_gru4rec.py $$folder $(PEERS_OPTIONS); \
+		$(ONE_THREAD) .venv-peers-torch/bin/python benches/peers/rectools_models.py $$folder $(PEERS_OPTIONS); \
+	done
+	$(ONE_THREAD) $(BIN)/python benches/peers/compare.py $(foreach pair,$(PEERS_DATA),runs/peers/$(firstword $(subst =, ,$(pair))))
 
 results: setup  ## Regenerate docs/results.md (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold)
 	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --markdown docs/results.md
@@ -86,4 +109,4 @@ audit: $(DEPENDENCIES)  ## Look the dependencies up in the advisory databases (n
 	$(BIN)/pip-audit || { echo "audit: the Python advisories were not checked, or one was found (see above)" >&2; exit 1; }
 
 clean:  ## Delete what was built and installed
-	rm -rf $(VENV) target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers-* target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,463 @@
+"""Put our baselines beside the peers, by one kernel and one tie rule, and write `docs/baselines.md`.
+
+It reads what the peers left in their exchange folders and runs none of them, but for timing one again where
+its environment is there. Ours are fitted once and kept beside the peers' scores; another setting, or
+``--refit``, fits again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from exchange import PARTS, TIMING_ROUNDS, Exchange, Trial
+
+from metatl import _metatl, datasets
+from metatl.fitting import configure, fit
+from metatl.metrics import mean_metrics
+from metatl.models import find_system
+from metatl.ranking import rank_candidates
+from metatl.runs import Run, SplitSettings, is_finished, load_run, read_record, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exchange import Users
+
+    from metatl.interactions import Interactions
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCURACY_BAR = 0.98
+SPEED_BAR = 5.0
+PRESET = "tuned"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A system, the script of its peer and the name of the environment that the script runs in."""
+
+    system: str
+    peer: str
+    script: str
+    environment: str
+    trials: tuple[dict[str, Any], ...]
+    """Our trials: what differs from `tuned`. As many are fitted as the peer has, from the first."""
+
+
+COMPARISONS = (
+    Comparison(
+        "sasrec",
+        "RecTools",
+        "rectools_models.py",
+        "torch",
+        (
+            {},
+            {"dropout": 0.3},
+            {"shuffle_share": 0.0},
+            {"max_length": 20},
+            {"item_dropout": 0.3},
+            {"blocks": 2},
+        ),
+    ),
+    Comparison(
+        "bert4rec",
+        "RecTools",
+        "rectools_models.py",
+        "torch",
+        (
+            {},
+            {"dropout": 0.3},
+            {"mask_share": 0.2},
+            {"item_dropout": 0.4},
+            {"last_share": 1.0},
+            {"blocks": 2},
+        ),
+    ),
+    Comparison(
+        "gru4rec",
+        "RecBole",
+        "recbole_gru4rec.py",
+        "torch",
+        (
+            {},
+            {"item_dropout": 0.3},
+            {"shuffle_share": 0.0},
+            {"start_length": 2.0},
+            {"state_dropout": 0.3},
+            {"hidden": 64},
+        ),
+    ),
+    Comparison(
+        "bpr",
+        "implicit",
+        "implicit_bpr.py",
+        "implicit",
+        (
+            {},
+            {"user_dropout": 0.3},
+            {"start_length": 2.5},
+            {"fold_in_regularisation": 0.001},
+            {"regularisation": 0.001},
+            {"lr": 0.01},
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best of some trials by validation MRR: one side of a row."""
+
+    trial: int
+    trials: int
+    settings: dict[str, Any]
+    validation_mrr: float
+    test_mrr: float
+    training_seconds: float
+    evaluation_seconds: float
+    own_way_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    title: str
+    peer: str
+    version: str
+    ours: Outcome
+    theirs: Outcome
+    timed_together: bool
+    """Both were timed one after the other; else the peer's time is that of when it was trained."""
+
+    @property
+    def accuracy_ratio(self) -> float:
+        return self.ours.test_mrr / self.theirs.test_mrr
+
+    @property
+    def speed_ratio(self) -> float:
+        return self.theirs.evaluation_seconds / self.ours.evaluation_seconds
+
+    @property
+    def missed(self) -> list[str]:
+        """The bars that do not hold, in words."""
+        bars = []
+        if self.accuracy_ratio < ACCURACY_BAR:
+            bars.append(f"{self.title}: MRR is {self.accuracy_ratio:.3f} × that of {self.peer}")
+        if self.speed_ratio < SPEED_BAR:
+            bars.append(f"{self.title}: evaluation is {self.speed_ratio:.1f} × as fast as with {self.peer}")
+        return bars
+
+    def markdown(self) -> str:
+        ours, theirs = self.ours, self.theirs
+        cells = (
+            self.title,
+            f"{self.peer} {self.version}",
+            f"{ours.trials} / {theirs.trials}",
+            f"{ours.validation_mrr:.4f} / {theirs.validation_mrr:.4f}",
+            f"{ours.test_mrr:.4f} / {theirs.test_mrr:.4f}",
+            f"{self.accuracy_ratio:.3f}",
+            "yes" if self.accuracy_ratio >= ACCURACY_BAR else "**no**",
+            f"{ours.training_seconds:,.0f} / {theirs.training_seconds:,.0f}",
+            f"{ours.evaluation_seconds:.4f} / {theirs.evaluation_seconds:.4f}"
+            + ("" if self.timed_together else " ¹")
+            + ("" if theirs.own_way_seconds is None else f"; its own way {theirs.own_way_seconds:.1f}"),
+            f"{self.speed_ratio:.1f} ×",
+            "yes" if self.speed_ratio >= SPEED_BAR else "**no**",
+        )
+        return f"| {' | '.join(cells)} |"
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of a data set."""
+
+    name: str
+    record: dict[str, Any]
+    num_test_users: int
+    num_validation_users: int
+    rows: list[Row]
+
+
+def candidate_mrr(scores: np.ndarray) -> float:
+    """MRR of column 0 of scores (B, C), by our kernel; ties count against the target."""
+    return mean_metrics(*_metatl.rank_scores(np.ascontiguousarray(scores, np.float32)))["MRR"]
+
+
+def best_trial(validation: Sequence[float]) -> int:
+    """Number of the trial with the best validation MRR, the first of equals."""
+    return int(np.argmax(validation))
+
+
+def read_peer(exchange: Exchange, system: str) -> tuple[dict[str, Any], Outcome]:
+    """Rank a peer's scores: what its script wrote, and its best trial."""
+    folder = exchange.folder / system
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    trials = [Trial(**trial) for trial in result["trials"]]
+    mrr = [
+        {part: candidate_mrr(read_scores(exchange, system, number, part)) for part in PARTS}
+        for number in range(len(trials))
+    ]
+    best = best_trial([values["validation"] for values in mrr])
+    trial = trials[best]
+    return result, Outcome(
+        best,
+        len(trials),
+        {**trial.settings, "epochs": f"{trial.epochs} of {trial.settings['epochs']} allowed"},
+        mrr[best]["validation"],
+        mrr[best]["test"],
+        trial.training_seconds,
+        trial.scoring_seconds,
+        trial.own_way_seconds,
+    )
+
+
+def read_scores(exchange: Exchange, system: str, trial: int, part: str) -> np.ndarray:
+    scores = np.load(exchange.folder / system / f"trial-{trial}" / f"{part}_scores.npy")
+    expected = getattr(exchange, part).candidates.shape
+    if scores.shape != expected:
+        raise SystemExit(f"{system}, trial {trial}: found {part} scores {scores.shape}, expected {expected}")
+    return scores
+
+
+def fit_ours(
+    interactions: Interactions,
+    exchange: Exchange,
+    record: dict[str, Any],
+    system: str,
+    overrides: dict[str, Any],
+    folder: Path,
+    *,
+    refit: bool = False,
+) -> tuple[Run, float]:
+    """Fit one of our systems, or read the run that an earlier call left: the run and its training seconds."""
+    config = configure(find_system(system, PRESET), PRESET, overrides, k=exchange.k).model_dump(mode="json")
+    seconds = folder.with_suffix(".json")
+    if not refit and folder.exists() and is_finished(folder) and seconds.exists():
+        held = read_record(folder)
+        if held.config == config and held.split_fingerprint == record["split_fingerprint"]:
+            content = json.loads(seconds.read_text(encoding="utf-8"))
+            return load_run(folder, device="cpu"), content["training_seconds"]
+    begin = time.perf_counter()
+    run = fit(
+        interactions,
+        model=system,
+        preset=PRESET,
+        config=overrides,
+        split=SplitSettings(k=exchange.k),
+        seed=exchange.seed,
+        out=folder,
+        device="cpu",
+        overwrite=True,
+    )
+    training_seconds = time.perf_counter() - begin
+    if run.record.split_fingerprint != record["split_fingerprint"]:
+        raise SystemExit(f"{exchange.folder}: the data are not those that it was exported from")
+    write_json(seconds, {"training_seconds": training_seconds})
+    return run, training_seconds
+
+
+def our_mrr(run: Run, users: Users) -> float:
+    return mean_metrics(*rank_candidates(run.model, users.histories, users.candidates))["MRR"]
+
+
+def time_ours(run: Run, users: Users) -> float:
+    """Seconds to encode all users, rank their candidates and average: the least of several rounds."""
+    rounds = []
+    for _ in range(TIMING_ROUNDS + 1):
+        begin = time.perf_counter()
+        mean_metrics(*rank_candidates(run.model, users.histories, users.candidates, num_threads=1))
+        rounds.append(time.perf_counter() - begin)
+    return min(rounds[1:])
+
+
+def time_peer(exchange: Exchange, comparison: Comparison, trial: int) -> dict[str, Any] | None:
+    """Time a peer's scoring again, in its own process; None where its environment is not there."""
+    python = ROOT / f".venv-peers-{comparison.environment}" / "bin" / "python"
+    model = exchange.folder / comparison.system / f"trial-{trial}" / "model.pickle"
+    if not python.exists() or not model.exists():
+        return None
+    script = ROOT / "benches" / "peers" / comparison.script
+    command = [python, script, exchange.folder, "--system", comparison.system, "--time", str(trial)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
+
+
+def compare(
+    interactions: Interactions,
+    exchange: Exchange,
+    record: dict[str, Any],
+    comparison: Comparison,
+    *,
+    refit: bool = False,
+) -> Row:
+    """Fit as many trials of ours as the peer has, and set the best of both side by side."""
+    system = comparison.system
+    result, theirs = read_peer(exchange, system)
+    runs, seconds = [], []
+    for number, overrides in enumerate(comparison.trials[: theirs.trials]):
+        folder = exchange.folder / system / "ours" / f"trial-{number}"
+        run, took = fit_ours(interactions, exchange, record, system, overrides, folder, refit=refit)
+        runs.append(run)
+        seconds.append(took)
+    validation = [our_mrr(run, exchange.validation) for run in runs]
+    best = best_trial(validation)
+    evaluation_seconds = time_ours(runs[best], exchange.test)
+    peer_seconds = time_peer(exchange, comparison, theirs.trial)
+    ours = Outcome(
+        best,
+        len(runs),
+        comparison.trials[best],
+        validation[best],
+        our_mrr(runs[best], exchange.test),
+        seconds[best],
+        evaluation_seconds,
+    )
+    if peer_seconds is not None:
+        theirs = replace(
+            theirs,
+            evaluation_seconds=peer_seconds["scoring_seconds"],
+            own_way_seconds=peer_seconds["own_way_seconds"],
+        )
+    title = find_system(system, PRESET).title
+    return Row(title, comparison.peer, result["version"], ours, theirs, peer_seconds is not None)
+
+
+HEADER = """# Baselines beside public implementations
+
+Each of our baselines beside a well-known public implementation of the same system, trained on the same rows
+of the same training users, and asked to rank the same 101 candidates of the same new users. The bars: our MRR
+on the test users is at least {accuracy:g} × the peer's, each side at the best of an equal number of trials,
+and the test users are evaluated at least {speed:g} × as fast. {verdict}
+
+Regenerate with `make peers` (`SPORTS=path` names data that the repository does not hold). Both sides of a
+cell are written ours / peer.
+"""
+
+TABLE = """
+| system | peer | trials | MRR, validation | MRR, test | ratio | ≥ {accuracy:g} | training s | evaluation s \
+| faster | ≥ {speed:g} × |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+METHOD = """
+## How it was made
+
+- **Data.** The cold-start split of the protocol at K = 3. A peer sees the training users' rows and nothing
+  else of the data; the new users' first three items are what it is asked about. Users and items are numbers.
+- **Trials.** A trial is one setting of a small table, the same tables for every data set (`settings` in the
+  peers' scripts, `trials` in `benches/peers/compare.py`). Within a trial both sides rank the validation users
+  now and then, keep the weights that do so best, and stop when it no longer gets better. Of its trials each
+  side shows the one with the best validation MRR. A peer that was best at the last epoch that it was allowed
+  could have gone on; the settings above say where that is so.
+- **Ranks.** The peers' scores go through the same kernel as ours. Ties count against the target.
+- **New users.** RecTools recommends for users it was not trained on by reading their histories. These go
+  through the parts that its `recommend` consists of: `encode_sessions` on histories filled up to its length,
+  then inner products. The scores are those of `recommend`, which has no candidates per user. RecBole
+  evaluates users of its data set only; the histories go through its network, unpadded. implicit has no BPR
+  for new users (`recalculate_user` is not supported): they are folded in as in our BPR-MF, by the same
+  criterion with implicit's item vectors fixed, in numpy.
+- **Training seconds** are those of the best trial, validations included, on one thread.
+- **Evaluation seconds.** Ours: encode the test users' histories, rank their candidates, average. The peer's:
+  its scores of the candidates as an array, nothing more, from data already in memory, each user encoded once.
+  That is the fastest that the peer's network can be asked, and the bar is held against it. RecBole's own
+  evaluation with 100 negatives predicts each pair of a user and an item, reading the history anew, which the
+  table gives besides. One thread each, the least of {rounds} rounds, the peer right after ours. For BPR both
+  figures are of a fold-in that we wrote. RecTools fills histories up to its length, which the settings make
+  10 rather than its default of 100: that is ten times less for it to do.
+"""
+
+FOOTNOTE = "\n¹ The peer was timed when it was trained; its environment is no longer there.\n"
+
+
+def describe_machine() -> str:
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    load = f"load average {os.getloadavg()[0]:.1f} when the page was written"
+    return f"{os.cpu_count()} cores, {model}, {platform.system()}, {versions}; {load}"
+
+
+def make_page(sections: Sequence[Section], machine: str) -> str:
+    """Write everything that was found, the bars that do not hold first."""
+    missed = [
+        f"{bar} on {section.name}" for section in sections for row in section.rows for bar in row.missed
+    ]
+    verdict = f"**Missed: {'; '.join(missed)}.**" if missed else "All of them hold."
+    bars = {"accuracy": ACCURACY_BAR, "speed": SPEED_BAR}
+    parts = [HEADER.format(verdict=verdict, **bars)]
+    for section in sections:
+        record = section.record
+        parts.append(
+            f"\n## {section.name}\n\n{record['num_train_users']:,} training users with "
+            f"{record['num_train_rows']:,} rows, {record['num_items']:,} items, "
+            f"{section.num_validation_users:,} validation and {section.num_test_users:,} test users; "
+            f"seed {record['seed']}.\n"
+        )
+        parts.append(TABLE.format(**bars) + "\n".join(row.markdown() for row in section.rows) + "\n")
+        if not all(row.timed_together for row in section.rows):
+            parts.append(FOOTNOTE)
+        parts.append("\nSettings of the trials shown, ours as what differs from `tuned`:\n\n")
+        parts.extend(
+            f"- {row.title}: ours {write_settings(row.ours.settings)}; "
+            f"{row.peer} {write_settings(row.theirs.settings)}\n"
+            for row in section.rows
+        )
+    parts.append(METHOD.format(rounds=TIMING_ROUNDS))
+    parts.append(f"\nMachine: {machine}.\n")
+    return "".join(parts)
+
+
+def write_settings(settings: dict[str, Any]) -> str:
+    text = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return f"`{text}`" if text else "as it is"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; 1 where a bar does not hold, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("exchanges", nargs="+", type=Path, help="folders that the peers have filled")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "baselines.md")
+    parser.add_argument("--refit", action="store_true", help="fit ours again")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    sections = []
+    for folder in given.exchanges:
+        exchange = Exchange.read(folder)
+        record = json.loads((folder / "exchange.json").read_text(encoding="utf-8"))
+        interactions = datasets.load(record["data"], None)
+        rows = []
+        for comparison in COMPARISONS:
+            if not (folder / comparison.system / "result.json").exists():
+                print(
+                    f"{folder.name}: no scores of {comparison.peer} for {comparison.system}", file=sys.stderr
+                )
+                continue
+            rows.append(compare(interactions, exchange, record, comparison, refit=given.refit))
+            print(rows[-1].markdown(), flush=True)
+        counts = (len(exchange.test.histories), len(exchange.validation.histories))
+        sections.append(Section(folder.name, record, *counts, rows))
+    given.page.write_text(make_page(sections, describe_machine()), encoding="utf-8")
+    missed = [bar for section in sections for row in section.rows for bar in row.missed]
+    for bar in missed:
+        print(f"missed: {bar}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
