@@ -22,10 +22,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from metatl.exceptions import InvalidArgumentError
 from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.support_negatives import check_negatives
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
 
@@ -218,10 +218,7 @@ class BPRMF(TrainableModel):
         InvalidArgumentError
             If the negatives are not there.
         """
-        expected = (len(histories), self.config.fold_in_negatives)
-        if negatives is None or tuple(negatives.shape) != expected:
-            found = None if negatives is None else tuple(negatives.shape)
-            raise InvalidArgumentError(f"negatives: found {found}, expected shape {expected}")
+        negatives = check_negatives(negatives, len(histories), self.support_negatives)
         items, others = self.embedding(histories), self.embedding(negatives)
         item_biases, other_biases = self.bias[histories], self.bias[negatives]
         users = torch.zeros_like(items[:, 0])

@@ -28,9 +28,9 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from metatl.exceptions import InvalidArgumentError
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.support_negatives import check_negatives, deal
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
 
@@ -276,16 +276,11 @@ class MeLU(TrainableModel):
         InvalidArgumentError
             If the negatives are not there.
         """
-        expected = (len(histories), self.support_negatives)
-        if self.support_negatives and (negatives is None or tuple(negatives.shape) != expected):
-            found = None if negatives is None else tuple(negatives.shape)
-            raise InvalidArgumentError(f"negatives: found {found}, expected shape {expected}")
         support = self.embedding(histories)
-        if negatives is None:
+        if self.support_negatives == 0:
             return self.local_update(support, support.unsqueeze(2)[:, :, :0])
-        length = histories.shape[1]
-        dealt = torch.arange(length * self.config.negatives, device=negatives.device) % negatives.shape[1]
-        own = negatives[:, dealt].view(len(histories), length, self.config.negatives)
+        negatives = check_negatives(negatives, len(histories), self.support_negatives)
+        own = deal(negatives, histories.shape[1], self.config.negatives)
         return self.local_update(support, self.embedding(own))
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from metatl.losses import Geometry, PairLoss, excluded_cost
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
 from metatl.models.dropout import dropout, dropout_factors
 from metatl.models.metatl_config import PRESETS, MetaTLConfig
+from metatl.models.support_negatives import check_negatives, deal
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.transition import Mlp, OneLayer
 from metatl.support import Slots, Support
@@ -277,18 +278,12 @@ class MetaTL(TrainableModel):
         expected = self.support_negatives
         if expected == 0:
             return None, None
-        found = None if negatives is None else tuple(negatives.shape)
-        if negatives is None or found != (histories.shape[0], expected):
-            raise InvalidArgumentError(
-                f"negatives: found {found}, expected shape {(histories.shape[0], expected)}"
-            )
+        negatives = check_negatives(negatives, histories.shape[0], expected)
         common = negatives[:, : self.config.shared_support_negatives]
         own = None
         if self.config.negatives:
-            pairs = histories.shape[1] - 1
-            dealt = torch.arange(pairs * self.config.negatives, device=negatives.device)
-            dealt = common.shape[1] + dealt % (expected - common.shape[1])
-            own = negatives[:, dealt].view(-1, pairs, self.config.negatives)
+            rest = negatives[:, common.shape[1] :]
+            own = deal(rest, histories.shape[1] - 1, self.config.negatives)
         return own, common if common.shape[1] else None
 
     def _overrides(self, adapted: Adapted) -> Overrides | None:
