@@ -10,15 +10,15 @@ also asks the neighbours' neighbours, as the random walks of Paudel, Christoffel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from metatl.co_occurrences import co_occurrences, invert, scale_rows
-from metatl.models import find_system
 from metatl.models.history_weights import weigh_histories
+from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from metatl.interactions import Interactions
 
 
-class ItemKNNConfig(BaseModel):
+class ItemKNNConfig(PresetConfig):
     """Settings of item-kNN.
 
     Attributes
@@ -52,7 +52,19 @@ class ItemKNNConfig(BaseModel):
         Weight of the item's share of all interactions, next to a history item's total similarity of about 1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    system: ClassVar[str] = "knn"
+    paper: ClassVar[dict[str, Any]] = {
+        "window": None,
+        "distance_decay": 0.0,
+        "length_discount": 0.0,
+        "history_exponent": 0.5,
+        "candidate_exponent": 0.5,
+        "shrinkage": 0.0,
+        "neighbours": 20,
+        "recency": 1.0,
+        "second_step": 0.0,
+        "popularity": 0.0,
+    }
 
     window: int | None = Field(default=10, ge=1)
     distance_decay: float = Field(default=0.25, ge=0.0)
@@ -64,36 +76,6 @@ class ItemKNNConfig(BaseModel):
     recency: float = Field(default=0.9, gt=0.0, le=1.0)
     second_step: float = Field(default=4.0, ge=0.0)
     popularity: float = Field(default=0.75, ge=0.0)
-
-    @classmethod
-    def preset(cls, name: str) -> ItemKNNConfig:
-        """Give the settings of a preset.
-
-        Parameters
-        ----------
-        name : str
-            ``"paper"`` or ``"tuned"``.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such preset; the message lists those that exist.
-        """
-        find_system("knn", name)
-        if name == "tuned":
-            return cls()
-        return cls(
-            window=None,
-            distance_decay=0.0,
-            length_discount=0.0,
-            history_exponent=0.5,
-            candidate_exponent=0.5,
-            shrinkage=0.0,
-            neighbours=20,
-            recency=1.0,
-            second_step=0.0,
-            popularity=0.0,
-        )
 
 
 class ItemKNN:

@@ -10,14 +10,14 @@ order says little.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from metatl.co_occurrences import co_occurrences
-from metatl.models import find_system
+from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from metatl.interactions import Interactions
 
 
-class MarkovChainConfig(BaseModel):
+class MarkovChainConfig(PresetConfig):
     """Settings of the chain; the defaults are those of ``tuned``.
 
     Attributes
@@ -42,32 +42,20 @@ class MarkovChainConfig(BaseModel):
         Weight of the popularity prior, in transitions.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    system: ClassVar[str] = "markov"
+    paper: ClassVar[dict[str, Any]] = {
+        "window": 1,
+        "distance_decay": 0.0,
+        "length_discount": 0.0,
+        "backward": 0.0,
+        "smoothing": 0.0,
+    }
 
     window: int = Field(default=20, ge=1)
     distance_decay: float = Field(default=0.4, ge=0.0)
     length_discount: float = Field(default=0.25, ge=0.0)
     backward: float = Field(default=1.0, ge=0.0)
     smoothing: float = Field(default=100.0, ge=0.0)
-
-    @classmethod
-    def preset(cls, name: str) -> MarkovChainConfig:
-        """Give the settings of a preset.
-
-        Parameters
-        ----------
-        name : str
-            ``"paper"`` or ``"tuned"``.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such preset; the message lists those that exist.
-        """
-        find_system("markov", name)
-        if name == "tuned":
-            return cls()
-        return cls(window=1, distance_decay=0.0, length_discount=0.0, backward=0.0, smoothing=0.0)
 
 
 class MarkovChain:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from metatl.models import find_system
+from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,27 +14,10 @@ if TYPE_CHECKING:
     from metatl.interactions import Interactions
 
 
-class PopularityConfig(BaseModel):
+class PopularityConfig(PresetConfig):
     """Popularity has nothing to set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def preset(cls, name: str) -> PopularityConfig:
-        """Give the settings of a preset.
-
-        Parameters
-        ----------
-        name : str
-            ``"tuned"``, the only one.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such preset; the message lists those that exist.
-        """
-        find_system("popularity", name)
-        return cls()
+    system: ClassVar[str] = "popularity"
 
 
 class Popularity:

@@ -11,15 +11,15 @@ it gained nothing on X-Wines, MovieTweetings or Amazon Sports.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from metatl.co_occurrences import invert
-from metatl.models import find_system
 from metatl.models.history_weights import weigh_histories
+from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from metatl.interactions import Interactions
 
 
-class SessionKNNConfig(BaseModel):
+class SessionKNNConfig(PresetConfig):
     """Settings of session kNN; the defaults are those of ``tuned``.
 
     Attributes
@@ -51,7 +51,16 @@ class SessionKNNConfig(BaseModel):
         Weight of the item's share of all interactions, next to votes that sum to 1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    system: ClassVar[str] = "session-knn"
+    paper: ClassVar[dict[str, Any]] = {
+        "neighbours": 500,
+        "recency": 1.0,
+        "length_exponent": 0.5,
+        "distance_decay": 0.0,
+        "candidate_exponent": 0.0,
+        "shrinkage": 0.0,
+        "popularity": 0.0,
+    }
 
     neighbours: int = Field(default=1000, ge=1)
     recency: float = Field(default=0.8, gt=0.0, le=1.0)
@@ -61,33 +70,6 @@ class SessionKNNConfig(BaseModel):
     candidate_exponent: float = Field(default=0.5, ge=0.0)
     shrinkage: float = Field(default=200.0, ge=0.0)
     popularity: float = Field(default=0.1, ge=0.0)
-
-    @classmethod
-    def preset(cls, name: str) -> SessionKNNConfig:
-        """Give the settings of a preset.
-
-        Parameters
-        ----------
-        name : str
-            ``"paper"`` or ``"tuned"``.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such preset; the message lists those that exist.
-        """
-        find_system("session-knn", name)
-        if name == "tuned":
-            return cls()
-        return cls(
-            neighbours=500,
-            recency=1.0,
-            length_exponent=0.5,
-            distance_decay=0.0,
-            candidate_exponent=0.0,
-            shrinkage=0.0,
-            popularity=0.0,
-        )
 
 
 class SessionKNN:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from metatl.models import find_system
+from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -62,7 +62,7 @@ class TrainingConfig(BaseModel):
 _RANDOM_START: dict[str, Any] = {"item_start": "random", "trend_weight": 0.0, "cross_fit_folds": 0}
 
 
-class BaselineConfig(TrainingConfig):
+class BaselineConfig(PresetConfig, TrainingConfig):
     """What the settings of all trained baselines have in common. The defaults are those of ``tuned``.
 
     Parameters
@@ -82,11 +82,6 @@ class BaselineConfig(TrainingConfig):
         left out. 0 lets every row meet vectors that its own user has shaped.
     """
 
-    system: ClassVar[str]
-    """Name of the system in `metatl.models.SYSTEMS`."""
-    paper: ClassVar[dict[str, Any]]
-    """What ``paper`` changes."""
-
     lr: float = Field(default=1e-3, gt=0)
     item_start: Literal["random", "spectral"] = "spectral"
     start_length: float = Field(default=1.0, gt=0)
@@ -104,16 +99,9 @@ class BaselineConfig(TrainingConfig):
         return self
 
     @classmethod
-    def preset(cls, name: str) -> Self:
-        """Give the settings of a preset.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such preset; the message lists those that exist.
-        """
-        find_system(cls.system, name)
-        return cls(**({**_RANDOM_START, **cls.paper} if name == "paper" else {}))
+    def paper_settings(cls) -> dict[str, Any]:
+        """Fields of ``paper`` that differ from the defaults; no paper starts from our graph."""
+        return {**_RANDOM_START, **cls.paper}
 
     @property
     def peak_learning_rate(self) -> float:
