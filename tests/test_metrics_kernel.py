@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from metatl import _metatl
 from metatl.exceptions import InvalidArgumentError, NotANumberError
@@ -35,7 +36,7 @@ def test_metrics_are_expectations_over_the_possible_ranks(users, cutoffs):
     for ties in RULES:
         found = _metatl.user_metrics(greater, equal, ties=ties, cutoffs=np.array(cutoffs, np.int64))
         mean_ranks = _metatl.ranks(greater, equal, ties=ties)
-        assert found.shape == (len(users), 1 + 2 * len(cutoffs))
+        assert found.shape == (len(users), 1 + 3 * len(cutoffs))
         assert found.dtype == mean_ranks.dtype == np.float64
         for row, mean_rank, user in zip(found, mean_ranks, users, strict=True):
             ranks = possible_ranks(*user, ties)
@@ -44,6 +45,7 @@ def test_metrics_are_expectations_over_the_possible_ranks(users, cutoffs):
                 float(sum(Fraction(1, rank) for rank in ranks) / len(ranks)),
                 *(float(Fraction(len(hit), len(ranks))) for hit in hits),
                 *(math.fsum(1 / math.log2(1 + rank) for rank in hit) / len(ranks) for hit in hits),
+                *(float(sum((Fraction(1, rank) for rank in hit), Fraction()) / len(ranks)) for hit in hits),
             ]
             np.testing.assert_allclose(row, expected, rtol=1e-12)
             assert mean_rank == Fraction(sum(ranks), len(ranks))
@@ -65,6 +67,7 @@ def test_ir_measures_agrees_where_nothing_ties():
         ir_measures.RR,
         *(ir_measures.Success @ cutoff for cutoff in CUTOFFS),
         *(ir_measures.nDCG @ cutoff for cutoff in CUTOFFS),
+        *(ir_measures.RR @ cutoff for cutoff in CUTOFFS),
     ]
     expected = np.full((users, len(measures)), np.nan)
     for value in ir_measures.iter_calc(measures, relevant, run):
@@ -82,6 +85,7 @@ def test_a_million_ties_are_summed_exactly():
         expected = [math.fsum(1 / ranks)]
         expected += [np.count_nonzero(ranks <= cutoff) for cutoff in (1000, 10**6)]
         expected += [math.fsum(gains[ranks <= cutoff]) for cutoff in (1000, 10**6)]
+        expected += [math.fsum(1 / ranks[ranks <= cutoff]) for cutoff in (1000, 10**6)]
         np.testing.assert_allclose(found[0], np.array(expected) / len(ranks), rtol=1e-10)
 
 
@@ -131,6 +135,43 @@ def test_bootstrap_means_have_the_right_spread():
     np.testing.assert_allclose(picked.sum(axis=1), 50)
     assert np.mean(picked == 0) == pytest.approx((1 - 1 / 50) ** 50, abs=0.005)
     np.testing.assert_allclose(picked.mean(axis=0), 1, atol=0.08)
+
+
+def test_groups_are_drawn_as_their_users_are():
+    rng = np.random.default_rng(0)
+    counts = ints(1, 0, 700, 3, 40, 256)
+    values = np.column_stack([rng.normal(size=6), np.ones(6)])
+    means = _metatl.bootstrap_group_means(values, counts, resamples=4000, seed=1)
+    alone = _metatl.bootstrap_means(np.repeat(values, counts, axis=0), resamples=4000, seed=1)
+    np.testing.assert_array_equal(means[:, 1], 1)
+    assert stats.ks_2samp(means[:, 0], alone[:, 0]).pvalue > 1e-3
+    # The numbers of draws are multinomial: their means, variances and covariances are known.
+    draws = _metatl.bootstrap_group_means(np.eye(6), counts, resamples=20_000, seed=2) * 1000
+    np.testing.assert_allclose(draws.sum(axis=1), 1000)
+    shares = counts / 1000
+    expected = 1000 * (np.diag(shares) - np.outer(shares, shares))
+    np.testing.assert_allclose(np.cov(draws.T), expected, atol=5.0)
+    np.testing.assert_allclose(draws.mean(axis=0), counts, atol=0.6)
+
+
+def test_group_counts_are_checked():
+    values = np.ones((2, 1))
+    for counts in (ints(1), ints(1, -1), ints(0, 0), ints(2**53, 1), np.ones(2, np.int32)):
+        with pytest.raises(InvalidArgumentError, match=r"^counts: found .*, expected"):
+            _metatl.bootstrap_group_means(values, counts, resamples=1, seed=0)
+    with pytest.raises(NotANumberError, match=r"^values: found 1 NaN"):
+        _metatl.bootstrap_group_means(values * [[1.0], [np.nan]], ints(1, 1), resamples=1, seed=0)
+
+
+def test_the_bootstrap_of_groups_depends_on_the_seed_alone():
+    values, counts = np.random.default_rng(0).random((500, 7)), np.arange(500)
+    means = {
+        _metatl.bootstrap_group_means(values, counts, resamples=300, seed=5, num_threads=threads).tobytes()
+        for threads in (1, 2, 3, 8)
+    }
+    assert len(means) == 1
+    other = _metatl.bootstrap_group_means(values, counts, resamples=300, seed=6)
+    assert other.tobytes() not in means
 
 
 def test_the_bootstrap_depends_on_the_seed_alone():

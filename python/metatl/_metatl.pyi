@@ -23,6 +23,7 @@ __all__ = [
     "NoNegativeError",
     "NotANumberError",
     "SequenceSampler",
+    "bootstrap_group_means",
     "bootstrap_means",
     "random_order",
     "rank_candidates",
@@ -204,4 +205,7 @@ def user_metrics(
 def ranks(greater: _Ids, equal: _Ids, *, ties: _TieRule, num_threads: int | None = None) -> _Metrics: ...
 def bootstrap_means(
     values: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
+) -> _Metrics: ...
+def bootstrap_group_means(
+    values: _Metrics, counts: _Ids, *, resamples: int, seed: int, num_threads: int | None = None
 ) -> _Metrics: ...

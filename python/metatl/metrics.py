@@ -1,4 +1,4 @@
-"""Metrics of one relevant item per user: reciprocal rank, hit rate, NDCG.
+"""Metrics of one relevant item per user: reciprocal rank, hit rate, NDCG, and the rank itself.
 
 From the counts of a ranking (`metatl.ranking.RankCounts`) and a tie rule to one value per user, and from
 these to means in a fixed order with bootstrap intervals.
@@ -6,10 +6,12 @@ these to means in a fixed order with bootstrap intervals.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
+from scipy import special
 
 from metatl import _metatl
 from metatl.exceptions import ConfigError
@@ -24,21 +26,24 @@ DEFAULT_METRICS = ("MRR", "HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 BOOTSTRAP_RESAMPLES = 1000
 CONFIDENCE = 0.95
 
+GROUP_COST = 6
+"""Drawing how often a group of users is hit costs about as much as drawing so many users one by one."""
+
 
 @dataclass(frozen=True)
 class Metric:
     """A metric that a user's rank determines.
 
-    With rank the place of the target, counted from 1: MRR is 1/rank, uncut; HR@k is 1 if rank ≤ k, else 0;
-    NDCG@k is 1/log2(1 + rank) if rank ≤ k, else 0. Under the tie rule ``mean`` each is its expectation over
-    random tie breaking.
+    With rank the place of the target, counted from 1: MRR is 1/rank, uncut; MRR@k is 1/rank, HR@k is 1 and
+    NDCG@k is 1/log2(1 + rank), all three if rank ≤ k, else 0. Under the tie rule ``mean`` each is its
+    expectation over random tie breaking.
 
     Attributes
     ----------
     kind : {"MRR", "HR", "NDCG"}
         The formula.
     cutoff : int or None
-        k; None for MRR.
+        k; None for the uncut MRR.
     """
 
     kind: Literal["MRR", "HR", "NDCG"]
@@ -58,11 +63,14 @@ class Estimate:
     ----------
     value, low, high : float
         The mean and the ends of its 95 % percentile interval.
+    standard_error : float
+        Standard deviation over users, divided by the root of their number; 0 for a single user.
     """
 
     value: float
     low: float
     high: float
+    standard_error: float
 
 
 def parse_metrics(names: Sequence[str] | str) -> tuple[Metric, ...]:
@@ -91,10 +99,11 @@ def _parse_metric(name: str) -> Metric:
     kind, at, cutoff = name.strip().upper().partition("@")
     if kind == "MRR" and not at:
         return Metric("MRR", None)
-    if kind in ("HR", "NDCG") and cutoff.isdecimal() and int(cutoff) >= 1:
-        return Metric("HR" if kind == "HR" else "NDCG", int(cutoff))
+    if kind in ("HR", "NDCG", "MRR") and cutoff.isdecimal() and int(cutoff) >= 1:
+        return Metric(cast("Literal['MRR', 'HR', 'NDCG']", kind), int(cutoff))
     raise ConfigError(
-        f"unknown metric {name.strip()!r}; known are MRR, HR@k and NDCG@k with k = 1, 2, …, as in HR@10"
+        f"unknown metric {name.strip()!r}; known are MRR, MRR@k, HR@k and NDCG@k with k = 1, 2, …, "
+        "as in HR@10"
     )
 
 
@@ -119,7 +128,7 @@ def user_metrics(
     """
     cutoffs = sorted({metric.cutoff for metric in metrics if metric.cutoff is not None})
     values = _metatl.user_metrics(greater, equal, ties=ties, cutoffs=np.array(cutoffs, np.int64))
-    columns = ["MRR", *(f"HR@{cutoff}" for cutoff in cutoffs), *(f"NDCG@{cutoff}" for cutoff in cutoffs)]
+    columns = ["MRR", *(f"{kind}@{cutoff}" for kind in ("HR", "NDCG", "MRR") for cutoff in cutoffs)]
     return np.ascontiguousarray(values[:, [columns.index(metric.name) for metric in metrics]])
 
 
@@ -141,7 +150,7 @@ def ranks(greater: np.ndarray, equal: np.ndarray, *, ties: TieRule = "worst") ->
     return _metatl.ranks(greater, equal, ties=ties)
 
 
-def ordered_mean(values: np.ndarray) -> np.ndarray:
+def ordered_mean(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Average over users, adding them up one after the other.
 
     ``ndarray.mean`` groups the terms as suits the processor; the last digits of a result should not depend on
@@ -151,13 +160,17 @@ def ordered_mean(values: np.ndarray) -> np.ndarray:
     ----------
     values : ndarray
         (B, M) float64 with B ≥ 1.
+    counts : ndarray, optional
+        (B,) int64, how many users each row stands for; one each by default.
 
     Returns
     -------
     ndarray
         (M,) float64.
     """
-    return np.asarray(np.add.accumulate(values, axis=0)[-1] / len(values))
+    if counts is None:
+        return np.asarray(np.add.accumulate(values, axis=0)[-1] / len(values))
+    return np.asarray(np.add.accumulate(values * counts[:, None], axis=0)[-1] / counts.sum())
 
 
 def mean_metrics(
@@ -189,14 +202,21 @@ def mean_metrics(
 
 
 def estimate(
-    values: np.ndarray, *, seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES, num_threads: int | None = None
+    values: np.ndarray,
+    counts: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    num_threads: int | None = None,
 ) -> list[Estimate]:
-    """Average over users, with percentile intervals from resampling the users.
+    """Average over users, with percentile intervals from resampling the users (Efron 1979).
 
     Parameters
     ----------
     values : ndarray
         (B, M) float64 with B ≥ 1, C-contiguous: one row per user, one column per metric.
+    counts : ndarray, optional
+        (B,) int64: a row stands for so many users (see `metatl.user_groups`); one each by default.
     seed : int
         Seed of the resampling.
     resamples : int
@@ -209,10 +229,52 @@ def estimate(
     list of Estimate
         One per column.
     """
-    means = _metatl.bootstrap_means(values, resamples=resamples, seed=seed, num_threads=num_threads)
+    users = len(values) if counts is None else int(counts.sum())
+    if counts is not None and len(counts) * GROUP_COST > users:
+        values, counts = np.repeat(values, counts, axis=0), None
+    if counts is None:
+        means = _metatl.bootstrap_means(values, resamples=resamples, seed=seed, num_threads=num_threads)
+    else:
+        means = _metatl.bootstrap_group_means(
+            values, counts, resamples=resamples, seed=seed, num_threads=num_threads
+        )
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail], axis=0)
+    average = ordered_mean(values, counts)
+    spread = ordered_mean((values - average) ** 2, counts) / max(users - 1, 1)
     return [
-        Estimate(float(value), float(lower), float(upper))
-        for value, lower, upper in zip(ordered_mean(values), low, high, strict=True)
+        Estimate(*(float(number) for number in numbers))
+        for numbers in zip(average, low, high, np.sqrt(spread), strict=True)
     ]
+
+
+def estimate_median(values: np.ndarray, counts: np.ndarray) -> Estimate:
+    """Find the median over users and the interval that its order statistics give, whatever the distribution.
+
+    The number of users below the median is binomial with probability 1/2, so the l-th and u-th smallest
+    values hold the median between them with at least 95 % where l and u are the quantiles of that number.
+
+    Parameters
+    ----------
+    values : ndarray
+        (G,) float64 with G ≥ 1, ascending.
+    counts : ndarray
+        (G,) int64: how many users have each, at least 1.
+
+    Returns
+    -------
+    Estimate
+        Its standard error is that of a normal estimate with an interval of the same width.
+    """
+    ends = np.cumsum(counts)
+    users = int(ends[-1])
+
+    def smallest(place: int) -> float:
+        return float(values[np.searchsorted(ends, place, side="right")])
+
+    # With few users not even the extremes are far enough apart; they are the best that there is.
+    outside = max(0, math.floor(float(special.bdtrik((1 - CONFIDENCE) / 2, users, 0.5))))
+    low, high = smallest(outside), smallest(users - 1 - outside)
+    middle = (smallest((users - 1) // 2) + smallest(users // 2)) / 2
+    quantile = float(special.ndtri((1 + CONFIDENCE) / 2))
+    return Estimate(middle, low, high, (high - low) / (2 * quantile))

@@ -8,7 +8,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use metatl_core::metrics::{TieRule, bootstrap_means, user_metrics};
+use metatl_core::bootstrap::bootstrap_means;
+use metatl_core::metrics::{TieRule, user_metrics};
 use metatl_core::parallel::Interrupt;
 use metatl_core::ranking::{
     ItemLists, Matrix, Overrides, Scoring, Similarity, rank_candidates, rank_catalogue,
@@ -253,7 +254,8 @@ fn metrics(criterion: &mut Criterion) {
     )
     .unwrap();
     group.bench_function("bootstrap_means/100", |bencher| {
-        bencher.iter(|| bootstrap_means(black_box(&values), 7, 100, 0, &Interrupt::new()).unwrap());
+        bencher
+            .iter(|| bootstrap_means(black_box(&values), 10, 100, 0, &Interrupt::new()).unwrap());
     });
 }
 

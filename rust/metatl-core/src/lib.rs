@@ -10,6 +10,7 @@
 mod properties;
 
 pub mod batches;
+pub mod bootstrap;
 pub mod candidates;
 pub mod episodes;
 mod error;

@@ -1,16 +1,15 @@
-//! Metrics of one user from how the target compares with the negatives, and their bootstrap.
+//! Metrics of one user from how the target compares with the negatives.
 //!
 //! With g negatives above the target and e level with it the target's rank is 1 + g + e under
 //! [`TieRule::Worst`] and 1 + g under [`TieRule::Best`]. Under [`TieRule::Mean`] it is any of 1 + g … 1 + g + e
 //! with equal probability, and a metric is its expectation: a model that scores everything alike has
 //! HR@10 = 10/101 among 100 negatives.
 //!
-//! With rank r: MRR is 1/r, HR@k is 1 if r ≤ k, NDCG@k is 1/log₂(1 + r) if r ≤ k (one relevant item, so the
-//! ideal is 1), and 0 otherwise.
+//! With rank r: MRR is 1/r; if r ≤ k, HR@k is 1, NDCG@k is 1/log₂(1 + r) (one relevant item, so the ideal is 1)
+//! and MRR@k is 1/r, and all three are 0 otherwise.
 
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
-use crate::rng::{Key, Stage};
 
 /// What the negatives that are level with the target do to its rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +66,16 @@ impl PossibleRanks {
     }
 
     fn reciprocal(self) -> f64 {
-        if self.first == self.last {
+        self.reciprocal_up_to(u64::MAX)
+    }
+
+    fn reciprocal_up_to(self, cutoff: u64) -> f64 {
+        if self.first > cutoff {
+            0.0
+        } else if self.first == self.last {
             1.0 / self.first as f64
         } else {
-            harmonic_between(self.first - 1, self.last) / self.number()
+            harmonic_between(self.first - 1, self.last.min(cutoff)) / self.number()
         }
     }
 
@@ -143,7 +148,7 @@ pub const NANOSECONDS: u64 = 5;
 /// Cutoffs beyond this are refused.
 const MAX_CUTOFF: i64 = 1 << 24;
 
-/// Metrics of each user: rows of MRR, then HR at each cutoff, then NDCG at each cutoff.
+/// Metrics of each user: rows of MRR, then HR, NDCG and MRR at each cutoff.
 pub fn user_metrics(
     greater: &[i64],
     equal: &[i64],
@@ -174,7 +179,7 @@ pub fn user_metrics(
     let last_cutoff = cutoffs.iter().copied().max().unwrap_or(0) as u64;
     let discounts = Discounts::up_to(last_tied.min(last_cutoff))?;
 
-    let columns = 1 + 2 * cutoffs.len();
+    let columns = 1 + 3 * cutoffs.len();
     let mut metrics: Vec<f64> = allocate(greater.len(), columns)?;
     let rows = rows_per_chunk(columns, NANOSECONDS);
     let chunks = metrics
@@ -189,11 +194,13 @@ pub fn user_metrics(
             for (row, (&greater, &equal)) in metrics.chunks_mut(columns).zip(counts) {
                 let ranks = PossibleRanks::new(greater, equal, ties);
                 let (reciprocal, rest) = row.split_at_mut(1);
-                let (hits, gains) = rest.split_at_mut(cutoffs.len());
+                let (hits, rest) = rest.split_at_mut(cutoffs.len());
+                let (gains, reciprocals) = rest.split_at_mut(cutoffs.len());
                 reciprocal[0] = ranks.reciprocal();
-                for ((hit, gain), &cutoff) in hits.iter_mut().zip(gains).zip(cutoffs) {
-                    *hit = ranks.hit(cutoff as u64);
-                    *gain = ranks.gain(cutoff as u64, &discounts);
+                for (place, &cutoff) in cutoffs.iter().enumerate() {
+                    hits[place] = ranks.hit(cutoff as u64);
+                    gains[place] = ranks.gain(cutoff as u64, &discounts);
+                    reciprocals[place] = ranks.reciprocal_up_to(cutoff as u64);
                 }
             }
             Ok(())
@@ -230,58 +237,6 @@ fn check_counts(greater: &[i64], equal: &[i64]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Column means of bootstrap resamples (Efron 1979): a matrix of (`resamples`, `columns`).
-///
-/// `values` has one row of `columns` numbers for each user. A resample draws as many users as there are, with
-/// replacement, by a generator of its own, and adds their rows up in the order in which they were drawn.
-pub fn bootstrap_means(
-    values: &[f64],
-    columns: usize,
-    resamples: usize,
-    seed: u64,
-    interrupt: &Interrupt,
-) -> Result<Vec<f64>, Error> {
-    let nan = values.iter().filter(|value| value.is_nan()).count() as u64;
-    if nan != 0 {
-        return Err(Error::NotANumber {
-            argument: "values",
-            count: nan,
-        });
-    }
-    let mut means: Vec<f64> = allocate(resamples, columns)?;
-    if columns == 0 || resamples == 0 {
-        return Ok(means);
-    }
-    if values.is_empty() || !values.len().is_multiple_of(columns) {
-        return Err(Error::invalid(
-            "values",
-            format_args!("{} numbers in {columns} columns", values.len()),
-            "at least 1 row, all of them full",
-        ));
-    }
-    let users = values.len() / columns;
-    let key = Key::new(seed, Stage::Bootstrap, 0);
-    for_each_chunk(
-        means.chunks_mut(columns),
-        interrupt,
-        || (),
-        |(), resample, means| {
-            let mut rng = key.rng(resample as u64);
-            for _ in 0..users {
-                let user = rng.below(users as u64) as usize;
-                for (sum, &value) in means.iter_mut().zip(&values[user * columns..]) {
-                    *sum += value;
-                }
-            }
-            for sum in means {
-                *sum /= users as f64;
-            }
-            Ok(())
-        },
-    )?;
-    Ok(means)
 }
 
 #[cfg(test)]

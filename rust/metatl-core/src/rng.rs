@@ -32,6 +32,8 @@ pub enum Stage {
     SharedNegatives = 7,
     /// Training sequences: epoch is the training step, index the sequence in its batch.
     Sequences = 8,
+    /// Bootstrap resamples of groups of users: index is the resample.
+    GroupBootstrap = 9,
 }
 
 /// Estimated nanoseconds per element of [`random_order`].
@@ -129,6 +131,46 @@ impl Rng {
         probability >= 1.0 || (probability > 0.0 && self.uniform_f64() < probability)
     }
 
+    /// How many of `trials` succeed, each with probability `numerator` / `denominator` (at most 1), exactly.
+    ///
+    /// A trial is a uniform number in [0, 1) that succeeds when it is below the probability. The binary digits of
+    /// all trials are drawn at once, one place after the other: where the probability has a 1, the trials with a 0
+    /// are below it and succeed; where it has a 0, those with a 1 are above it and fail; the others go on to the
+    /// next place. That takes about `trials` / 32 words, and no arithmetic but that of integers.
+    ///
+    /// `denominator` must be positive and below 2⁶³.
+    pub fn binomial(&mut self, trials: u64, numerator: u64, denominator: u64) -> u64 {
+        debug_assert!(numerator <= denominator && denominator < 1 << 63);
+        if numerator == denominator {
+            return trials;
+        }
+        let (mut undecided, mut successes, mut remainder) = (trials, 0, numerator);
+        while undecided > 0 && remainder > 0 {
+            remainder *= 2;
+            let ones = self.heads(undecided);
+            if remainder >= denominator {
+                remainder -= denominator;
+                successes += undecided - ones;
+                undecided = ones;
+            } else {
+                undecided -= ones;
+            }
+        }
+        successes
+    }
+
+    /// How many of `coins` fair coins show heads.
+    fn heads(&mut self, coins: u64) -> u64 {
+        let mut heads = 0;
+        for _ in 0..coins / 64 {
+            heads += u64::from(self.word().count_ones());
+        }
+        if !coins.is_multiple_of(64) {
+            heads += u64::from((self.word() >> (64 - coins % 64)).count_ones());
+        }
+        heads
+    }
+
     /// Puts `values` in a uniformly random order (Fisher and Yates, from the back).
     #[inline]
     pub fn shuffle<T>(&mut self, values: &mut [T]) {
@@ -202,7 +244,48 @@ mod tests {
         assert!((0..10_000).all(|_| (0.0..1.0).contains(&rng.uniform_f64())));
     }
 
+    #[test]
+    fn binomial_numbers_have_their_mean_and_variance() {
+        for (trials, numerator, denominator) in [
+            (1u32, 1, 3),
+            (7, 2, 7),
+            (64, 1, 2),
+            (1000, 1, 1000),
+            (999, 5, 6),
+            (130, 7, 8),
+        ] {
+            let mut rng = Rng::new(3, Stage::GroupBootstrap, 0, u64::from(trials));
+            let draws: Vec<f64> = (0..20_000)
+                .map(|_| rng.binomial(trials.into(), numerator, denominator) as f64)
+                .collect();
+            let count = draws.len() as f64;
+            let probability = numerator as f64 / denominator as f64;
+            let mean = draws.iter().sum::<f64>() / count;
+            let expected = f64::from(trials) * probability;
+            let variance = expected * (1.0 - probability);
+            let found = draws
+                .iter()
+                .map(|draw| (draw - expected).powi(2))
+                .sum::<f64>()
+                / count;
+            assert!(
+                (mean - expected).abs() < 5.0 * (variance / count).sqrt(),
+                "{mean} {expected}"
+            );
+            assert!((found / variance - 1.0).abs() < 0.08, "{found} {variance}");
+        }
+    }
+
     properties! {
+        fn binomial_numbers_are_possible(seed: u64, trials in 0u64..10_000, part: u64, denominator in 1u64..1 << 62) {
+            let numerator = part % (denominator + 1);
+            let mut rng = Rng::new(seed, Stage::GroupBootstrap, 0, 0);
+            let successes = rng.binomial(trials, numerator, denominator);
+            prop_assert!(successes <= trials);
+            prop_assert!(numerator > 0 || successes == 0);
+            prop_assert!(numerator < denominator || successes == trials);
+        }
+
         fn below_stays_below(seed: u64, index: u64, bound in 1u64..) {
             let mut rng = Rng::new(seed, Stage::Negatives, 0, index);
             prop_assert!((0..16).all(|_| rng.below(bound) < bound));

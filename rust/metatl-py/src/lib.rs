@@ -5,6 +5,7 @@
 
 mod arrays;
 mod batches;
+mod bootstrap;
 mod candidates;
 mod episodes;
 mod error;
@@ -26,11 +27,13 @@ mod _metatl {
         ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
     };
 
-    // In the order of the files: batches, candidates, episodes, interactions, metrics, negatives, ranking, rng,
+    // In the order of the files: batches, bootstrap, candidates, episodes, interactions, metrics, negatives, ranking, rng,
     // sequences.
 
     #[pymodule_export]
     use crate::batches::BatchPrefetcher;
+    #[pymodule_export]
+    use crate::bootstrap::{bootstrap_group_means, bootstrap_means};
     #[pymodule_export]
     use crate::candidates::sample_candidates;
     #[pymodule_export]
@@ -38,7 +41,7 @@ mod _metatl {
     #[pymodule_export]
     use crate::interactions::Interactions;
     #[pymodule_export]
-    use crate::metrics::{bootstrap_means, ranks, user_metrics};
+    use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]
     use crate::negatives::{sample_negatives, sample_support_negatives};
     #[pymodule_export]

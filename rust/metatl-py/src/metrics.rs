@@ -1,14 +1,14 @@
-//! Metrics of each user and their bootstrap.
+//! Metrics of each user.
 
 use metatl_core::metrics::{self, TieRule};
 use metatl_core::parallel::work;
-use numpy::{PyArray1, PyArray2, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArray2};
 use pyo3::prelude::*;
 
 use crate::error::to_py;
 use crate::{arrays, parallel};
 
-/// MRR, HR at each cutoff and NDCG at each cutoff, for each user.
+/// MRR, then HR, NDCG and MRR at each cutoff, for each user.
 #[pyfunction]
 #[pyo3(signature = (greater, equal, *, ties, cutoffs, num_threads = None))]
 pub(crate) fn user_metrics<'py>(
@@ -26,7 +26,7 @@ pub(crate) fn user_metrics<'py>(
 
     let (greater, equal) = (greater.as_slice()?, equal.as_slice()?);
     let cutoffs = cutoffs.as_slice()?;
-    let columns = 1 + 2 * cutoffs.len();
+    let columns = 1 + 3 * cutoffs.len();
     let work = work(greater.len(), columns, metrics::NANOSECONDS);
     let values = parallel::run(py, num_threads, work, |interrupt| {
         metrics::user_metrics(greater, equal, ties, cutoffs, interrupt)
@@ -52,29 +52,6 @@ pub(crate) fn ranks<'py>(
     // Memory sets the pace, and one thread has all of it.
     let ranks = parallel::run(py, num_threads, 0, |_| metrics::ranks(greater, equal, ties))?;
     Ok(arrays::to_vector(py, ranks))
-}
-
-/// Column means of bootstrap resamples of the rows.
-#[pyfunction]
-#[pyo3(signature = (values, *, resamples, seed, num_threads = None))]
-pub(crate) fn bootstrap_means<'py>(
-    py: Python<'py>,
-    values: &Bound<'py, PyAny>,
-    resamples: &Bound<'py, PyAny>,
-    seed: &Bound<'py, PyAny>,
-    num_threads: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    let values = arrays::matrix("values", values)?;
-    let resamples = arrays::count("resamples", resamples)?;
-    let seed = arrays::unsigned("seed", seed)?;
-
-    let (rows, columns) = (values.shape()[0], values.shape()[1]);
-    let values = values.as_slice()?;
-    let work = work(resamples, rows.saturating_mul(columns), 1);
-    let means = parallel::run(py, num_threads, work, |interrupt| {
-        metrics::bootstrap_means(values, columns, resamples, seed, interrupt)
-    })?;
-    arrays::to_matrix(py, means, resamples, columns)
 }
 
 fn tie_rule(ties: &Bound<'_, PyAny>) -> PyResult<TieRule> {
