@@ -13,9 +13,10 @@ from metatl.cli.errors import Command
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from metatl.candidates import CandidateSets, Excluded, Part
+    from metatl.candidates import CandidateKind, CandidateSets, Excluded, Part
 
-_KINDS = {"uni": "uniform", "pop": "popularity"}
+_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
+_OWN = {"all": "items", "history": "history"}
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -109,7 +110,7 @@ def candidates(
             split,
             chosen,
             n=n,
-            kind="popularity" if kind == "pop" else "uniform",
+            kind=_KINDS[kind],
             seed=seed,
             exclude=exclude,
             num_threads=threads,
@@ -118,9 +119,12 @@ def candidates(
         raise NoNegativeError(f"{error}; choose fewer negatives than --n {n}") from None
     written = _write(out, form, sets)
     table = Table.grid(padding=(0, 2))
-    for label, value in _summary(sets, written).items():
+    for label, value in _summary(sets).items():
         table.add_row(label, Text(value, overflow="fold"))
     Console().print(table)
+    # Outside the table, which would break a long path into lines.
+    for path in written:
+        click.echo(f"written    {path}")
 
 
 def _write(out: Path, form: str, sets: CandidateSets) -> list[Path]:
@@ -132,7 +136,7 @@ def _write(out: Path, form: str, sets: CandidateSets) -> list[Path]:
     return {"rechorus": write_rechorus, "ncf": write_ncf, "qrels": write_qrels}[form](out, sets)
 
 
-def _summary(sets: CandidateSets, written: list[Path]) -> dict[str, str]:
+def _summary(sets: CandidateSets) -> dict[str, str]:
     dropped = [f"{count:,} {reason}" for reason, count in sets.dropped.items() if count > 0]
     return {
         "users": f"{len(sets.users):,} ({sets.part})",
@@ -142,8 +146,4 @@ def _summary(sets: CandidateSets, written: list[Path]) -> dict[str, str]:
         "T": sets.split_protocol["cutoff"][:10],
         "dropped": "\n".join(dropped) or "nothing",
         "SHA-256": sets.sha256,
-        "written": "\n".join(map(str, written)),
     }
-
-
-_OWN = {"all": "items", "history": "history"}
