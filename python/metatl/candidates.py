@@ -125,8 +125,9 @@ class CandidateSets:
             ]
         )
         items = np.concatenate([self.histories.items, self.candidates[:, 0], self.later.items])
-        pairs = np.unique(rows * len(self.item_ids) + items)
-        owned = np.bincount(pairs // max(len(self.item_ids), 1), minlength=count)
+        pairs = np.sort(rows * len(self.item_ids) + items)
+        distinct = pairs[np.diff(pairs, prepend=-1) > 0]
+        owned = np.bincount(distinct // max(len(self.item_ids), 1), minlength=count)
         return np.asarray(self.num_items - owned, dtype=np.int64)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -204,12 +205,13 @@ class CandidateSets:
         return {"format_version": FORMAT_VERSION, **{name: getattr(self, name) for name in names}}
 
     def _raw(self) -> pl.DataFrame:
-        raw = self.item_ids.gather(self.candidates.ravel()).reshape((len(self.users), 1 + self.n))
+        items = np.column_stack([self.histories.items.reshape(-1, self.k), self.candidates])
+        raw = self.item_ids.gather(items.ravel()).reshape(items.shape)
         columns = {
             "user_id": self.user_ids,
-            "history": _lists(self.item_ids, self.histories),
-            "target": raw.arr.get(0),
-            "negatives": raw.arr.to_list().list.slice(1),
+            "history": raw.arr.to_list().list.head(self.k),
+            "target": raw.arr.get(self.k),
+            "negatives": raw.arr.to_list().list.slice(self.k + 1),
             "later": _lists(self.item_ids, self.later),
         }
         return pl.DataFrame(columns).rechunk()
