@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timezone
 from random import Random
 
@@ -18,6 +22,7 @@ from hypothesis import strategies as st
 from metatl import datasets
 from metatl.candidates import CandidateSets, sample_candidate_sets
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
+from metatl.histories import Histories
 from metatl.interactions import Interactions
 from metatl.split import cold_start_split
 
@@ -147,6 +152,11 @@ def same_candidates_for_shuffled_rows(seed, kind, exclude):
         assert row[0] == items[2]
         assert not set(row[1:]) & set(items if exclude == "all" else items[:2])
         assert len(set(row[1:])) == 2
+        begin, end = sets.later.indptr[user : user + 2]
+        later = sets.later.items[begin:end].tolist()
+        assert later == [item for item in dict.fromkeys(items[3:]) if item not in items[:3]]
+        assert exclude == "history" or not set(row[1:]) & set(later)
+        assert sets.negatives_in_catalogue[user] == split.num_items - len(set(items))
 
 
 T = datetime(1970, 1, 1, 0, 16, 40, tzinfo=timezone.utc)
@@ -209,15 +219,24 @@ def test_saving_and_loading(tmp_path, split, kind):
     assert loaded.sha256 == sets.sha256
     # What is in the file, without us.
     frame = pl.read_parquet(path)
-    assert frame.columns == ["user_id", "target", "negatives"]
+    assert frame.columns == ["user_id", "history", "target", "negatives", "later"]
     items = split.item_ids.to_list()
     assert frame["user_id"].to_list() == split.cold.user_ids.gather(split.test).to_list()
     assert frame["target"].to_list() == [items[item] for item in sets.candidates[:, 0]]
     assert frame["negatives"].to_list() == [[items[item] for item in row] for row in sets.candidates[:, 1:]]
     record = json.loads(pl.read_parquet_metadata(path)["metatl.candidates"])
     assert record["sha256"] == sets.sha256
-    assert record["protocol"]["seed"] == 7
-    assert record["protocol"]["dataset_fingerprint"] == split.dataset_fingerprint
+    assert record["format_version"] == 2
+    assert record["protocol"] == {
+        "k": 3, "kind": kind, "n": 20, "seed": 7, "exclude": "all", "users": "test", "split": split.protocol,
+    }  # fmt: skip
+    assert record["dataset_fingerprint"] == split.dataset_fingerprint
+    assert record["num_items"] == split.num_items
+    assert record["dropped"] == split.dropped
+    for user, history, later in zip(split.test, frame["history"], frame["later"], strict=True):
+        own = split.cold.items[split.cold.indptr[user] : split.cold.indptr[user + 1]].tolist()
+        assert history.to_list() == [items[item] for item in own[:3]]
+        assert later.to_list() == [items[item] for item in own[4:]]
     assert repr(loaded) == f"CandidateSets(1764 users, 20 {kind} negatives, k=3, seed=7)"
 
 
@@ -261,10 +280,13 @@ def rewritten(path, change_rows=lambda frame: frame, change_record=lambda record
         {"change_rows": lambda frame: frame.with_columns(user_id=pl.col("user_id") + 1)},
         {"change_rows": lambda frame: frame.with_columns(negatives=pl.col("negatives").list.reverse())},
         {"change_rows": lambda frame: frame.head(10)},
-        {"change_rows": lambda frame: frame.drop("negatives")},
+        {"change_rows": lambda frame: frame.with_columns(history=pl.col("history").list.reverse())},
+        {"change_rows": lambda frame: frame.with_columns(later=pl.col("later").reverse())},
+        {"change_rows": lambda frame: frame.with_columns(later=pl.col("later").list.slice(1))},
         {"change_record": lambda record: {**record, "protocol": {**record["protocol"], "seed": 1}}},
-        {"change_record": lambda _: {"format_version": 1}},
-        {"change_record": lambda record: record["protocol"]},
+        {"change_record": lambda record: {**record, "num_items": record["num_items"] + 1}},
+        {"change_record": lambda record: {**record, "dropped": {}}},
+        {"change_record": lambda record: {**record, "dataset_fingerprint": "0"}},
     ],
 )
 def test_a_changed_file_is_refused(tmp_path, split, change):
@@ -273,8 +295,82 @@ def test_a_changed_file_is_refused(tmp_path, split, change):
     rewritten(path)
     assert CandidateSets.load(path, split).n == 5
     rewritten(path, **change)
-    with pytest.raises(DataError, match=r"a\.parquet: found a damaged candidate file \(its SHA-256"):
-        CandidateSets.load(path, split)
+    for split_or_none in (split, None):
+        with pytest.raises(DataError, match=r"a\.parquet: found a damaged candidate file \(its SHA-256"):
+            CandidateSets.load(path, split_or_none)
+
+
+def protocol_with(**changes):
+    return lambda record: {**record, "protocol": {**record["protocol"], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"change_rows": lambda frame: frame.drop("later")},
+            "found no column 'later' among 'user_id', 'hist",
+        ),
+        (
+            {"change_rows": lambda frame: frame.with_columns(target=pl.col("target").cast(pl.Int32))},
+            ", column 'target': found values of type Int32, expected raw ids",
+        ),
+        (
+            {"change_rows": lambda frame: frame.with_columns(target=pl.col("target").cast(pl.String))},
+            ", column 'history': found values of type List(Int64), expected raw ids",
+        ),
+        (
+            {"change_rows": lambda frame: frame.with_columns(user_id=None)},
+            ", column 'user_id': found values of type Null, expected raw ids",
+        ),
+        (
+            {
+                "change_rows": lambda frame: frame.with_columns(
+                    target=pl.col("target").replace(7, None).shift(1)
+                )
+            },
+            ", column 'target': found a row without a value",
+        ),
+        (
+            {
+                "change_rows": lambda frame: frame.with_columns(
+                    later=pl.col("later").list.eval(pl.element().shift())
+                )
+            },
+            ", column 'later': found a row without a value",
+        ),
+        (
+            {"change_rows": lambda frame: frame.with_columns(negatives=pl.col("negatives").list.slice(1))},
+            ", column 'negatives': found a list of another length, expected 5 items",
+        ),
+        (
+            {"change_rows": lambda frame: frame.with_columns(history=pl.col("history").list.slice(1))},
+            ", column 'history': found a list of another length, expected 3 items",
+        ),
+        (
+            {"change_record": lambda _: {"format_version": 1}},
+            ": found candidate format 1, expected 2; sample",
+        ),
+        ({"change_record": lambda _: {"format_version": "9" * 99}}, ": found candidate format '9999"),
+        ({"change_record": lambda record: record["protocol"]}, "its metadata are no JSON of ours"),
+        ({"change_record": lambda _: [1]}, "its metadata are no JSON of ours"),
+        ({"change_record": lambda _: {"format_version": 2}}, "its metadata have no usable protocol"),
+        ({"change_record": protocol_with(k=0)}, "its metadata have no usable protocol.k"),
+        ({"change_record": protocol_with(n="5")}, "its metadata have no usable protocol.n"),
+        ({"change_record": protocol_with(users="all")}, "its metadata have no usable protocol.users"),
+        ({"change_record": protocol_with(more=1)}, "its metadata have no usable protocol.more"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(tmp_path, split, change, message):
+    path = tmp_path / "a.parquet"
+    sample_candidate_sets(split, split.test, n=5).save(path)
+    rewritten(path, **change)
+    for split_or_none in (split, None):
+        with pytest.raises(DataError) as caught:
+            CandidateSets.load(path, split_or_none)
+        assert str(caught.value).startswith(str(path))
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_other_files_are_refused(tmp_path, split):
@@ -282,18 +378,148 @@ def test_other_files_are_refused(tmp_path, split):
     with pytest.raises(DataError, match=r"a\.parquet: found no such file"):
         CandidateSets.load(path, split)
     path.write_bytes(b"PAR1" * 30)
-    with pytest.raises(DataError, match="found a damaged candidate file"):
+    with pytest.raises(DataError, match="found a damaged Parquet file"):
         CandidateSets.load(path, split)
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match="found a damaged candidate file"):
+    path.write_text("user_id,target\n1,2\n")
+    with pytest.raises(DataError, match="found no Parquet, expected a file that starts with PAR1"):
         CandidateSets.load(path, split)
     pl.DataFrame({"a": [1]}).write_parquet(path)
-    with pytest.raises(DataError, match="found a Parquet file without metadata of metatl"):
+    with pytest.raises(DataError, match=r"a\.parquet: found no column 'user_id' among 'a'"):
         CandidateSets.load(path, split)
     sample_candidate_sets(split, split.test, n=5).save(path)
-    rewritten(path, change_record=lambda record: {**record, "format_version": 2})
-    with pytest.raises(DataError, match="found candidate format 2, expected 1"):
+    pl.read_parquet(path).write_parquet(path)
+    with pytest.raises(DataError, match="found a Parquet file without metadata of metatl"):
         CandidateSets.load(path, split)
+
+
+def test_a_forged_catalogue_is_refused(tmp_path, split):
+    sets = sample_candidate_sets(split, split.test, n=5)
+    replace(sets, num_items=10).save(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="items, expected at most the catalogue's 10"):
+        CandidateSets.load(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="found targets or items that are not the split's"):
+        CandidateSets.load(tmp_path / "a.parquet", split)
+    replace(sets, later=Histories.from_rows([[]] * len(sets.users))).save(tmp_path / "a.parquet")
+    assert CandidateSets.load(tmp_path / "a.parquet").later.items.tolist() == []
+    with pytest.raises(DataError, match="found targets or items that are not the split's"):
+        CandidateSets.load(tmp_path / "a.parquet", split)
+
+
+def raw_rows(sets):
+    """What the users of candidate sets have, as lists of raw ids."""
+    items = sets.item_ids.to_list()
+    for row, user in enumerate(sets.user_ids.to_list()):
+        history, later = (
+            [items[item] for item in part.items[part.indptr[row] : part.indptr[row + 1]].tolist()]
+            for part in (sets.histories, sets.later)
+        )
+        yield user, history, [items[item] for item in sets.candidates[row].tolist()], later
+
+
+def test_loading_without_the_split(tmp_path, split):
+    path = tmp_path / "a.parquet"
+    sets = sample_candidate_sets(split, split.test, n=1)
+    sets.save(path)
+    loaded = CandidateSets.load(path)
+    assert loaded.sha256 == sets.sha256
+    assert loaded.users.tolist() == list(range(1_764))
+    assert list(raw_rows(loaded)) == list(raw_rows(sets))
+    ids = {item for _, *lists in raw_rows(sets) for part in lists for item in part}
+    assert loaded.item_ids.to_list() == sorted(ids)
+    assert loaded.num_items == 796
+    assert loaded.part == "test"
+    loaded.save(tmp_path / "b.parquet")
+    assert (tmp_path / "b.parquet").read_bytes() == path.read_bytes()
+    own = [796 - len({*history, target, *later}) for _, history, (target, _), later in raw_rows(sets)]
+    for read in (sets, loaded):
+        assert read.negatives_in_catalogue.tolist() == own
+        assert read.negatives_in_catalogue.dtype == np.int64
+
+
+def test_which_users_of_the_split(split):
+    parts = {
+        "test": split.test,
+        "validation": split.validation,
+        None: split.test[::-1].copy(),
+    }
+    for part, users in parts.items():
+        assert sample_candidate_sets(split, users, n=1).part == part
+    assert sample_candidate_sets(split, split.test[:0], n=1).part is None
+
+
+def test_what_is_taken_again_is_excluded_once(tmp_path):
+    rows = [(f"t{user}", item, user) for user in range(3) for item in range(1, 11)]
+    # The history is 1, 2, the target 1: a repeat. Later come the target, an item of the history, 3 twice, 4.
+    rows += [("c", item, 100 + place) for place, item in enumerate([1, 2, 1, 1, 3, 2, 4, 3])]
+    rows += [("d", item, 200 + place) for place, item in enumerate([5, 6, 7])]
+    cutoff = datetime(1970, 1, 1, 0, 1, tzinfo=timezone.utc)
+    split = cold_start_split(interactions_of(rows, "all"), k=2, cutoff=cutoff, min_item_count=1)
+    sets = sample_candidate_sets(split, np.arange(2), n=3)
+    (_, history, (target, *negatives), later), other = raw_rows(sets)
+    assert (history, target, later) == ([1, 2], 1, [3, 4])
+    assert not set(negatives) & {1, 2, 3, 4}
+    assert other[3] == []
+    assert sets.negatives_in_catalogue.tolist() == [6, 7]
+    sets.save(tmp_path / "a.parquet")
+    assert pl.read_parquet(tmp_path / "a.parquet")["later"].to_list() == [[3, 4], []]
+    for split_or_none in (None, split):
+        assert list(raw_rows(CandidateSets.load(tmp_path / "a.parquet", split_or_none))) == list(
+            raw_rows(sets)
+        )
+
+
+def checked_lists(seed, num_users, exclude):
+    """Sample for random users, check every list against the raw rows, and count the lists."""
+    random = np.random.default_rng(seed)
+    num_items, n = int(random.integers(8, 40)), int(random.integers(1, 3))
+    length = int(random.integers(3, 6))
+    items = np.argsort(random.random((num_users, num_items)), axis=1)[:, :length]
+    users = np.repeat(np.arange(num_users), length)
+    frame = pl.DataFrame(
+        {
+            "user_id": users,
+            "item_id": items.ravel(),
+            "timestamp": 10 * users + random.permutation(len(users)) % 7,
+        }
+    )
+    split = cold_start_split(
+        Interactions.from_frame(frame),
+        k=2,
+        cutoff_quantile=0.1,
+        min_item_count=1,
+        min_train_rows=1,
+        seed=seed,
+    )
+    sets = sample_candidate_sets(split, np.arange(split.cold.num_users), n=n, seed=seed, exclude=exclude)
+    raw_users = np.repeat(sets.user_ids.to_numpy(), n)
+    raw_items = sets.item_ids.to_numpy()
+    negatives = raw_items[sets.candidates[:, 1:]]
+    history = raw_items[sets.histories.items]
+    if exclude == "all":
+        own = num_items * users + items.ravel()
+    else:
+        own = num_items * np.repeat(sets.user_ids.to_numpy(), 2) + history
+    assert not np.isin(num_items * raw_users + negatives.ravel(), own).any()
+    assert (np.diff(np.sort(negatives, axis=1), axis=1) > 0).all()
+    if exclude == "all":
+        assert (np.diff(np.sort(sets.candidates, axis=1), axis=1) > 0).all()
+        later = (
+            num_items * np.repeat(sets.user_ids.to_numpy(), sets.later.lengths) + raw_items[sets.later.items]
+        )
+        assert np.isin(later, own).all()
+        assert (sets.negatives_in_catalogue == split.num_items - 3 - sets.later.lengths).all()
+    return len(sets.users)
+
+
+@pytest.mark.parametrize("exclude", ["all", "history"])
+def test_100_000_lists_have_neither_repeats_nor_items_of_their_users(exclude):
+    assert sum(checked_lists(seed, 5_000, exclude) for seed in range(24)) >= 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exclude", ["all", "history"])
+def test_1_000_000_lists_have_neither_repeats_nor_items_of_their_users(exclude):
+    assert sum(checked_lists(seed, 20_000, exclude) for seed in range(100, 160)) >= 1_000_000
 
 
 def test_candidates_of_other_data_k_or_split_are_refused(tmp_path, wines, split):
@@ -318,3 +544,32 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, split):
     with pytest.raises(FileNotFoundError) as caught:
         sets.save(tmp_path / "none" / "a.parquet")
     assert caught.value.filename == str(tmp_path / "none" / "a.parquet")
+
+
+def test_the_bytes_of_a_file_do_not_depend_on_threads(tmp_path):
+    for threads in ("1", "2"):
+        program = (
+            f"from metatl.cli.candidates import candidates; candidates(['wines', '-o', '{threads}.parquet'])"
+        )
+        environment = {**os.environ, "METATL_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads}
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["uniform", "popularity"])
+def test_the_bytes_of_a_file_do_not_depend_on_the_order_of_rows(tmp_path, kind):
+    random = Random(0)  # noqa: S311 (test data)
+    times = iter(random.sample(range(1_000_000), 20_000))
+    rows = [
+        (f"u{user}", f"i{item}", 1_000_000 * (user % 2) + next(times))
+        for user in range(2_000)
+        for item in random.sample(range(60), random.randint(1, 10))
+    ]
+    contents = set()
+    for _ in range(4):
+        split = cold_start_split(interactions_of(rows), k=2, min_train_rows=1, cutoff_quantile=0.5)
+        sample_candidate_sets(split, split.test, n=20, kind=kind).save(tmp_path / "a.parquet")
+        contents.add((tmp_path / "a.parquet").read_bytes())
+        random.shuffle(rows)
+    assert len(contents) == 1

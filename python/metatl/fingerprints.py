@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# A text is some eighty bytes in Python, so that a hundred million at once would not fit into most machines.
+_TEXTS_AT_ONCE = 1 << 20
+
+
 class _Digest(Protocol):
     def update(self, data: bytes, /) -> None: ...
 
@@ -30,7 +34,8 @@ def add_ids(digest: _Digest, ids: pl.Series) -> None:
         return
     add_json(digest, "text")
     add_array(digest, ids.str.len_bytes().cast(pl.Int64).to_numpy())
-    digest.update("".join(ids.to_list()).encode())
+    for start in range(0, len(ids), _TEXTS_AT_ONCE):
+        digest.update("".join(ids.slice(start, _TEXTS_AT_ONCE).to_list()).encode())
 
 
 def add_json(digest: _Digest, value: Any) -> None:

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import polars as pl
-
 from metatl.column_errors import listed
 from metatl.column_names import find_columns
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions, Repeats
 from metatl.json_lines import read_json_lines
+from metatl.parquet_files import default_max_bytes, read_column_names, read_parquet
 from metatl.published_forms import usual_unit
 from metatl.text_tables import read_text_table
 
@@ -23,9 +22,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
+    import polars as pl
+
     from metatl.timestamps import TimestampUnit
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_BLOCK_BYTES = 1 << 20
 
 
 def read_interactions(
@@ -150,15 +152,21 @@ def _starts_with_object(file: io.BufferedReader) -> bool:
 def _read_parquet(
     path: Path, file: io.BufferedReader, given: Sequence[str | None]
 ) -> tuple[pl.DataFrame, list[str]]:
-    # polars reads no more of a file than it needs if it has the path; what is unpacked has none.
-    source = path if isinstance(file.raw, io.FileIO) else file.read()
-    try:
-        names = list(pl.read_parquet_schema(io.BytesIO(source) if isinstance(source, bytes) else source))
-        columns = [names[column] for column in find_columns(names, given)]
-        rows = pl.read_parquet(source, columns=columns, glob=False).select(columns)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"found a damaged Parquet file ({reason})") from None
+    # What is unpacked has no path, and may be larger than what it was packed in by any factor.
+    source = path if isinstance(file.raw, io.FileIO) else _read_at_most(file, default_max_bytes())
+    names = read_column_names(source)
+    rows = read_parquet(source, [names[column] for column in find_columns(names, given)]).rows
     if rows.is_empty():
         raise DataError(f"found the columns {listed(names)} but no rows, expected interactions")
     return rows, names
+
+
+def _read_at_most(file: io.BufferedReader, max_bytes: int) -> bytes:
+    content = io.BytesIO()
+    while block := file.read(_BLOCK_BYTES):
+        content.write(block)
+        if content.tell() > max_bytes:
+            raise DataError(
+                f"found a gzip that unpacks to more than {max_bytes} bytes, too much for this machine"
+            )
+    return content.getvalue()

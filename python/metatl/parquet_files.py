@@ -1,0 +1,149 @@
+"""Reading Parquet that somebody else wrote: what it claims to hold is checked before it is unpacked."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import polars as pl
+
+from metatl.column_errors import listed
+from metatl.exceptions import DataError
+from metatl.memory import memory_bytes
+from metatl.parquet_claims import check_pages, claimed_bytes, read_claims, refuse_large
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes"
+"""A file, or what was in one."""
+
+_SHARE_OF_MEMORY = 0.75
+
+
+class ParquetTable(NamedTuple):
+    """A table, and what its writer noted beside it.
+
+    Attributes
+    ----------
+    rows
+        The columns that were asked for.
+    metadata
+        Names to texts.
+    """
+
+    rows: pl.DataFrame
+    metadata: dict[str, str]
+
+
+def default_max_bytes() -> int:
+    """Give the most bytes that a table may unpack to: three quarters of the memory of this machine."""
+    return int(_SHARE_OF_MEMORY * memory_bytes())
+
+
+def read_parquet(
+    source: Source, columns: Sequence[str] | None = None, *, max_bytes: int | None = None
+) -> ParquetTable:
+    """Read columns of a Parquet file that need not be what it seems.
+
+    What the file claims to unpack to, in its footer and in the headers of its pages, is compared with
+    `max_bytes` before anything is unpacked; see :mod:`metatl.parquet_claims`. A few hundred bytes can claim
+    petabytes.
+
+    Parameters
+    ----------
+    source
+        The file, or its content.
+    columns
+        Names of the columns to read; all where they are not given.
+    max_bytes
+        The most bytes that they may take in memory: :func:`default_max_bytes` where it is not given.
+
+    Returns
+    -------
+    ParquetTable
+        The columns in the order of `columns`.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is none of Parquet or a damaged one, lacks a column, contradicts itself, or is
+        larger than `max_bytes`; in one line that names the file.
+    OSError
+        If the file may not be read.
+    """
+    limit = default_max_bytes() if max_bytes is None else max_bytes
+    with _opened(source) as content:
+        claims = read_claims(content)
+        wanted = list(claims.names if columns is None else columns)
+        for name in wanted:
+            if name not in claims.names:
+                raise DataError(f"found no column {name!r} among {listed(claims.names)}")
+        refuse_large(claimed_bytes(claims, wanted), claims, limit)
+        check_pages(content, claims, wanted, limit)
+        try:
+            # polars reads no more of a file than it needs if it has the path.
+            whole = source if isinstance(source, bytes) else Path(source)
+            rows = pl.read_parquet(whole, columns=wanted, glob=False).select(wanted)
+            text_bytes = sum(_text_bytes(rows[name]) for name in wanted)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"found a damaged Parquet file ({reason})") from None
+        # Rows may share one long text: it is there once, until somebody works with it.
+        refuse_large(text_bytes, claims, limit)
+    return ParquetTable(rows, claims.metadata)
+
+
+def read_column_names(source: Source) -> list[str]:
+    """Read the names of the columns of a Parquet file.
+
+    Parameters
+    ----------
+    source
+        The file, or its content.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is none of Parquet or a damaged one.
+    OSError
+        If the file may not be read.
+    """
+    with _opened(source) as content:
+        return read_claims(content).names
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Any]:
+    """Give the bytes of a file, mapped into memory; errors in the block name the file."""
+    if isinstance(source, bytes):
+        yield source
+        return
+    path = Path(source)
+    name = str(path)
+    if path.is_dir():
+        raise DataError("found a folder, expected a file", file=name)
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError("found no such file", file=name) from None
+    with file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise DataError("found an empty file, expected Parquet", file=name)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                yield content
+            except DataError as error:
+                raise DataError(error.message, file=name, column=error.column) from None
+
+
+def _text_bytes(column: pl.Series) -> int:
+    """Bytes of the texts of a column, each counted where it stands."""
+    if isinstance(column.dtype, pl.List):
+        return _text_bytes(column.explode())
+    if column.dtype == pl.String:
+        return int(column.str.len_bytes().sum())
+    return int(column.bin.size().sum()) if column.dtype == pl.Binary else 0
