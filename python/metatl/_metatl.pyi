@@ -33,6 +33,7 @@ __all__ = [
     "sample_candidates",
     "sample_negatives",
     "sample_support_negatives",
+    "sign_flip_counts",
     "top_n",
     "top_n_scores",
     "user_metrics",
@@ -42,6 +43,7 @@ _Ids: TypeAlias = npt.NDArray[np.int64]
 _Weights: TypeAlias = npt.NDArray[np.float64]
 _Rows: TypeAlias = npt.NDArray[np.float32]
 _Metrics: TypeAlias = npt.NDArray[np.float64]
+_Counts: TypeAlias = npt.NDArray[np.int64]
 _Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 _TieRule: TypeAlias = Literal["worst", "mean", "best"]
 # offsets (B + 1,), items (N,), rows (N, d): item vectors that hold for one query alone
@@ -205,3 +207,6 @@ def ranks(greater: _Ids, equal: _Ids, *, ties: _TieRule, num_threads: int | None
 def bootstrap_means(
     values: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
 ) -> _Metrics: ...
+def sign_flip_counts(
+    differences: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
+) -> _Counts: ...

@@ -32,6 +32,8 @@ pub enum Stage {
     SharedNegatives = 7,
     /// Training sequences: epoch is the training step, index the sequence in its batch.
     Sequences = 8,
+    /// Sign flips of a randomisation test: index is the resample.
+    SignFlips = 9,
 }
 
 /// Estimated nanoseconds per element of [`random_order`].
