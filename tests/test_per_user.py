@@ -10,9 +10,13 @@ import pytest
 from per_user_data import METRICS, frame_of, record_of, system
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
+from test_cli_evaluate import write_ring
 
+import metatl
+from metatl.evaluation import evaluate_users
 from metatl.exceptions import DataError
-from metatl.per_user import read_per_user, write_per_user
+from metatl.paired_comparison import compare_users
+from metatl.per_user import PerUserRecord, read_per_user, write_per_user
 
 KEY = "metatl.per_user"
 
@@ -139,3 +143,30 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     record, frame = system("knn", 0)
     with pytest.raises(OSError, match="nowhere"):
         write_per_user(tmp_path / "nowhere" / "ranks.parquet", frame, record)
+
+
+def test_what_evaluations_leave_is_compared(tmp_path):
+    data = write_ring(tmp_path / "ring.csv")
+    paths = []
+    for model in ("pop", "knn"):
+        evaluation = evaluate_users(
+            metatl.fit(data, model=model, device="cpu"), data=data, metrics="MRR,HR@3"
+        )
+        results = evaluation.results
+        record = PerUserRecord(
+            system=model,
+            ties=results.protocol.ties,
+            metrics=list(results.metrics.full),
+            candidates_sha256=results.candidates.sha256,
+            dataset_fingerprint=results.dataset.fingerprint,
+        )
+        paths.append(tmp_path / f"{model}.parquet")
+        write_per_user(paths[-1], evaluation.per_user, record)
+    report = compare_users([read_per_user(path) for path in paths], resamples=99)
+    # On a ring the neighbours say what comes next.
+    assert (report.rankings, report.metrics) == (("sampled", "full"), ("MRR", "HR@3"))
+    assert all(found.low > 0 for found in report.differences)
+    # The last evaluation is that of the kNN.
+    for found in report.differences:
+        estimate = getattr(results.metrics, found.ranking)[found.metric]
+        assert found.mean == estimate.value
