@@ -1,4 +1,4 @@
-"""Ranking among candidates and in the full catalogue, top-N, bootstrap."""
+"""Ranking among candidates and in the full catalogue, top-N, bootstrap, sign flips."""
 
 import numpy as np
 import reference
@@ -13,6 +13,7 @@ TOP = "top 10 of 20,000 items, d = 100"
 TOP_OF_ONE = "top 10 for one user at a time, 20,000 items, d = 100"
 ONE_BY_ONE = 20
 BOOTSTRAP = "bootstrap, 1,000 resamples of 5,000 users, 4 metrics"
+SIGN_FLIPS = "randomisation test, 1,000 resamples of 5,000 users, 4 metrics"
 
 
 def tensors(vectors):
@@ -164,5 +165,27 @@ def test_bootstrap_numpy(measure):
         work=BOOTSTRAP,
         system="numpy",
         units=200,
+        unit="resamples",
+    )
+
+
+def test_sign_flips_metatl(measure):
+    differences = np.random.default_rng(0).normal(0.02, 1, (5000, 4))
+    measure(
+        lambda: _metatl.sign_flip_counts(differences, resamples=1000, seed=0),
+        work=SIGN_FLIPS,
+        system="metatl",
+        units=1000,
+        unit="resamples",
+    )
+
+
+def test_sign_flips_numpy(measure):
+    differences = np.random.default_rng(0).normal(0.02, 1, (5000, 4))
+    measure(
+        lambda: reference.sign_flips_numpy(differences, 1000, 0),
+        work=SIGN_FLIPS,
+        system="numpy",
+        units=1000,
         unit="resamples",
     )

@@ -92,6 +92,7 @@ def test_a_wrong_integer_is_named(interactions, value):
         "step": lambda: sampler.sample(value, 1),
         "batch_size": lambda: sampler.sample(0, value),
         "start_step": lambda: sampler.prefetch(value, 1),
+        "resamples": lambda: _metatl.sign_flip_counts(np.ones((2, 1)), resamples=value, seed=0),
         "histories|count": lambda: _metatl.sample_support_negatives(history, value, 6, seed=0),
     }
     for argument, call in calls.items():
@@ -231,7 +232,7 @@ anything = st.one_of(
 )
 
 
-@given(st.integers(0, 5), st.lists(anything, min_size=6, max_size=6))
+@given(st.integers(0, 6), st.lists(anything, min_size=6, max_size=6))
 def test_nothing_panics(which, values):
     interactions = _metatl.Interactions(np.array([0, 2, 3]), np.array([0, 1, 4]), 6)
     users = np.array([0, 1])
@@ -252,6 +253,7 @@ def test_nothing_panics(which, values):
         lambda: _metatl.sample_candidates(
             interactions, users, users, 1, seed=1, weights=first, exclude_target=False, num_threads=second
         ),
+        lambda: _metatl.sign_flip_counts(first, resamples=9, seed=second, num_threads=third),
     ]
     with contextlib.suppress(MetatlError, TypeError, MemoryError):
         calls[which]()

@@ -1,7 +1,8 @@
-"""Paired tests, Holm's correction and rank correlations: against scipy, by hand, and their properties."""
+"""Paired tests, corrections, effect sizes and rank correlations: against scipy, by hand, and by property."""
 
 from __future__ import annotations
 
+import statistics
 from itertools import combinations, product
 
 import numpy as np
@@ -10,8 +11,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from metatl.exceptions import InvalidArgumentError
-from metatl.significance import compare, holm, mean_interval, rank_correlation
+from metatl.exceptions import InvalidArgumentError, NotANumberError
+from metatl.significance import (
+    benjamini_hochberg,
+    compare,
+    effect_size,
+    estimate_differences,
+    holm,
+    mean_interval,
+    randomisation_p_values,
+    rank_correlation,
+)
 
 # Reciprocal ranks among 101, the values that are compared in earnest: many are equal.
 RECIPROCAL_RANKS = st.integers(1, 101).map(lambda rank: 1 / rank)
@@ -104,6 +114,90 @@ def test_no_difference_and_no_spread():
 def test_what_cannot_be_compared(one, other, message):
     with pytest.raises(InvalidArgumentError, match=message):
         compare(one, other)
+
+
+# Eighths, whose sums are exact.
+EIGHTHS = st.lists(st.tuples(*[st.integers(-8, 8).map(lambda n: n / 8)] * 2), min_size=1, max_size=6)
+
+
+@given(EIGHTHS)
+def test_randomisation_is_the_share_of_all_flips(rows):
+    """Among all 2^B flips, by the definition; drawn flips stray from it by chance, at most so far."""
+    differences = np.array(rows)
+    signs = np.array(list(product([-1, 1], repeat=len(rows))))
+    shares = np.mean(abs(signs @ differences) >= abs(differences.sum(axis=0)), axis=0)
+    found = randomisation_p_values(differences, resamples=2_000, seed=1)
+    # Beyond six standard errors of the drawn share, and the flip that is counted beside them.
+    assert (abs(found - shares) <= 6 * np.sqrt(shares * (1 - shares) / 2_000) + 1 / 2_000).all()
+
+
+def test_randomisation_never_leaves_no_doubt():
+    assert randomisation_p_values(np.ones((200, 1)), resamples=999).tolist() == [1 / 1000]
+    assert randomisation_p_values(np.zeros((200, 2)), resamples=999).tolist() == [1, 1]
+    with pytest.raises(NotANumberError, match=r"^differences: found 1 NaN"):
+        randomisation_p_values(np.array([[np.nan]]))
+
+
+def test_randomisation_and_t_test_agree_on_many_users():
+    generator = np.random.default_rng(0)
+    differences = generator.normal(0.05, 1, (900, 5))
+    p_values = [compare(column, np.zeros(900)).t_p for column in differences.T]
+    np.testing.assert_allclose(randomisation_p_values(differences, seed=3), p_values, atol=0.02)
+
+
+def test_intervals_of_differences_are_those_of_pairs():
+    generator = np.random.default_rng(0)
+    base = generator.normal(size=(800, 1))
+    one, other = base + generator.normal(0.1, 0.2, (800, 2)), base
+    estimates = estimate_differences(one, np.hstack([other, other]), resamples=4_000, seed=1)
+    for column, found in zip((one - other).T, estimates, strict=True):
+        theirs = stats.bootstrap(
+            (column,), np.mean, n_resamples=4_000, method="percentile", rng=np.random.default_rng(2)
+        ).confidence_interval
+        assert found.value == pytest.approx(column.mean())
+        # The users differ from each other far more than the systems do: their pairs make the intervals short.
+        assert (found.low, found.high) == pytest.approx(tuple(theirs), abs=0.002)
+        assert found.high - found.low < 0.04
+    with pytest.raises(InvalidArgumentError, match="shapes"):
+        estimate_differences(one, one[:5])
+
+
+def test_effect_size_by_hand():
+    # Mean 2.5, s² = 5/3.
+    assert effect_size([1.0, 2.0, 3.0, 4.0]) == pytest.approx(2.5 / np.sqrt(5 / 3))
+    assert effect_size([0.0, 0.0]) == 0
+    # 1.1 - 1: equal, and their mean is another float.
+    assert effect_size([1.1 - 1] * 3) is None
+    for wrong in ([1.0], [], [[1.0, 2.0]], [1.0, np.inf]):
+        with pytest.raises(InvalidArgumentError, match=r"^differences: found"):
+            effect_size(wrong)
+
+
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=9))
+def test_effect_size_is_that_of_exact_numbers(differences):
+    assume(len(set(differences)) > 1)
+    found = effect_size(differences)
+    assert found == pytest.approx(statistics.mean(differences) / statistics.stdev(differences))
+    # Neither the unit nor, but for the sign, the direction matters.
+    assert effect_size([-difference / 8 for difference in differences]) == pytest.approx(-found)
+
+
+def test_benjamini_hochberg_by_hand():
+    # Sorted: .01 · 4/1, .013 · 4/2 (the least from here on), .02 · 4/3 = .0267, .3; the first falls to .026.
+    assert benjamini_hochberg([0.3, 0.01, 0.02, 0.013]) == pytest.approx([0.3, 0.026, 0.08 / 3, 0.026])
+    assert benjamini_hochberg([]) == []
+    for wrong in (1.5, -0.1, np.nan):
+        with pytest.raises(InvalidArgumentError, match="p_values: found"):
+            benjamini_hochberg([0.1, wrong])
+
+
+@given(P_VALUES.filter(len))
+def test_benjamini_hochberg_is_that_of_scipy(p_values):
+    corrected = benjamini_hochberg(p_values)
+    np.testing.assert_allclose(corrected, stats.false_discovery_control(p_values, method="bh"))
+    # It lowers nothing, and is milder than Holm's.
+    assert all(after >= before - 1e-15 for before, after in zip(p_values, corrected, strict=True))
+    assert all(mild <= strict + 1e-15 for mild, strict in zip(corrected, holm(p_values), strict=True))
 
 
 def test_holm_by_hand():

@@ -25,6 +25,7 @@ interactions = _metatl.Interactions(indptr, items, 5000)
 users = rng.integers(0, 4000, 6000)
 targets = rng.integers(0, 5000, 6000)
 weights = rng.random(5000) ** 8
+differences = rng.normal(0.02, 1, (3000, 5))
 # One item has nearly all the weight, so that every user costs a pass over all items.
 heavy = np.where(np.arange(5000) == 7, 1e9, weights)
 
@@ -61,6 +62,7 @@ def kernels(num_threads):
         "heavy candidates": lambda: _metatl.sample_candidates(
             rebuilt, users[:1000], targets[:1000], 100, seed=1, weights=heavy, **threads
         ),
+        "sign flips": lambda: _metatl.sign_flip_counts(differences, resamples=501, seed=1, **threads),
         "episodes": lambda: np.concatenate([array.ravel() for array in sampler.sample(3, 20_000)]),
         "sequences": lambda: np.concatenate([array.ravel() for array in sequences.sample(3, 20_000)]),
     }
@@ -276,6 +278,10 @@ LONG_CALLS = {
         everyone = np.arange(20_000)
         settings = {"weights": weights, "num_threads": 2}
         call = lambda: _metatl.sample_candidates(wide, everyone, everyone, 5, seed=1, **settings)
+    """,
+    "sign flips": """
+        many = np.ones((1_000_000, 3))
+        call = lambda: _metatl.sign_flip_counts(many, resamples=10**9, seed=1, num_threads=2)
     """,
     "episodes of long rows": """
         long = _metatl.Interactions(np.array([0, 8000]), np.arange(8000), 9000)

@@ -34,6 +34,7 @@ __all__ = [
     "sample_candidates",
     "sample_negatives",
     "sample_support_negatives",
+    "sign_flip_counts",
     "top_n",
     "top_n_scores",
     "user_metrics",
@@ -43,6 +44,7 @@ _Ids: TypeAlias = npt.NDArray[np.int64]
 _Weights: TypeAlias = npt.NDArray[np.float64]
 _Rows: TypeAlias = npt.NDArray[np.float32]
 _Metrics: TypeAlias = npt.NDArray[np.float64]
+_Counts: TypeAlias = npt.NDArray[np.int64]
 _Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 _TieRule: TypeAlias = Literal["worst", "mean", "best"]
 # offsets (B + 1,), items (N,), rows (N, d): item vectors that hold for one query alone
@@ -209,3 +211,6 @@ def bootstrap_means(
 def bootstrap_group_means(
     values: _Metrics, counts: _Ids, *, resamples: int, seed: int, num_threads: int | None = None
 ) -> _Metrics: ...
+def sign_flip_counts(
+    differences: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
+) -> _Counts: ...

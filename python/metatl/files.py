@@ -87,7 +87,9 @@ def move_into_place(source: Path, target: Path) -> None:
     _flush(target.parent)
 
 
-def write_parquet(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
+def write_parquet(
+    path: str | os.PathLike[str], frame: pl.DataFrame, *, metadata: dict[str, str] | None = None
+) -> None:
     """Write a table as Parquet with :func:`replace_file`.
 
     Parameters
@@ -96,6 +98,8 @@ def write_parquet(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
         File to write or to replace.
     frame
         The table.
+    metadata
+        Texts that the file's metadata hold beside what Parquet itself keeps there.
 
     Raises
     ------
@@ -104,7 +108,7 @@ def write_parquet(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
     """
     # Encoded in memory first: polars reports a full disk as a fault of the format, not as an OSError.
     content = io.BytesIO()
-    frame.write_parquet(content)
+    frame.write_parquet(content, metadata=metadata)
     with replace_file(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 

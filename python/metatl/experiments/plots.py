@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
+
 _DPI = 120
 # No date and no random ids: the same figures give the same file.
 _SVG_METADATA: dict[str, Any] = {"Date": None}
@@ -73,16 +75,31 @@ def draw_dots(panels: Sequence[DotPanel]) -> Figure:
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
-        for number, series in enumerate(panel.series):
-            places = [point.x + 0.2 * (number - (len(panel.series) - 1) / 2) for point in series.points]
-            values = [point.value for point in series.points]
-            errors = _errors(series.points)
-            axes.errorbar(values, places, xerr=errors, fmt="os^"[number % 3], ms=4, label=_plain(series.name))
-        axes.set_yticks(range(len(panel.names)), [_plain(name) for name in panel.names])
-        axes.set_ylim(len(panel.names) - 0.5, -0.5)
-        _finish(axes, panel.title, legend=len(panel.series) > 1)
-        axes.set_xlabel(panel.label)
+        draw_dot_panel(axes, panel, legend=len(panel.series) > 1)
     return figure
+
+
+def draw_dot_panel(axes: Axes, panel: DotPanel, *, legend: bool) -> None:
+    """Draw a panel of dots with intervals on axes of its own."""
+    for number, series in enumerate(panel.series):
+        places = [point.x + aside(number, len(panel.series)) for point in series.points]
+        values = [point.value for point in series.points]
+        errors = _errors(series.points)
+        axes.errorbar(values, places, xerr=errors, fmt="os^"[number % 3], ms=4, label=_plain(series.name))
+    set_names(axes, panel.names)
+    _finish(axes, panel.title, legend=legend)
+    axes.set_xlabel(panel.label)
+
+
+def aside(number: int, count: int) -> float:
+    """Give how far below its row, whose height is 1, the one of that number is drawn, of some in a row."""
+    return min(0.2, 0.8 / count) * (number - (count - 1) / 2)
+
+
+def set_names(axes: Axes, names: Sequence[str]) -> None:
+    """Write names beside the rows of axes, from top to bottom."""
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def draw_lines(panels: Sequence[LinePanel]) -> Figure:
@@ -92,8 +109,8 @@ def draw_lines(panels: Sequence[LinePanel]) -> Figure:
     for axes, panel in zip(grid[0], panels, strict=True):
         for number, series in enumerate(panel.series):
             # A little apart, so that no interval hides another.
-            aside = 0.04 * (number - (len(panel.series) - 1) / 2)
-            ks = [point.x + aside for point in series.points]
+            shift = 0.04 * (number - (len(panel.series) - 1) / 2)
+            ks = [point.x + shift for point in series.points]
             values = [point.value for point in series.points]
             errors = _errors(series.points)
             axes.errorbar(

@@ -18,6 +18,7 @@ pub mod interactions;
 pub mod metrics;
 pub mod negatives;
 pub mod parallel;
+pub mod randomisation;
 pub mod ranking;
 pub mod rng;
 pub mod sequences;

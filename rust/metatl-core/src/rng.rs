@@ -32,8 +32,10 @@ pub enum Stage {
     SharedNegatives = 7,
     /// Training sequences: epoch is the training step, index the sequence in its batch.
     Sequences = 8,
+    /// Sign flips of a randomisation test: index is the resample.
+    SignFlips = 9,
     /// Bootstrap resamples of groups of users: index is the resample.
-    GroupBootstrap = 9,
+    GroupBootstrap = 10,
 }
 
 /// Estimated nanoseconds per element of [`random_order`].

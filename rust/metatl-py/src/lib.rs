@@ -13,6 +13,7 @@ mod interactions;
 mod metrics;
 mod negatives;
 mod parallel;
+mod randomisation;
 mod ranking;
 mod rng;
 mod sequences;
@@ -27,8 +28,8 @@ mod _metatl {
         ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
     };
 
-    // In the order of the files: batches, bootstrap, candidates, episodes, interactions, metrics, negatives, ranking, rng,
-    // sequences.
+    // In the order of the files: batches, bootstrap, candidates, episodes, interactions, metrics, negatives,
+    // randomisation, ranking, rng, sequences.
 
     #[pymodule_export]
     use crate::batches::BatchPrefetcher;
@@ -44,6 +45,8 @@ mod _metatl {
     use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]
     use crate::negatives::{sample_negatives, sample_support_negatives};
+    #[pymodule_export]
+    use crate::randomisation::sign_flip_counts;
     #[pymodule_export]
     use crate::ranking::{
         rank_candidates, rank_catalogue, rank_score_matrix, rank_scores, top_n, top_n_scores,

@@ -1,0 +1,46 @@
+"""Users' values of systems that were never fitted, as an evaluation would leave them."""
+
+import numpy as np
+import polars as pl
+
+from metatl.metrics import parse_metrics, ranks, user_metrics
+from metatl.per_user import PerUserRecord
+
+METRICS = ["MRR", "HR@1", "HR@10", "NDCG@10"]
+
+
+def record_of(system, **changes):
+    fields = {
+        "system": system,
+        "ties": "worst",
+        "metrics": METRICS,
+        "candidates_sha256": "ab" * 32,
+        "dataset_fingerprint": "cd" * 32,
+    }
+    return PerUserRecord(**{**fields, **changes})
+
+
+def frame_of(greater, *, equal=None, metrics=METRICS, ties="worst"):
+    """A frame of users u0, u1, … from the items above the target in each ranking."""
+    parts = []
+    for ranking, counts in greater.items():
+        above = np.asarray(counts, np.int64)
+        level = np.zeros_like(above) if equal is None else np.asarray(equal, np.int64)
+        values = user_metrics(above, level, parse_metrics(metrics), ties=ties)
+        columns = {
+            "user_id": [f"u{user}" for user in range(len(above))],
+            "ranking": [ranking] * len(above),
+            "rank": ranks(above, level, ties=ties),
+            "greater": above,
+            "equal": level,
+        }
+        columns |= {metric: values[:, place] for place, metric in enumerate(metrics)}
+        parts.append(pl.DataFrame(columns))
+    return pl.concat(parts)
+
+
+def system(name, seed, users=40, **changes):
+    """An evaluation of a system that ranks at random."""
+    generator = np.random.default_rng(seed)
+    greater = {"sampled": generator.integers(0, 20, users), "full": generator.integers(0, 90, users)}
+    return record_of(name, **changes), frame_of(greater)
