@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import metatl
-from metatl.cli.evaluate import DEFAULT_METRICS, main
+from metatl.cli.evaluate import COMMANDS, main
+from metatl.cli.evaluation_options import DEFAULT_METRICS
 from metatl.metrics import DEFAULT_METRICS as METRICS
 from metatl.report import results_schema
 
@@ -64,13 +65,14 @@ def test_results_and_ranks_are_written(run, tmp_path):
     assert content["model"]["name"] == "knn"
     assert content["candidates"]["n"] == 100
     frame = pl.read_parquet(per_user)
-    for ranking, metrics in content["metrics"].items():
+    for ranking in ("sampled", "full"):
         mine = frame.filter(pl.col("ranking") == ranking)
-        for name, estimate in metrics.items():
-            assert estimate["value"] == pytest.approx(mine[name].mean())
-            assert f"{estimate['value']:.4f}" in result.output
+        for name in METRICS:
+            value = content["metrics"][ranking][name]["value"]
+            assert value == pytest.approx(mine[name].mean())
+            assert f"{value:.4f}" in result.output
     assert set(frame["user_id"].unique()) <= {f"u{user}" for user in range(400)}
-    for stage in ("read", "split", "candidates", "encode", "rank", "metrics", "bootstrap"):
+    for stage in ("read", "split", "candidates", "encode", "rank", "lists", "metrics"):
         assert stage in result.output
         assert content["timings"][stage] >= 0
 
@@ -87,7 +89,7 @@ def test_options_reach_the_evaluation(run, tmp_path):
     assert {key: content["candidates"][key] for key in ("kind", "n", "seed")} == {
         "kind": "popularity", "n": 50, "seed": 7,
     }  # fmt: skip
-    assert list(content["metrics"]["full"]) == ["HR@3", "MRR"]
+    assert list(content["metrics"]["full"]) == ["HR@3", "MRR", "AUC", "mean rank", "median rank"]
 
 
 def test_the_metrics_by_default_are_those_of_the_library():
@@ -109,7 +111,7 @@ def test_moved_data_is_found_with_an_option(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--metrics", "MAP"], ["unknown metric 'MAP'", "MRR, HR@k and NDCG@k"]),
+        (["--metrics", "MAP"], ["unknown metric 'MAP'", "MRR, MRR@k, HR@k and NDCG@k"]),
         (["--candidates", "top10"], ["found 'top10'", "uni100"]),
         (["--candidates", "uni199"], ["199", "fewer candidates"]),
         (["--k", "50"], ["50"]),
@@ -202,6 +204,157 @@ def test_a_model_without_torch_loads_no_torch(run):
         "import sys\n"
         "from metatl.cli.evaluate import main\n"
         f"main([{str(run)!r}], standalone_mode=False)\n"
+        "print('torch' in sys.modules)"
+    )
+    assert run_python(script).splitlines()[-1] == "False"
+
+
+def test_the_short_form_is_that_of_run(run, tmp_path):
+    files = [tmp_path / "short.json", tmp_path / "long.json"]
+    assert evaluate(run, "--out", files[0]).exit_code == 0
+    assert evaluate("run", run, "--json", files[1]).exit_code == 0
+    short, long = (json.loads(file.read_text()) for file in files)
+    assert {**short, "timings": None} == {**long, "timings": None}
+    assert evaluate("--k", 2, run).exit_code == 0
+
+
+def test_every_command_has_help_with_examples():
+    assert set(COMMANDS) == {"run", "candidates", "scores", "embeddings", "trec", "compare"}
+    for name in COMMANDS:
+        result = evaluate(name, "--help")
+        assert result.exit_code == 0, result.output
+        assert f"metatl-eval {name} " in result.output
+        assert "Examples:" in result.output
+        assert name in evaluate("--help").output
+    assert (
+        evaluate("--version").output.startswith("metatl-eval, version")
+        or "version" in evaluate("--version").output
+    )
+
+
+def test_several_runs_write_a_file_each(run, tmp_path):
+    data = json.loads((run / "run.json").read_text())["data"]
+    metatl.fit(data, model="popularity", out=tmp_path / "popularity", device="cpu")
+    folders = [option for name in ("json", "per-user") for option in (f"--{name}", tmp_path / name)]
+    result = evaluate("run", run, tmp_path / "popularity", *folders)
+    assert result.exit_code == 0, result.output
+    files = [tmp_path / "per-user" / f"{name}.parquet" for name in ("knn", "popularity")]
+    assert all(file.is_file() for file in files)
+    assert sorted(file.name for file in (tmp_path / "json").iterdir()) == ["knn.json", "popularity.json"]
+    compared = evaluate("compare", *files, "--resamples", 200)
+    assert compared.exit_code == 0, compared.output
+    assert "popularity" in compared.output
+    again = evaluate("run", run, run)
+    assert again.exit_code == 2
+    assert "two runs are called 'knn'" in again.stderr
+
+
+def test_tables_are_written_as_markdown_and_latex(run, tmp_path):
+    files = ["--markdown", tmp_path / "table.md", "--latex", tmp_path / "table.tex"]
+    result = evaluate(run, *files, "--by", "item_popularity", "--metrics", "MRR")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "table.md").read_text()
+    assert text.count("| --- |") == 3
+    assert "| MRR | 0." in text
+    assert "By item_popularity: all items" in text
+    latex = (tmp_path / "table.tex").read_text()
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 3
+    assert r"item\_popularity" in latex
+
+
+@pytest.fixture(scope="module")
+def stranger(run, tmp_path_factory):
+    """Candidates of the run's data, and scores of a model that has never heard of metatl."""
+    folder = tmp_path_factory.mktemp("stranger")
+    data = json.loads((run / "run.json").read_text())["data"]
+    result = evaluate("candidates", data, "-o", folder / "candidates.parquet")
+    assert result.exit_code == 0, result.output
+    frame = pl.read_parquet(folder / "candidates.parquet")
+    scores = np.random.default_rng(2).random((len(frame), 101)).astype(np.float32)
+    scores[:, 0] += 0.3
+    np.save(folder / "scores.npy", scores)
+    return folder
+
+
+def test_scores_of_a_stranger(stranger, tmp_path):
+    candidates, scores = stranger / "candidates.parquet", stranger / "scores.npy"
+    files = [tmp_path / "all.json", tmp_path / "bare.json", tmp_path / "ranks.parquet"]
+    result = evaluate("scores", candidates, scores, "--json", files[0], "--per-user", files[2])
+    assert result.exit_code == 0, result.output
+    assert "corrected, bias-variance" in result.output.replace("\n", " ") or "corrected" in result.output
+    content = json.loads(files[0].read_text())
+    jsonschema.validate(content, json.loads(results_schema()))
+    assert content["source"]["files"] == {"candidates": str(candidates), "scores": str(scores)}
+    bare = evaluate("scores", "--no-candidates", scores, "--json", files[1])
+    assert bare.exit_code == 0, bare.output
+    unchecked = json.loads(files[1].read_text())
+    assert unchecked["metrics"]["sampled"] == content["metrics"]["sampled"]
+    assert len(unchecked["notes"]) == 1
+    frame = pl.read_parquet(files[2])
+    assert frame["user_id"].equals(pl.read_parquet(candidates)["user_id"])
+
+
+def test_embeddings_and_lists_of_a_stranger(stranger, tmp_path):
+    candidates = pl.read_parquet(stranger / "candidates.parquet")
+    items = pl.concat([candidates["target"], candidates["negatives"].explode()]).unique().sort()
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "q.npy", generator.normal(size=(len(candidates), 4)).astype(np.float32))
+    np.save(tmp_path / "e.npy", generator.normal(size=(len(items), 4)).astype(np.float32))
+    items.alias("item_id").to_frame().write_parquet(tmp_path / "ids.parquet")
+    options = [
+        "--queries",
+        tmp_path / "q.npy",
+        "--items",
+        tmp_path / "e.npy",
+        "--item-ids",
+        tmp_path / "ids.parquet",
+    ]
+    result = evaluate("embeddings", stranger / "candidates.parquet", *options, "--similarity", "l2")
+    assert result.exit_code == 0, result.output
+    assert "all items" in result.output
+    run_file, qrels = tmp_path / "run.txt", tmp_path / "qrels.txt"
+    lines = [f"{user} Q0 {target} 1 2.0 x" for user, target in candidates.select("user_id", "target").rows()]
+    run_file.write_text("\n".join(lines))
+    qrels.write_text(
+        "\n".join(f"{user} 0 {target} 1" for user, target in candidates.select("user_id", "target").rows())
+    )
+    result = evaluate("trec", "--run", run_file, "--qrels", qrels, "--metrics", "MRR")
+    assert result.exit_code == 0, result.output
+    assert "1.0000" in result.output
+    assert evaluate("trec", "--run", run_file, "--qrels", stranger / "candidates.parquet").exit_code == 0
+
+
+def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
+    candidates, scores = stranger / "candidates.parquet", np.load(stranger / "scores.npy")
+    np.save(tmp_path / "double.npy", scores.astype(np.float64))
+    np.save(tmp_path / "short.npy", scores[1:])
+    broken = scores.copy()
+    broken[0] = np.nan
+    np.save(tmp_path / "nan.npy", broken)
+    (tmp_path / "text.csv").write_text("user_id,item_id,score\nu1,i1,high\n")
+    (tmp_path / "cut.parquet").write_bytes(candidates.read_bytes()[:-100])
+    out = tmp_path / "results.json"
+    out.write_text("old")
+    for files, parts in (
+        ([candidates, tmp_path / "double.npy"], ["double.npy", "float64", "float32"]),
+        ([candidates, tmp_path / "short.npy"], ["short.npy", "shape"]),
+        ([candidates, tmp_path / "nan.npy"], ["101 NaN"]),
+        ([candidates, tmp_path / "text.csv"], ["text.csv", "line 2", "'score'", "'high'"]),
+        ([candidates, tmp_path / "none.npy"], ["none.npy", "no such file"]),
+        ([tmp_path / "cut.parquet", stranger / "scores.npy"], ["cut.parquet"]),
+        ([stranger / "scores.npy", stranger / "scores.npy"], ["scores.npy", "Parquet"]),
+    ):
+        assert_one_line(evaluate("scores", *files, "--out", out), *parts)
+        assert out.read_text() == "old"
+    assert evaluate("scores", candidates).exit_code == 2
+
+
+def test_scores_start_without_torch(stranger):
+    script = (
+        "import sys\n"
+        "from metatl.cli.evaluate import main\n"
+        f"main(['scores', {str(stranger / 'candidates.parquet')!r}, {str(stranger / 'scores.npy')!r}], "
+        "standalone_mode=False)\n"
         "print('torch' in sys.modules)"
     )
     assert run_python(script).splitlines()[-1] == "False"

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import metatl
-from metatl.evaluation import evaluate_users, parse_candidates
+from metatl.evaluation import evaluate_users, parse_candidates, rank_users
 from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
 from metatl.models import SYSTEMS
 
@@ -98,14 +98,39 @@ def test_means_and_intervals_are_those_of_the_users(run):
     results = evaluation.results
     for ranking, metrics in (("sampled", results.metrics.sampled), ("full", results.metrics.full)):
         frame = evaluation.per_user.filter(pl.col("ranking") == ranking)
-        assert list(metrics) == ["MRR", "HR@10", "NDCG@5"]
-        for name, found in metrics.items():
+        assert list(metrics) == ["MRR", "HR@10", "NDCG@5", "AUC", "mean rank", "median rank"]
+        for name, found in list(metrics.items())[:3]:
             assert found.value == pytest.approx(frame[name].mean())
             assert found.low <= found.value <= found.high
         assert metrics["MRR"].value == pytest.approx((1 / frame["rank"]).mean())
         assert metrics["HR@10"].value == pytest.approx((frame["rank"] <= 10).mean())
-    assert list(results.timings) == ["read", "split", "candidates", "encode", "rank", "metrics", "bootstrap"]
-    assert results.dataset.test_users == len(frame)
+        assert metrics["mean rank"].value == pytest.approx(frame["rank"].mean())
+        assert metrics["median rank"].value == frame["rank"].median()
+    assert list(results.timings) == ["read", "split", "candidates", "encode", "rank", "lists", "metrics"]
+    assert results.dataset.test_users == results.users.evaluated == len(frame)
+
+
+def test_lists_and_slices_are_those_of_the_users(run):
+    evaluation = evaluate_users(run, metrics="MRR", top=5, by=["item_popularity", "history_length"])
+    split = run.record.split.split(metatl.read_interactions(run.record.data))
+    lists = rank_users(run.model, split, split.test, None, top=5).lists
+    counts = run.item_counts
+    found = evaluation.results.lists
+    assert found.n == 5
+    assert found.coverage == len(np.unique(lists)) / len(counts)
+    assert found.popularity_bias == pytest.approx(
+        counts[lists].mean() / counts[split.targets(split.test)].mean()
+    )
+    history = split.histories(split.test)
+    assert not any(set(mine) & set(seen) for mine, seen in zip(lists, history, strict=True))
+    popular, length = (
+        [part for part in evaluation.results.slices if part.by == by]
+        for by in ("item_popularity", "history_length")
+    )
+    assert sum(part.users for part in popular) == len(split.test)
+    mean = sum(part.users * part.metrics.full["MRR"].value for part in popular) / len(split.test)
+    assert mean == pytest.approx(evaluation.results.metrics.full["MRR"].value)
+    assert [(part.value, part.metrics) for part in length] == [("3", evaluation.results.metrics)]
 
 
 def test_an_evaluation_repeats(run):

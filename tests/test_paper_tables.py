@@ -18,15 +18,15 @@ from metatl import datasets
 from metatl.experiments.ablation import TO_PAPER, TO_TUNED, ablation, ablation_rows
 from metatl.experiments.comparison import compare_rows, standings
 from metatl.experiments.figure2 import figure2, figure2_rows
-from metatl.experiments.pages import Heading, Image, Points, Table, Text, html_page, markdown
 from metatl.experiments.paper import COLUMNS, FIGURE_2, TABLE_1, TABLE_2
-from metatl.experiments.plots import LinePanel, Point, Series, draw_lines, svg
 from metatl.experiments.reports import marked, p_value, write_report
 from metatl.experiments.rows import SMOKE_STEPS, TUNED, WITHOUT_STEP, Row
 from metatl.experiments.sources import Source
 from metatl.experiments.table1 import differences, table1
 from metatl.experiments.table2 import table2
 from metatl.models.metatl_config import MetaTLConfig
+from metatl.pages import Heading, Image, Points, Table, Text, html_page, markdown
+from metatl.plots import LinePanel, Point, Series, draw_lines, svg
 from metatl.significance import compare, holm
 from metatl.statistics import statistics
 

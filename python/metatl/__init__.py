@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metatl import datasets, exceptions
     from metatl.candidates import CandidateSets, sample_candidate_sets
+    from metatl.embedding_evaluation import evaluate_embeddings
     from metatl.evaluation import evaluate
     from metatl.fitting import fit
     from metatl.interactions import Interactions
+    from metatl.list_evaluation import evaluate_lists
+    from metatl.paired_comparison import compare_users
     from metatl.readers import read_interactions
     from metatl.recommendation import recommend
     from metatl.runs import Run, SplitSettings, load_run
+    from metatl.score_evaluation import evaluate_scores
     from metatl.split import ColdStartSplit, cold_start_split
 
 _MODULES = {
@@ -27,7 +31,11 @@ _MODULES = {
     "Run": "metatl.runs",
     "SplitSettings": "metatl.runs",
     "cold_start_split": "metatl.split",
+    "compare_users": "metatl.paired_comparison",
     "evaluate": "metatl.evaluation",
+    "evaluate_embeddings": "metatl.embedding_evaluation",
+    "evaluate_lists": "metatl.list_evaluation",
+    "evaluate_scores": "metatl.score_evaluation",
     "fit": "metatl.fitting",
     "load_run": "metatl.runs",
     "read_interactions": "metatl.readers",
@@ -42,8 +50,12 @@ __all__ = [
     "Run",
     "SplitSettings",
     "cold_start_split",
+    "compare_users",
     "datasets",
     "evaluate",
+    "evaluate_embeddings",
+    "evaluate_lists",
+    "evaluate_scores",
     "exceptions",
     "fit",
     "load_run",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from metatl.exceptions import ConfigError
-from metatl.experiments.plots import DotPanel, Point, Series, aside, draw_dot_panel, png, set_names, svg
 from metatl.files import replace_file
+from metatl.plots import DotPanel, Point, Series, aside, draw_dot_panel, png, set_names, svg
 
 if TYPE_CHECKING:
     import os

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from metatl.experiments.pages import Heading, Table, Text, markdown
+from metatl.latex import escape
+from metatl.pages import Heading, Table, Text, markdown
 from metatl.paired_users import extreme_users
 
 if TYPE_CHECKING:
     import polars as pl
     from rich.console import RenderableType
 
-    from metatl.experiments.pages import Part
+    from metatl.pages import Part
     from metatl.paired_comparison import ComparisonReport, DifferenceReport, PValuesReport
 
 _SMALLEST_P = 0.0001
@@ -22,14 +23,6 @@ _TITLES = {
     "corrected": "among sampled candidates, corrected",
 }
 _TESTS = ("t", "Wilcoxon", "flips")
-_LATEX_SIGNS = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    }
-)
 
 
 def comparison_table(report: ComparisonReport) -> RenderableType:
@@ -138,12 +131,12 @@ def _latex_table(report: ComparisonReport, ranking: str) -> str:
     for system in report.systems:
         lines.append(r"\midrule")
         for place, found in enumerate(_select(report, system, ranking)):
-            name = _latex(system) if place == 0 else ""
+            name = escape(system) if place == 0 else ""
             cells = (_latex_number(cell) for cell in _cells(found)[1:])
-            lines.append(" & ".join((name, _latex(found.metric), *cells)) + r" \\")
+            lines.append(" & ".join((name, escape(found.metric), *cells)) + r" \\")
     users = next(found.users for found in report.differences if found.ranking == ranking)
     caption = f"Compared with {report.baseline} {_TITLES[ranking]}, {users:,} users. {_legend(report)}"
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(caption)}}}", r"\end{table}", ""]
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape(caption)}}}", r"\end{table}", ""]
     return "\n".join(lines)
 
 
@@ -188,9 +181,5 @@ def _p(test: PValuesReport) -> str:
     return f"<{_SMALLEST_P}" if test.holm < _SMALLEST_P else f"{test.holm:.4f}"
 
 
-def _latex(text: str) -> str:
-    return text.translate(_LATEX_SIGNS).replace("−", "$-$").replace("–", "--")
-
-
 def _latex_number(text: str) -> str:
-    return f"${text}$" if text[0] in "+-<[" else _latex(text)
+    return f"${text}$" if text[0] in "+-<[" else escape(text)

@@ -3,70 +3,112 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import polars as pl
 
 from metatl import datasets
+from metatl.assessment import (
+    Measures,
+    RankedUsers,
+    Ranking,
+    measure,
+    measure_ties,
+    quantile_groups,
+    slices_by,
+    user_frame,
+)
 from metatl.candidates import CandidateSets, sample_candidate_sets
 from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
 from metatl.histories import Histories
 from metatl.interactions import Interactions
+from metatl.list_metrics import list_metrics
 from metatl.metrics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE,
     DEFAULT_METRICS,
-    Metric,
     TieRule,
-    estimate,
     mean_metrics,
     parse_metrics,
-    ranks,
-    user_metrics,
 )
 from metatl.ranking import RankCounts, encode_blocks, rank_candidates
 from metatl.report import (
     BootstrapReport,
     CandidatesReport,
     DatasetReport,
-    EstimateReport,
-    MetricsReport,
+    Figures,
+    ListsReport,
     ModelReport,
     ProtocolReport,
     Results,
+    UsersReport,
 )
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
     from pathlib import Path
 
     from metatl.models.contract import Model
+    from metatl.report import SourceResults
     from metatl.runs import Run
+    from metatl.score_files import ScoresLike
     from metatl.split import ColdStartSplit
 
 CandidateKind = Literal["uniform", "popularity"]
 _KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
 
 
+DEFAULT_TOP = 10
+"""Items of the lists whose coverage and popularity are reported."""
+
+ResultsT = TypeVar("ResultsT", bound=Figures)
+
+
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Generic[ResultsT]):
     """An evaluation, user by user.
 
     Attributes
     ----------
-    results : Results
-        The summary, as in `results.json`.
-    per_user : polars.DataFrame
-        One row per test user and ranking: ``user_id`` (raw), ``ranking`` (``"sampled"`` or ``"full"``),
-        ``rank``, ``greater``, ``equal`` and one column per metric.
+    results : Figures
+        The summary: `Results` of a run, `SourceResults` of anything else.
+    users : RankedUsers
+        The users' ranks.
+    measures : Measures
+        What was computed.
     """
 
-    results: Results
-    per_user: pl.DataFrame
+    results: ResultsT
+    users: RankedUsers
+    measures: Measures
+
+    @property
+    def per_user(self) -> pl.DataFrame:
+        """One row per test user and ranking; see `metatl.assessment.user_frame`."""
+        return user_frame(self.users, self.measures)
+
+
+class UserRanks(NamedTuple):
+    """What ranking B users gives.
+
+    Attributes
+    ----------
+    sampled : RankCounts or None
+        Among the candidates.
+    full : RankCounts
+        In the catalogue.
+    lists : ndarray or None
+        (B, N) int64: the best items of each user besides those of the history; -1 where there are no more.
+    """
+
+    sampled: RankCounts | None
+    full: RankCounts
+    lists: np.ndarray | None
 
 
 def parse_candidates(text: str) -> tuple[CandidateKind, int] | None:
@@ -123,10 +165,11 @@ def rank_users(
     users: np.ndarray,
     candidates: np.ndarray | None,
     *,
+    top: int = 0,
     seed: int = 0,
     num_threads: int | None = None,
     timings: Timings | None = None,
-) -> tuple[RankCounts | None, RankCounts]:
+) -> UserRanks:
     """Rank each user's target among candidates and in the full catalogue, encoding each history once.
 
     In the full catalogue a target meets every item that its user does not interact with, before or after: the
@@ -142,31 +185,35 @@ def rank_users(
         (B,) int64, indices of cold users.
     candidates : ndarray or None
         (B, 1 + n) int64, the target in column 0; None for the full catalogue alone.
+    top : int
+        N, items of each user's list; 0 for no lists.
     seed : int
         Seed of the support negatives, for models that use them.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
-        Gains the stages ``encode`` and ``rank``.
+        Gains the stages ``encode``, ``rank`` and ``lists``.
 
     Returns
     -------
-    sampled : RankCounts or None
-        Among the candidates.
-    full : RankCounts
-        In the catalogue.
+    UserRanks
+        One entry per user.
     """
+    timings = timings or Timings()
     targets = split.targets(users)
     excluded = Histories(split.cold.indptr, split.cold.items).select(users)
+    shown = Histories.from_matrix(split.histories(users))
     sampled = None if candidates is None else _empty_counts(len(users))
     full = _empty_counts(len(users))
-    for rows, block in encode_blocks(
-        model, split.histories(users), seed=seed, num_threads=num_threads, timings=timings
-    ):
+    lists = np.empty((len(users), top), np.int64) if top else None
+    for rows, block in encode_blocks(model, shown, seed=seed, num_threads=num_threads, timings=timings):
         if sampled is not None and candidates is not None:
             sampled.greater[rows], sampled.equal[rows] = block.rank_candidates(candidates[rows])
         full.greater[rows], full.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
-    return sampled, full
+        if lists is not None:
+            with timings.stage("lists"):
+                lists[rows] = block.top_n(top, shown.select(rows)).items
+    return UserRanks(sampled, full, lists)
 
 
 def _empty_counts(count: int) -> RankCounts:
@@ -182,8 +229,11 @@ def evaluate_users(
     seed: int = 0,
     ties: TieRule = "worst",
     metrics: Sequence[str] | str = DEFAULT_METRICS,
+    top: int = DEFAULT_TOP,
+    by: Sequence[str] = (),
+    attributes: pl.DataFrame | None = None,
     num_threads: int | None = None,
-) -> Evaluation:
+) -> Evaluation[Results]:
     """Evaluate a run on the test users of its split, and keep what came out for each of them.
 
     Parameters
@@ -203,6 +253,13 @@ def evaluate_users(
         Where a target stands among items with its score.
     metrics : str or sequence of str
         Names of metrics.
+    top : int
+        Items of the lists whose coverage and popularity are measured; 0 for none.
+    by : sequence of str
+        What to slice the users by: ``history_length``, ``item_popularity`` (of the target, in training, in
+        quarters) or columns of `attributes`.
+    attributes : polars.DataFrame, optional
+        What is known of users: ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
 
@@ -224,90 +281,153 @@ def evaluate_users(
     NotANumberError
         If a score is not a number.
     """
-    chosen = parse_metrics(metrics)
+    measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     negatives = parse_candidates(candidates)
     timings = Timings()
     with timings.stage("read"):
         interactions = _read_data(run, data)
     with timings.stage("split"):
         split = _split(run, interactions, k)
-        users = split.test
     with timings.stage("candidates"):
         sets = None
         if negatives is not None:
             kind, n = negatives
             try:
-                sets = sample_candidate_sets(split, users, n=n, kind=kind, seed=seed)
+                sets = sample_candidate_sets(split, split.test, n=n, kind=kind, seed=seed)
             except NoNegativeError as error:
                 raise NoNegativeError(f"{error}; choose fewer candidates than {candidates}") from None
-    sampled, full = rank_users(
+    ranked = rank_users(
         run.model,
         split,
-        users,
+        split.test,
         None if sets is None else sets.candidates,
+        top=top,
         seed=seed,
         num_threads=num_threads,
         timings=timings,
     )
-    rankings = {"full": full} if sampled is None else {"sampled": sampled, "full": full}
     with timings.stage("metrics"):
-        values = {name: user_metrics(*counts, chosen, ties=ties) for name, counts in rankings.items()}
-        user_ids = split.cold.user_ids[users]
-        per_user = pl.concat(
-            _user_frame(user_ids, name, rankings[name], chosen, values[name], ties) for name in rankings
+        users = _ranked_users(split, sets, ranked)
+        results = Results(
+            metrics=measure(users, measures),
+            ties=measure_ties(users, measures),
+            lists=_report_lists(run, split, ranked.lists),
+            users=UsersReport(evaluated=len(split.test), left_out=split.dropped),
+            slices=slices_by(users, by, _known_columns(run, split), attributes, measures),
+            candidates=None if sets is None else _report_candidates(sets),
+            dataset=_report_dataset(run, data, interactions, split),
+            protocol=_report_protocol(run, split, ties, seed),
+            model=_report_model(run),
+            timings={},
+            metatl_version=metadata.version("metatl"),
         )
-    with timings.stage("bootstrap"):
-        estimates = {
-            name: _report_estimates(chosen, part, seed, num_threads) for name, part in values.items()
-        }
-    results = Results(
-        metrics=MetricsReport(sampled=estimates.get("sampled"), full=estimates["full"]),
-        candidates=None if sets is None else _report_candidates(sets),
-        dataset=_report_dataset(run, data, interactions, split),
-        protocol=_report_protocol(run, split, ties, seed),
-        model=ModelReport(
-            name=run.record.model,
-            preset=run.record.preset,
-            config=run.record.config,
-            seed=run.record.seed,
-            run=None if run.path is None else str(run.path),
-        ),
-        timings=timings.seconds,
-        metatl_version=metadata.version("metatl"),
+    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+
+
+def _ranked_users(split: ColdStartSplit, sets: CandidateSets | None, ranked: UserRanks) -> RankedUsers:
+    # What a full ranking excludes is every item of the user; the target is one of them.
+    others = split.num_items - split.cold.lengths[split.test]
+    sampled = None
+    if sets is not None and ranked.sampled is not None:
+        sampled = Ranking(ranked.sampled, np.full(len(others), sets.n))
+    return RankedUsers(
+        user_ids=split.cold.user_ids[split.test],
+        sampled=sampled,
+        full=Ranking(ranked.full, others),
+        catalogue_negatives=others if sets is not None and sets.kind == "uniform" else None,
     )
-    return Evaluation(results, per_user)
+
+
+def _known_columns(run: Run, split: ColdStartSplit) -> dict[str, pl.Series]:
+    """Give what a run knows of its test users, to slice them by."""
+    popularity = run.item_counts[split.targets(split.test)]
+    return {
+        "history_length": pl.Series("history_length", np.full(len(split.test), split.k)),
+        "item_popularity": quantile_groups(popularity, "item_popularity"),
+    }
+
+
+def _report_lists(run: Run, split: ColdStartSplit, lists: np.ndarray | None) -> ListsReport | None:
+    if lists is None:
+        return None
+    return ListsReport(**asdict(list_metrics(lists, split.targets(split.test), run.item_counts)))
+
+
+def _report_model(run: Run) -> ModelReport:
+    return ModelReport(
+        name=run.record.model,
+        preset=run.record.preset,
+        config=run.record.config,
+        seed=run.record.seed,
+        run=None if run.path is None else str(run.path),
+    )
+
+
+@overload
+def evaluate(
+    system: Run,
+    candidates: str = ...,
+    *,
+    data: str | Path | Interactions | None = ...,
+    k: int | None = ...,
+    top: int = ...,
+    seed: int = ...,
+    ties: TieRule = ...,
+    metrics: Sequence[str] | str = ...,
+    by: Sequence[str] = ...,
+    attributes: pl.DataFrame | None = ...,
+    num_threads: int | None = ...,
+) -> Results: ...
+
+
+@overload
+def evaluate(
+    system: ScoresLike,
+    candidates: CandidateSets | str | os.PathLike[str] | None = ...,
+    *,
+    name: str | None = ...,
+    seed: int = ...,
+    ties: TieRule = ...,
+    metrics: Sequence[str] | str = ...,
+    by: Sequence[str] = ...,
+    attributes: pl.DataFrame | None = ...,
+    num_threads: int | None = ...,
+) -> SourceResults: ...
 
 
 def evaluate(
-    run: Run,
-    *,
-    data: str | Path | Interactions | None = None,
-    k: int | None = None,
-    candidates: str = "uni100",
-    seed: int = 0,
-    ties: TieRule = "worst",
-    metrics: Sequence[str] | str = DEFAULT_METRICS,
-    num_threads: int | None = None,
-) -> Results:
-    """Evaluate a run on the test users of its split.
+    system: Run | ScoresLike,
+    candidates: CandidateSets | str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Results | SourceResults:
+    """Evaluate a run on the test users of its split, or scores of candidates that any model gave.
 
-    Takes the arguments of :func:`evaluate_users` and raises what it raises.
+    Parameters
+    ----------
+    system : Run, str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
+        A run, or scores.
+    candidates : optional
+        For a run ``uniN``, ``popN`` or ``full``, ``uni100`` by default; for scores the candidates or their
+        file.
+    **options
+        For a run those of :func:`evaluate_users`, for scores those of
+        :func:`metatl.score_evaluation.evaluate_scores`; each raises what these raise.
 
     Returns
     -------
-    Results
-        Metrics with intervals, and what they were computed from: the content of `results.json`.
+    Results or SourceResults
+        Metrics with intervals, and what they were computed from: what `metatl-eval --json` writes.
     """
-    return evaluate_users(
-        run,
-        data=data,
-        k=k,
-        candidates=candidates,
-        seed=seed,
-        ties=ties,
-        metrics=metrics,
-        num_threads=num_threads,
-    ).results
+    from metatl.runs import Run
+
+    if isinstance(system, Run):
+        chosen = "uni100" if candidates is None else candidates
+        if not isinstance(chosen, str):
+            raise ConfigError(f"candidates: found {type(chosen).__name__}, expected uniN, popN or full")
+        return evaluate_users(system, candidates=chosen, **options).results
+    from metatl.score_evaluation import evaluate_scores
+
+    return evaluate_scores(system, candidates, **options).results
 
 
 def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions:
@@ -339,34 +459,6 @@ def _split(run: Run, interactions: Interactions, k: int | None) -> ColdStartSpli
     if len(split.test) == 0:
         raise DataError(f"found no test user with more than {settings.k} interactions; choose a smaller K")
     return split
-
-
-def _user_frame(
-    user_ids: pl.Series,
-    ranking: str,
-    counts: RankCounts,
-    metrics: Sequence[Metric],
-    values: np.ndarray,
-    ties: TieRule,
-) -> pl.DataFrame:
-    columns = {
-        "user_id": user_ids,
-        "ranking": pl.Series([ranking], dtype=pl.String).new_from_index(0, len(user_ids)),
-        "rank": ranks(*counts, ties=ties),
-        "greater": counts.greater,
-        "equal": counts.equal,
-    }
-    return pl.DataFrame({**columns, **{metric.name: values[:, i] for i, metric in enumerate(metrics)}})
-
-
-def _report_estimates(
-    metrics: Sequence[Metric], values: np.ndarray, seed: int, num_threads: int | None
-) -> dict[str, EstimateReport]:
-    estimates = estimate(values, seed=seed, num_threads=num_threads)
-    return {
-        metric.name: EstimateReport(value=found.value, low=found.low, high=found.high)
-        for metric, found in zip(metrics, estimates, strict=True)
-    }
 
 
 def _report_candidates(sets: CandidateSets) -> CandidatesReport:

@@ -113,6 +113,12 @@ def write_parquet(
         temporary.write_bytes(content.getbuffer())
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file with :func:`replace_file`, in UTF-8."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -93,12 +93,6 @@ def html_page(parts: Sequence[Part]) -> str:
     )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    with replace_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a binary file in one step."""
     with replace_file(path) as temporary:

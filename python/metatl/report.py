@@ -1,4 +1,4 @@
-"""What an evaluation reports: `results.json`, its JSON schema, and a table for people."""
+"""What an evaluation reports, as JSON, and the schema of that."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 from datetime import datetime  # noqa: TC003 (pydantic reads it)
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.console import RenderableType
 
 SCHEMA_FILE = "docs/results.schema.json"
 
@@ -21,18 +19,66 @@ class _Part(BaseModel):
 
 
 class EstimateReport(_Part):
-    """A mean over test users with the ends of its bootstrap interval."""
+    """A mean over test users with the ends of its bootstrap interval, or a median with its interval."""
 
     value: float
     low: float
     high: float
+    standard_error: float | None = Field(default=None, description="of the value, over users")
 
 
 class MetricsReport(_Part):
-    """The metrics by name, ranked among sampled candidates and in the full catalogue."""
+    """The metrics by name, for each way of ranking."""
 
-    sampled: dict[str, EstimateReport] | None = Field(description="null where candidates were not asked for")
-    full: dict[str, EstimateReport]
+    sampled: dict[str, EstimateReport] | None = Field(
+        default=None, description="among sampled candidates; null where there were none"
+    )
+    corrected: dict[str, dict[str, EstimateReport]] | None = Field(
+        default=None,
+        description="by estimator: what the sampled ranks say of the metrics in the full catalogue; null "
+        "where negatives were not uniform or the catalogue is not known",
+    )
+    full: dict[str, EstimateReport] | None = Field(
+        default=None, description="in the full catalogue; null where that was not ranked"
+    )
+
+
+class TiesReport(_Part):
+    """Items with the target's score."""
+
+    share: float = Field(description="share of users whose target is level with another item")
+    metrics: dict[Literal["worst", "mean", "best"], dict[str, float]] = Field(
+        description="means under each tie rule"
+    )
+
+
+class ListsReport(_Part):
+    """The recommended lists of all users."""
+
+    n: int = Field(description="items of a list")
+    coverage: float = Field(description="share of the catalogue that is in at least one list")
+    popularity: float | None = Field(
+        description="mean training interactions of a recommended item; null where nobody knows them"
+    )
+    popularity_bias: float | None = Field(
+        description="that mean over the mean of the items that the users chose; above 1 is more popular"
+    )
+
+
+class UsersReport(_Part):
+    """Who was evaluated."""
+
+    evaluated: int
+    left_out: dict[str, int] = Field(description="what was left out on the way, by reason")
+
+
+class SliceReport(_Part):
+    """The metrics of some of the users."""
+
+    by: str
+    value: str
+    users: int
+    metrics: MetricsReport
 
 
 class CandidatesReport(_Part):
@@ -96,34 +142,61 @@ class ModelReport(_Part):
     run: str | None = Field(description="the run directory; null for a system that was fitted without one")
 
 
-class Results(_Part):
-    """The content of `results.json`."""
+class SourceReport(_Part):
+    """What was evaluated where it is not a run of ours."""
+
+    kind: Literal["scores", "embeddings", "lists"]
+    name: str = Field(description="what tables call the system")
+    files: dict[str, str] = Field(description="what was read, by its part")
+    ties: Literal["worst", "mean", "best"]
+    bootstrap: BootstrapReport
+
+
+class Figures(_Part):
+    """What every evaluation reports, whatever was evaluated."""
 
     metrics: MetricsReport
+    ties: dict[str, TiesReport] = Field(default={}, description="by ranking")
+    lists: ListsReport | None = Field(default=None, description="null where no lists were made")
+    users: UsersReport | None = None
+    slices: list[SliceReport] = []
+    notes: list[str] = Field(default=[], description="what could not be checked, or was not computed")
     candidates: CandidatesReport | None = Field(
-        description="null where only the full catalogue was asked for"
+        default=None, description="null where no candidates were sampled"
     )
-    dataset: DatasetReport
-    protocol: ProtocolReport
-    model: ModelReport
     timings: dict[str, float] = Field(description="seconds of each stage")
     metatl_version: str
 
 
+class Results(Figures):
+    """The evaluation of a run."""
+
+    dataset: DatasetReport
+    protocol: ProtocolReport
+    model: ModelReport
+
+
+class SourceResults(Figures):
+    """The evaluation of scores, embeddings or lists that somebody else made."""
+
+    source: SourceReport
+
+
 def results_schema() -> str:
-    """Give the JSON schema of `results.json`, as text."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Results.model_json_schema()}
+    """Give the JSON schema of the files that evaluations write, as text."""
+    either: TypeAdapter[Results | SourceResults] = TypeAdapter(Results | SourceResults)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **either.json_schema()}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_results(path: Path, results: Results) -> None:
-    """Write `results.json` in one step; a file that was there stays as it was unless all went well.
+def write_results(path: Path, results: Figures) -> None:
+    """Write an evaluation as JSON in one step; a file that was there stays as it was unless all went well.
 
     Parameters
     ----------
     path : Path
         The file to write.
-    results : Results
+    results : Figures
         Its content.
 
     Raises
@@ -135,39 +208,3 @@ def write_results(path: Path, results: Results) -> None:
 
     with replace_file(path) as temporary:
         temporary.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def results_table(results: Results) -> RenderableType:
-    """Lay the results out for a terminal.
-
-    Parameters
-    ----------
-    results : Results
-        An evaluation.
-    """
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = {"all items": results.metrics.full}
-    if results.metrics.sampled is not None and results.candidates is not None:
-        columns = {
-            f"{results.candidates.n} {results.candidates.kind} negatives": results.metrics.sampled,
-            **columns,
-        }
-    table = Table(
-        title=f"{results.model.name} ({results.model.preset}), {results.dataset.test_users:,} test users"
-    )
-    table.add_column("metric")
-    for name in columns:
-        table.add_column(f"{name}\n[95 % interval]", justify="right")
-    for metric in results.metrics.full:
-        cells = (
-            f"{part[metric].value:.4f} [{part[metric].low:.4f}, {part[metric].high:.4f}]"
-            for part in columns.values()
-        )
-        table.add_row(metric, *(Text(cell) for cell in cells))
-    stages = " · ".join(f"{stage} {seconds:.2f} s" for stage, seconds in results.timings.items())
-    protocol = results.protocol
-    settings = f"K = {protocol.k}, T = {protocol.cutoff:%Y-%m-%d}, ties {protocol.ties}"
-    return Group(table, Text(settings), Text(stages))

@@ -79,8 +79,7 @@ def compare(
         comparison_table,
         extremes_table,
     )
-    from metatl.experiments.pages import write_text
-    from metatl.files import write_parquet
+    from metatl.files import write_parquet, write_text
     from metatl.paired_comparison import compare_pairs, write_comparison
     from metatl.paired_users import pair_users, user_differences
     from metatl.per_user import read_per_user

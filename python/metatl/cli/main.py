@@ -1,39 +1,20 @@
-"""The command `metatl`: a group whose subcommands are imported when they are used."""
+"""The command `metatl`."""
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
-from metatl.cli.errors import Group
+from metatl.cli.groups import LazyGroup
 
 COMMANDS = ("data", "recommend", "reproduce", "stats", "train", "tune")
 
 
-class LazyGroup(Group):
-    """A group that imports a subcommand when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the subcommands."""
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand; None where there is none of that name."""
-        del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"metatl.cli.{cmd_name}"), cmd_name)
-        return command
-
-
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, commands_at={name: f"metatl.cli.{name}:{name}" for name in COMMANDS})
 @click.version_option(package_name="metatl")
 def main() -> None:
     """MetaTL: recommend to users whom you met three clicks ago.
 
-    See also `metatl-eval`, which evaluates what `metatl train` wrote.
+    See also `metatl-eval`, which evaluates what `metatl train` wrote, and anybody's scores.
     """
 
 

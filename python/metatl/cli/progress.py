@@ -1,4 +1,4 @@
-"""The progress bar of a training: steps, speed, loss, validation MRR, time left."""
+"""Progress bars: of a training (steps, speed, loss, validation MRR, time left) and of an evaluation."""
 
 from __future__ import annotations
 
@@ -59,6 +59,33 @@ def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress],
             mrr = "-" if progress.validation_mrr is None else f"{progress.validation_mrr:.4f}"
             loss = f"{progress.loss.item():.4f}"
             bar.update(task, total=progress.max_steps, completed=progress.step, loss=loss, mrr=mrr)
+
+    try:
+        yield update
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def users_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Show how many users are ranked, where there is a terminal to show it on.
+
+    Yields the function that moves the bar: users so far, and all.
+    """
+    bar = Progress(
+        TextColumn("ranking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    task = bar.add_task("ranking", total=None)
+
+    def update(users: int, total: int) -> None:
+        bar.start()
+        bar.update(task, total=total, completed=users)
 
     try:
         yield update

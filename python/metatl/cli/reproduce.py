@@ -177,8 +177,8 @@ def _directory(out: Path | None) -> Path:
 
 
 def _write(report: Report, out: Path | None) -> None:
-    from metatl.experiments.pages import markdown
     from metatl.experiments.reports import write_report
+    from metatl.pages import markdown
 
     files = write_report(_directory(out), report)
     click.echo(markdown(report.parts))

@@ -6,20 +6,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from metatl.experiments.comparison import standings
-from metatl.experiments.pages import Heading, Image, Points, Table, Text
 from metatl.experiments.paper import FIGURE_2, SOURCE
-from metatl.experiments.plots import LinePanel, Point, Series, draw_lines, png, svg
 from metatl.experiments.reports import Report, interval_note, marked, with_interval
 from metatl.experiments.rows import table_rows
+from metatl.pages import Heading, Image, Points, Table, Text
+from metatl.plots import LinePanel, Point, Series, draw_lines, png, svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.experiments.comparison import Standings
     from metatl.experiments.grid import Outcome
-    from metatl.experiments.pages import Part
     from metatl.experiments.rows import Budget, Row
     from metatl.experiments.sources import Source
+    from metatl.pages import Part
 
 
 def figure2_rows(budget: Budget) -> list[Row]:

@@ -253,7 +253,7 @@ def _tidy(cell: Cell, result: CellResult) -> list[dict[str, object]]:
         "dataset_fingerprint": results.dataset.fingerprint,
         "metatl_version": results.metatl_version,
     }
-    rankings = {"sampled": results.metrics.sampled or {}, "full": results.metrics.full}
+    rankings = {"sampled": results.metrics.sampled or {}, "full": results.metrics.full or {}}
     return [
         {**shared, "ranking": ranking, "metric": metric, **estimate.model_dump()}
         for ranking, metrics in rankings.items()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from metatl.experiments.pages import html_page, markdown, write_bytes, write_text
+from metatl.files import write_text
+from metatl.pages import html_page, markdown, write_bytes
 from metatl.runs import write_json
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from metatl.experiments.comparison import Score
-    from metatl.experiments.pages import Part
+    from metatl.pages import Part
 
 SIGNIFICANT = 0.05
 

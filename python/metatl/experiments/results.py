@@ -13,10 +13,11 @@ import click
 from metatl.cli.errors import Command
 from metatl.cli.reproduce import parse_ks
 from metatl.experiments.comparison import RANKINGS, standings
-from metatl.experiments.pages import Heading, Points, Table, Text, markdown, write_text
 from metatl.experiments.reports import interval_note, with_interval
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
 from metatl.experiments.table2 import lead
+from metatl.files import write_text
+from metatl.pages import Heading, Points, Table, Text, markdown
 from metatl.significance import mean_interval
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from metatl.experiments.comparison import Ranking, Standings
     from metatl.experiments.grid import Outcome
-    from metatl.experiments.pages import Part
+    from metatl.pages import Part
 
 METRICS = ("HR@1", "HR@10", "NDCG@10", "MRR")
 

@@ -6,18 +6,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from metatl import datasets
-from metatl.experiments.pages import Heading, Image, Points, Table, Text
 from metatl.experiments.paper import SOURCE, TABLE_1
-from metatl.experiments.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.experiments.reports import Report
+from metatl.pages import Heading, Image, Points, Table, Text
+from metatl.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.statistics import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from metatl.experiments.pages import Part
     from metatl.experiments.paper import PublishedStatistics
     from metatl.experiments.sources import Source
+    from metatl.pages import Part
     from metatl.statistics import Statistics
 
 _EQUAL = 0.005

@@ -6,9 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from metatl.experiments.comparison import RANKINGS, standings
-from metatl.experiments.pages import Heading, Image, Points, Table, Text
 from metatl.experiments.paper import SOURCE, TABLE_1, TABLE_2, TABLE_2_K
-from metatl.experiments.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.experiments.reports import (
     SIGNIFICANT,
     Report,
@@ -17,16 +15,18 @@ from metatl.experiments.reports import (
     p_value,
     with_interval,
 )
+from metatl.pages import Heading, Image, Points, Table, Text
+from metatl.plots import DotPanel, Point, Series, draw_dots, png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.experiments.comparison import Ranking, Standings
     from metatl.experiments.grid import Outcome
-    from metatl.experiments.pages import Part
     from metatl.experiments.paper import PublishedScore
     from metatl.experiments.rows import Budget, Row
     from metatl.experiments.sources import Source
+    from metatl.pages import Part
 
 METRICS = ("HR@1", "MRR")
 _DESCRIPTION = "MRR of every system with its interval, among 100 negatives and in the full catalogue"

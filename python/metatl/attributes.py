@@ -1,0 +1,51 @@
+"""What is known of users besides their interactions: a table to slice evaluations by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from metatl.column_errors import listed
+from metatl.exceptions import DataError
+from metatl.parquet_files import read_parquet
+
+if TYPE_CHECKING:
+    import os
+
+
+def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
+    """Read a table of users.
+
+    Parameters
+    ----------
+    path
+        Parquet, or CSV, in which integers are found out.
+
+    Returns
+    -------
+    polars.DataFrame
+        With the column ``user_id``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or has no such column.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = read_parquet(path).rows
+        else:
+            table = pl.read_csv(path, glob=False)
+    except DataError as error:
+        raise DataError(error.message, file=str(path)) from None
+    except FileNotFoundError:
+        raise DataError("found no such file", file=str(path)) from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"found a damaged table ({reason})", file=str(path)) from None
+    if "user_id" not in table.columns:
+        raise DataError(f"found no column 'user_id' among {listed(table.columns)}", file=str(path))
+    return table

@@ -1,0 +1,77 @@
+"""`metatl-eval scores`: evaluate anybody's scores of candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metatl.cli.errors import Command
+from metatl.cli.evaluation_options import Outputs, deliver, evaluation_options, read_attributes
+
+if TYPE_CHECKING:
+    from metatl.metrics import TieRule
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument(
+    "files", nargs=-1, required=True, metavar="[CANDIDATES] SCORES", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--no-candidates", is_flag=True, help="Rank column 0 against the rest, whatever the scores belong to."
+)
+@click.option("--name", help="What to call the system.  [default: the name of SCORES]")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the bootstrap.")
+@evaluation_options
+def scores(
+    files: tuple[Path, ...],
+    no_candidates: bool,
+    name: str | None,
+    seed: int,
+    ties: TieRule,
+    metrics: str,
+    by: tuple[str, ...],
+    attributes: Path | None,
+    json_file: Path | None,
+    markdown: Path | None,
+    latex: Path | None,
+    per_user: Path | None,
+    threads: int | None,
+) -> None:
+    """Evaluate SCORES that any model gave to the pairs of CANDIDATES.
+
+    SCORES is .npy, .npz, .parquet, .csv or .tsv: float32, a row for each user in the order of the candidates'
+    rows, the target's score first; tables may have a user_id in front, which is checked. Or, as a table,
+    pairs: user_id, item_id, score, in any order. `--by` takes history_length and columns of --attributes.
+
+    \b
+    Examples:
+      metatl-eval candidates interactions.csv -o candidates.parquet
+      metatl-eval scores candidates.parquet scores.npy
+      metatl-eval scores candidates.parquet pairs.csv --per-user mine.parquet --json mine.json
+      metatl-eval scores --no-candidates scores.npy
+    """  # noqa: D301 (click reads the character)
+    if len(files) != (1 if no_candidates else 2):
+        expected = "SCORES alone with --no-candidates" if no_candidates else "CANDIDATES and SCORES"
+        raise click.UsageError(f"found {len(files)} files, expected {expected}")
+
+    from rich.console import Console
+
+    from metatl.cli.progress import users_progress
+    from metatl.score_evaluation import evaluate_scores
+
+    with users_progress(Console(stderr=True)) as on_progress:
+        evaluation = evaluate_scores(
+            files[-1],
+            None if no_candidates else files[0],
+            name=name,
+            ties=ties,
+            metrics=metrics,
+            seed=seed,
+            by=by,
+            attributes=read_attributes(attributes),
+            num_threads=threads,
+            on_progress=on_progress,
+        )
+    deliver(evaluation, Outputs(json_file, markdown, latex, per_user))

@@ -1,0 +1,115 @@
+"""Options that all ways of evaluating have in common, and what is done with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import polars as pl
+
+    from metatl.evaluation import Evaluation
+
+DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
+
+_OPTIONS = (
+    click.option(
+        "--ties",
+        default="worst",
+        type=click.Choice(["worst", "mean", "best"]),
+        help="Where the held-out item stands among items with its score.",
+    ),
+    click.option("--metrics", default=DEFAULT_METRICS, help="MRR, MRR@k, HR@k, NDCG@k, separated by commas."),
+    click.option("--by", multiple=True, metavar="NAME", help="Slice the users by this; can be repeated."),
+    click.option(
+        "--attributes",
+        type=click.Path(path_type=Path),
+        help="Parquet or CSV with user_id and columns to slice by.",
+    ),
+    click.option(
+        "--json", "--out", "json_file", type=click.Path(path_type=Path), help="Write the results as JSON."
+    ),
+    click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown."),
+    click.option("--latex", type=click.Path(path_type=Path), help="Write the tables as LaTeX (booktabs)."),
+    click.option(
+        "--per-user", type=click.Path(path_type=Path), help="Write every user's rank and metrics as Parquet."
+    ),
+    click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where to write an evaluation, besides the terminal."""
+
+    json_file: Path | None
+    markdown: Path | None
+    latex: Path | None
+    per_user: Path | None
+
+    def of_one(self, name: str) -> Outputs:
+        """Take the outputs as folders, and name the files of one of several evaluations in them."""
+
+        def inside(folder: Path | None, ending: str) -> Path | None:
+            if folder is None:
+                return None
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder / f"{name}.{ending}"
+
+        return Outputs(
+            inside(self.json_file, "json"),
+            inside(self.markdown, "md"),
+            inside(self.latex, "tex"),
+            inside(self.per_user, "parquet"),
+        )
+
+
+def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the common options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_attributes(path: Path | None) -> pl.DataFrame | None:
+    """Read what is known of users."""
+    if path is None:
+        return None
+    from metatl.attributes import read_attributes as read
+
+    return read(path)
+
+
+def deliver(evaluation: Evaluation[Any], outputs: Outputs) -> None:
+    """Write an evaluation to the files that were asked for, then to the terminal."""
+    from rich.console import Console
+
+    from metatl.files import write_text
+    from metatl.per_user import PerUserRecord, write_per_user
+    from metatl.report import Results, write_results
+    from metatl.report_tables import latex, markdown, system_name, terminal
+
+    results = evaluation.results
+    if outputs.per_user is not None:
+        record = PerUserRecord(
+            system=system_name(results),
+            ties=evaluation.measures.ties,
+            metrics=[metric.name for metric in evaluation.measures.metrics],
+            candidates_sha256=None if results.candidates is None else results.candidates.sha256,
+            dataset_fingerprint=results.dataset.fingerprint if isinstance(results, Results) else None,
+        )
+        write_per_user(outputs.per_user, evaluation.per_user, record)
+    if outputs.json_file is not None:
+        write_results(outputs.json_file, results)
+    if outputs.markdown is not None:
+        write_text(outputs.markdown, markdown(results))
+    if outputs.latex is not None:
+        write_text(outputs.latex, latex(results))
+    Console().print(terminal(results))

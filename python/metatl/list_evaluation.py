@@ -1,0 +1,152 @@
+"""Evaluate ranked lists, such as TREC runs, of anybody's model."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from metatl.assessment import Measures, RankedUsers, Ranking, measure, measure_ties, slices_by
+from metatl.evaluation import Evaluation
+from metatl.exceptions import DataError
+from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.ranked_lists import read_lists, read_targets, same_ids
+from metatl.ranking import RankCounts
+from metatl.report import SourceReport, SourceResults, UsersReport
+from metatl.score_evaluation import report_bootstrap
+from metatl.timings import Timings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from metatl.ranked_lists import ListsLike
+
+
+def evaluate_lists(
+    lists: ListsLike,
+    targets: ListsLike,
+    *,
+    name: str | None = None,
+    ties: TieRule = "worst",
+    metrics: Sequence[str] | str = DEFAULT_METRICS,
+    seed: int = 0,
+    by: Sequence[str] = (),
+    attributes: pl.DataFrame | None = None,
+    num_threads: int | None = None,
+) -> Evaluation[SourceResults]:
+    """Find each user's target in the list that a model ranked for them.
+
+    A target that is not in the list scores 0, as does a user without one: what is beyond the end of a list
+    is not known, so there is no mean or median rank and no AUC where that happens.
+
+    Parameters
+    ----------
+    lists : str, path or polars.DataFrame
+        Ranked lists; see `metatl.ranked_lists.read_lists`.
+    targets : str, path or polars.DataFrame
+        What each user chose; see `metatl.ranked_lists.read_targets`.
+    name : str, optional
+        What to call the system; the name of the file by default.
+    ties : {"worst", "mean", "best"}
+        Where a target stands among items with its score.
+    metrics : str or sequence of str
+        Names of metrics.
+    seed : int
+        Seed of the bootstrap.
+    by : sequence of str
+        Columns of `attributes` to slice the users by.
+    attributes : polars.DataFrame, optional
+        What is known of users: ``user_id`` (raw) and columns to slice by.
+    num_threads : int, optional
+        Threads of the kernels.
+
+    Returns
+    -------
+    Evaluation
+        The results and the users' ranks.
+
+    Raises
+    ------
+    DataError
+        If the lists or the targets cannot be read, or have no user in common.
+    NotANumberError
+        If scores are NaN.
+    ConfigError
+        If a metric or a column to slice by is unknown.
+    """
+    measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
+    timings = Timings()
+    with timings.stage("read"):
+        rows, chosen = same_ids(read_lists(lists), read_targets(targets))
+    with timings.stage("rank"):
+        ranking, without = _rank(rows, chosen)
+    given = {"lists": lists, "targets": targets}
+    files = {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
+    with timings.stage("metrics"):
+        users = RankedUsers(user_ids=chosen["user_id"], sampled=None, full=ranking)
+        strangers = rows["user_id"].n_unique() - (len(chosen) - without)
+        results = SourceResults(
+            metrics=measure(users, measures),
+            ties=measure_ties(users, measures),
+            users=UsersReport(
+                evaluated=len(chosen), left_out={"users with a list and no relevant item": strangers}
+            ),
+            slices=slices_by(users, by, {}, attributes, measures),
+            notes=_notes(ranking, without),
+            source=SourceReport(
+                kind="lists",
+                name=name or (Path(files["lists"]).stem if "lists" in files else "lists"),
+                files=files,
+                ties=ties,
+                bootstrap=report_bootstrap(seed),
+            ),
+            timings={},
+            metatl_version=metadata.version("metatl"),
+        )
+    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+
+
+def _rank(rows: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Ranking, int]:
+    """Rank each target in its list; how many users have no list comes beside it."""
+    scored = chosen.join(
+        rows.rename({"item_id": "target", "score": "target_score"}),
+        on=["user_id", "target"],
+        how="left",
+        maintain_order="left",
+    )
+    level = pl.col("score") == pl.col("target_score")
+    counted = (
+        rows.join(scored, on="user_id", how="inner")
+        .group_by("user_id")
+        .agg(
+            (pl.col("score") > pl.col("target_score")).sum().cast(pl.Int64).alias("greater"),
+            (level & (pl.col("item_id") != pl.col("target"))).sum().cast(pl.Int64).alias("equal"),
+            pl.len().cast(pl.Int64).alias("length"),
+        )
+    )
+    found = scored.join(counted, on="user_id", how="left", maintain_order="left")
+    without = found["length"].null_count()
+    if without == len(found):
+        raise DataError("lists: found no list of any user who has a relevant item; do the ids agree?")
+    in_list = found["target_score"].is_not_null().to_numpy()
+    greater, equal, length = (
+        found[name].fill_null(0).to_numpy().astype(np.int64) for name in ("greater", "equal", "length")
+    )
+    return Ranking(RankCounts(greater, equal), np.maximum(length - 1, 0), in_list), without
+
+
+def _notes(ranking: Ranking, without: int) -> list[str]:
+    notes = []
+    if ranking.listed is not None and not ranking.listed.all():
+        missed = int((~ranking.listed).sum())
+        notes.append(
+            f"{missed:,} targets are not in their lists and score 0; ranks beyond the end of a list are not "
+            "known."
+        )
+    if without:
+        notes.append(f"{without:,} users have no list and score 0.")
+    return notes

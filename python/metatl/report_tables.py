@@ -1,0 +1,186 @@
+"""An evaluation as tables: for a terminal, as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from metatl import pages
+from metatl.latex import escape
+from metatl.pages import Heading, Points, Table
+from metatl.report import EstimateReport, Figures, MetricsReport, Results, SourceResults
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from metatl.pages import Part
+
+_ESTIMATORS = {"unbiased_rank": "corrected, unbiased rank", "bias_variance": "corrected, bias-variance"}
+
+
+class TitledTable(NamedTuple):
+    """A table and what stands above it."""
+
+    title: str
+    table: Table
+
+
+def tables(figures: Figures) -> list[TitledTable]:
+    """Lay an evaluation out: the metrics, then the slices.
+
+    Parameters
+    ----------
+    figures
+        An evaluation.
+    """
+    found = [_metrics_table(figures)]
+    for by in dict.fromkeys(part.by for part in figures.slices):
+        parts = [part for part in figures.slices if part.by == by]
+        for name in ("sampled", "full"):
+            metrics = [getattr(part.metrics, name) for part in parts]
+            if all(metrics):
+                header = (by, "users", *metrics[0])
+                rows = tuple(
+                    (part.value, f"{part.users:,}", *(_number(found.value) for found in values.values()))
+                    for part, values in zip(parts, metrics, strict=True)
+                )
+                found.append(TitledTable(f"By {by}: {_ranking(figures, name)}", Table(header, rows)))
+    return found
+
+
+def remarks(figures: Figures) -> list[str]:
+    """Say in sentences what the tables do not hold: ties, lists, users, settings, notes, times."""
+    found = []
+    for name, ties in figures.ties.items():
+        first = next(iter(ties.metrics["worst"]))
+        three = ", ".join(f"{rule} {values[first]:.4f}" for rule, values in ties.metrics.items())
+        found.append(
+            f"Ties, {_ranking(figures, name)}: {ties.share:.2%} of targets; {first} by each rule: {three}."
+        )
+    if figures.lists is not None:
+        lists = figures.lists
+        bias = (
+            ""
+            if lists.popularity_bias is None
+            else (f"; items are {lists.popularity_bias:.2f} times as popular as those that the users chose")
+        )
+        found.append(f"Top {lists.n}: {lists.coverage:.1%} of the catalogue{bias}.")
+    if figures.users is not None:
+        left_out = ", ".join(
+            f"{count:,} {reason}" for reason, count in figures.users.left_out.items() if count
+        )
+        found.append(
+            f"Users: {figures.users.evaluated:,} evaluated"
+            + (f"; left out: {left_out}." if left_out else ".")
+        )
+    if isinstance(figures, Results):
+        protocol = figures.protocol
+        found.append(f"K = {protocol.k}, T = {protocol.cutoff:%Y-%m-%d}, ties {protocol.ties}.")
+    if figures.candidates is not None:
+        found.append(f"Candidates: seed {figures.candidates.seed}, SHA-256 {figures.candidates.sha256}.")
+    found += figures.notes
+    found.append(" · ".join(f"{stage} {seconds:.2f} s" for stage, seconds in figures.timings.items()))
+    return found
+
+
+def terminal(figures: Figures) -> RenderableType:
+    """Lay an evaluation out for a terminal."""
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for title, table in tables(figures):
+        rich = RichTable(title=Text(title))
+        for place, name in enumerate(table.header):
+            rich.add_column(Text(name), justify="right" if place else "left")
+        for row in table.rows:
+            rich.add_row(*(Text(cell) for cell in row))
+        parts.append(rich)
+    return Group(*parts, *(Text(remark) for remark in remarks(figures)))
+
+
+def markdown(figures: Figures) -> str:
+    """Write an evaluation as Markdown."""
+    parts: list[Part] = []
+    for title, table in tables(figures):
+        parts += [Heading(title), table]
+    return pages.markdown([*parts, Points(tuple(remarks(figures)))])
+
+
+def latex(figures: Figures) -> str:
+    """Write the tables of an evaluation as LaTeX, for the package booktabs."""
+    parts = []
+    for title, table in tables(figures):
+        body = [_latex_row(row) for row in table.rows]
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    rf"\caption{{{escape(title)}}}",
+                    rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+                    r"\toprule",
+                    _latex_row(table.header),
+                    r"\midrule",
+                    *body,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def with_interval(found: EstimateReport) -> str:
+    """Write a value with its interval."""
+    value, low, high = (_number(number, found.value) for number in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
+
+
+def system_name(figures: Figures) -> str:
+    """Name what was evaluated."""
+    if isinstance(figures, Results):
+        return f"{figures.model.name} ({figures.model.preset})"
+    return figures.source.name if isinstance(figures, SourceResults) else "evaluation"
+
+
+def _number(number: float, like: float | None = None) -> str:
+    """Write a number with the digits that one `like` it gets: ranks have more of them before the point."""
+    return f"{number:.4f}" if abs(number if like is None else like) < 10 else f"{number:.1f}"  # noqa: PLR2004
+
+
+def _metrics_table(figures: Figures) -> TitledTable:
+    columns = _columns(figures, figures.metrics)
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    rows = tuple(
+        (name, *(with_interval(column[name]) if name in column else "" for column in columns.values()))
+        for name in names
+    )
+    users = "" if figures.users is None else f", {figures.users.evaluated:,} users"
+    title = f"{system_name(figures)}{users} [95 % intervals]"
+    return TitledTable(title, Table(("metric", *columns), rows))
+
+
+def _columns(figures: Figures, metrics: MetricsReport) -> dict[str, dict[str, EstimateReport]]:
+    columns = {}
+    if metrics.sampled is not None:
+        columns[_ranking(figures, "sampled")] = metrics.sampled
+    for estimator, values in (metrics.corrected or {}).items():
+        columns[_ESTIMATORS.get(estimator, estimator)] = values
+    if metrics.full is not None:
+        columns["all items"] = metrics.full
+    return columns
+
+
+def _ranking(figures: Figures, name: str) -> str:
+    if name == "full":
+        return "all items"
+    if figures.candidates is None:
+        return "candidates"
+    return f"{figures.candidates.n} {figures.candidates.kind} negatives"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(escape(cell) for cell in cells) + r" \\"

@@ -1,0 +1,177 @@
+"""Evaluate anybody's scores of candidates."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from metatl import _metatl
+from metatl.assessment import Measures, RankedUsers, Ranking, measure, measure_ties, slices_by
+from metatl.candidates import CandidateSets
+from metatl.evaluation import Evaluation
+from metatl.exceptions import NotANumberError
+from metatl.metrics import BOOTSTRAP_RESAMPLES, CONFIDENCE, DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.ranking import RankCounts
+from metatl.report import BootstrapReport, CandidatesReport, SourceReport, SourceResults, UsersReport
+from metatl.score_files import open_scores
+from metatl.timings import Timings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from metatl.score_files import Scores, ScoresLike
+
+UNCHECKED = (
+    "No candidates were given: nobody has checked that column 0 is the target, that the negatives are "
+    "distinct, that none of them is the target or an item of the user, and how they were drawn."
+)
+
+
+def evaluate_scores(
+    scores: ScoresLike,
+    candidates: CandidateSets | str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    ties: TieRule = "worst",
+    metrics: Sequence[str] | str = DEFAULT_METRICS,
+    seed: int = 0,
+    by: Sequence[str] = (),
+    attributes: pl.DataFrame | None = None,
+    num_threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation[SourceResults]:
+    """Rank the target of each user among its candidates by scores that a model gave.
+
+    Parameters
+    ----------
+    scores : str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
+        (B, 1 + n) float32, a row for each user in the order of the candidates' rows, the target's score
+        first; or pairs, see `metatl.score_files`.
+    candidates : CandidateSets, str or path, optional
+        The candidates, or their file. Without them column 0 is ranked against the rest, and the results note
+        what could not be checked.
+    name : str, optional
+        What to call the system; the name of the file by default.
+    ties : {"worst", "mean", "best"}
+        Where a target stands among items with its score.
+    metrics : str or sequence of str
+        Names of metrics.
+    seed : int
+        Seed of the bootstrap.
+    by : sequence of str
+        What to slice the users by: ``history_length`` or columns of `attributes`.
+    attributes : polars.DataFrame, optional
+        What is known of users: ``user_id`` (raw) and columns to slice by.
+    num_threads : int, optional
+        Threads of the kernels.
+    on_progress : callable, optional
+        Called with the users that are ranked so far, and all.
+
+    Returns
+    -------
+    Evaluation
+        The results and the users' ranks.
+
+    Raises
+    ------
+    DataError
+        If scores or candidates cannot be read, or do not fit each other.
+    NotANumberError
+        If scores are not numbers; it counts them.
+    ConfigError
+        If a metric or a column to slice by is unknown.
+    """
+    measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
+    timings = Timings()
+    with timings.stage("read"):
+        sets, files = read_candidates(candidates)
+        found = open_scores(scores, sets)
+    with timings.stage("rank"):
+        counts = _rank(found, num_threads, on_progress)
+    if isinstance(scores, (str, os.PathLike)):
+        files["scores"] = str(scores)
+    with timings.stage("metrics"):
+        users = _ranked_users(sets, counts, found.columns - 1)
+        results = SourceResults(
+            metrics=measure(users, measures),
+            ties=measure_ties(users, measures),
+            users=UsersReport(evaluated=found.rows, left_out={} if sets is None else sets.dropped),
+            slices=slices_by(users, by, known_columns(sets), attributes, measures),
+            notes=[*(() if sets is not None else (UNCHECKED,)), *found.notes],
+            candidates=None if sets is None else report_candidates(sets),
+            source=SourceReport(
+                kind="scores",
+                name=name or (Path(files["scores"]).stem if "scores" in files else "scores"),
+                files=files,
+                ties=ties,
+                bootstrap=report_bootstrap(seed),
+            ),
+            timings={},
+            metatl_version=metadata.version("metatl"),
+        )
+    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+
+
+def read_candidates(
+    candidates: CandidateSets | str | os.PathLike[str] | None,
+) -> tuple[CandidateSets | None, dict[str, str]]:
+    """Read candidates if they are a file; beside them the file, for a report."""
+    if candidates is None or isinstance(candidates, CandidateSets):
+        return candidates, {}
+    return CandidateSets.load(candidates), {"candidates": str(candidates)}
+
+
+def known_columns(sets: CandidateSets | None) -> dict[str, pl.Series]:
+    """Give what candidates know of their users, to slice them by."""
+    return {} if sets is None else {"history_length": pl.Series("history_length", sets.histories.lengths)}
+
+
+def report_candidates(sets: CandidateSets) -> CandidatesReport:
+    """Say which candidates were used."""
+    return CandidatesReport(sha256=sets.sha256, kind=sets.kind, n=sets.n, seed=sets.seed)
+
+
+def report_bootstrap(seed: int) -> BootstrapReport:
+    """Say how intervals are computed."""
+    return BootstrapReport(resamples=BOOTSTRAP_RESAMPLES, confidence=CONFIDENCE, seed=seed)
+
+
+def population(sets: CandidateSets) -> np.ndarray | None:
+    """Count the items (B,) that each user's negatives were drawn from, where they were drawn uniformly."""
+    if sets.kind != "uniform" or sets.exclude != "all":
+        return None
+    return sets.negatives_in_catalogue
+
+
+def _rank(
+    scores: Scores, num_threads: int | None, on_progress: Callable[[int, int], None] | None
+) -> RankCounts:
+    greater, equal = np.empty(scores.rows, np.int64), np.empty(scores.rows, np.int64)
+    not_numbers = 0
+    for start, block in scores.blocks():
+        rows = slice(start, start + len(block))
+        try:
+            greater[rows], equal[rows] = _metatl.rank_scores(block, num_threads=num_threads)
+        except NotANumberError:
+            not_numbers += int(np.isnan(block).sum())
+        if on_progress is not None:
+            on_progress(rows.stop, scores.rows)
+    if not_numbers:
+        raise NotANumberError(
+            f"scores: found {not_numbers:,} NaN in {scores.rows * scores.columns:,} scores, expected none"
+        )
+    return RankCounts(greater, equal)
+
+
+def _ranked_users(sets: CandidateSets | None, counts: RankCounts, n: int) -> RankedUsers:
+    rows = len(counts.greater)
+    return RankedUsers(
+        user_ids=pl.Series("user_id", np.arange(rows)) if sets is None else sets.user_ids,
+        sampled=Ranking(counts, np.full(rows, n)),
+        catalogue_negatives=None if sets is None else population(sets),
+    )
