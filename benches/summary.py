@@ -22,6 +22,7 @@ RATIOS = {
     ("episode sampling, K = 3", "plain Python"): 250,
     ("candidate sets of 100", "numpy, with replacement"): 10,
     ("gather, score and rank 101 of 20,000 items, d = 100", "torch"): 20,
+    ("candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100", "numpy"): 10,
 }
 
 HEADER = """# Performance

@@ -169,4 +169,4 @@ def test_what_evaluations_leave_is_compared(tmp_path):
     # The last evaluation is that of the kNN.
     for found in report.differences:
         estimate = getattr(results.metrics, found.ranking)[found.metric]
-        assert found.mean == estimate.value
+        assert found.mean == pytest.approx(estimate.value)
