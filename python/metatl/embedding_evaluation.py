@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Union, get_args
 
 import numpy as np
 
-from metatl.assessment import (
-    Measures,
-    RankedUsers,
-    Ranking,
-    measure,
-    measure_ties,
-    quantile_groups,
-    slices_by,
-)
-from metatl.evaluation import DEFAULT_TOP, Evaluation
+from metatl.assessment import Measures, RankedUsers, Ranking, quantile_groups
+from metatl.evaluation import DEFAULT_TOP
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.histories import Histories
 from metatl.item_places import find_places, read_items
 from metatl.list_metrics import list_metrics
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import FactorisedBlock, RankCounts
-from metatl.report import ListsReport, SourceReport, SourceResults, UsersReport
-from metatl.score_evaluation import (
-    known_columns,
-    population,
-    read_candidates,
-    report_bootstrap,
-    report_candidates,
-)
+from metatl.report import ListsReport
+from metatl.score_evaluation import known_columns, population, read_candidates
+from metatl.source_results import Source, evaluate_source
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
@@ -43,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
     from metatl.candidates import CandidateSets
+    from metatl.evaluation import Evaluation
+    from metatl.report import SourceResults
 
 Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 ArrayLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor"]
@@ -163,33 +150,25 @@ def evaluate_embeddings(
         vectors, catalogue.vectors, catalogue.bias, similarity, None, num_threads, timings
     )
     sampled, full, lists = _rank(block, users, top, on_progress)
-    with timings.stage("metrics"):
-        compared = len(table) - users.others.lengths - 1
-        ranked = RankedUsers(
-            user_ids=sets.user_ids,
-            sampled=Ranking(sampled, np.full(len(compared), sets.n)),
-            full=Ranking(full, compared),
-            catalogue_negatives=population(sets),
-        )
-        results = SourceResults(
-            metrics=measure(ranked, measures),
-            ties=measure_ties(ranked, measures),
-            lists=_report_lists(lists, users, catalogue),
-            users=UsersReport(evaluated=len(compared), left_out=sets.dropped),
-            slices=slices_by(ranked, by, _known_columns(sets, users, catalogue), attributes, measures),
-            notes=_notes(sets, len(table)),
-            candidates=report_candidates(sets),
-            source=SourceReport(
-                kind="embeddings",
-                name=name or (Path(files["queries"]).stem if "queries" in files else "embeddings"),
-                files=files,
-                ties=ties,
-                bootstrap=report_bootstrap(seed),
-            ),
-            timings={},
-            metatl_version=metadata.version("metatl"),
-        )
-    return Evaluation(results.model_copy(update={"timings": timings.seconds}), ranked, measures)
+    compared = len(table) - users.others.lengths - 1
+    ranked = RankedUsers(
+        user_ids=sets.user_ids,
+        sampled=Ranking(sampled, np.full(len(compared), sets.n)),
+        full=Ranking(full, compared),
+        catalogue_negatives=population(sets),
+    )
+    source = Source(
+        kind="embeddings",
+        name=name,
+        files=files,
+        named_by="queries",
+        left_out=sets.dropped,
+        columns=_known_columns(sets, users, catalogue),
+        candidates=sets,
+        lists=_report_lists(lists, users, catalogue),
+        notes=_notes(sets, len(table)),
+    )
+    return evaluate_source(source, ranked, measures, by=by, attributes=attributes, timings=timings)
 
 
 def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from metatl.assessment import Measures, RankedUsers, Ranking, measure, measure_ties, slices_by
-from metatl.evaluation import Evaluation
+from metatl.assessment import Measures, RankedUsers, Ranking
 from metatl.exceptions import DataError
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranked_lists import read_lists, read_targets, same_ids
 from metatl.ranking import RankCounts
-from metatl.report import SourceReport, SourceResults, UsersReport
-from metatl.score_evaluation import report_bootstrap
+from metatl.source_results import Source, evaluate_source
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatl.evaluation import Evaluation
     from metatl.ranked_lists import ListsLike
+    from metatl.report import SourceResults
 
 
 def evaluate_lists(
@@ -86,28 +84,17 @@ def evaluate_lists(
         ranking, without = _rank(rows, chosen)
     given = {"lists": lists, "targets": targets}
     files = {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
-    with timings.stage("metrics"):
-        users = RankedUsers(user_ids=chosen["user_id"], sampled=None, full=ranking)
-        strangers = rows["user_id"].n_unique() - (len(chosen) - without)
-        results = SourceResults(
-            metrics=measure(users, measures),
-            ties=measure_ties(users, measures),
-            users=UsersReport(
-                evaluated=len(chosen), left_out={"users with a list and no relevant item": strangers}
-            ),
-            slices=slices_by(users, by, {}, attributes, measures),
-            notes=_notes(ranking, without),
-            source=SourceReport(
-                kind="lists",
-                name=name or (Path(files["lists"]).stem if "lists" in files else "lists"),
-                files=files,
-                ties=ties,
-                bootstrap=report_bootstrap(seed),
-            ),
-            timings={},
-            metatl_version=metadata.version("metatl"),
-        )
-    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+    strangers = rows["user_id"].n_unique() - (len(chosen) - without)
+    source = Source(
+        kind="lists",
+        name=name,
+        files=files,
+        named_by="lists",
+        left_out={"users with a list and no relevant item": strangers},
+        notes=_notes(ranking, without),
+    )
+    users = RankedUsers(user_ids=chosen["user_id"], full=ranking)
+    return evaluate_source(source, users, measures, by=by, attributes=attributes, timings=timings)
 
 
 def _rank(rows: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Ranking, int]:

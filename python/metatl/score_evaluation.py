@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from metatl import _metatl
-from metatl.assessment import Measures, RankedUsers, Ranking, measure, measure_ties, slices_by
+from metatl.assessment import Measures, RankedUsers, Ranking
 from metatl.candidates import CandidateSets
-from metatl.evaluation import Evaluation
 from metatl.exceptions import NotANumberError
-from metatl.metrics import BOOTSTRAP_RESAMPLES, CONFIDENCE, DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import RankCounts
-from metatl.report import BootstrapReport, CandidatesReport, SourceReport, SourceResults, UsersReport
 from metatl.score_files import open_scores
+from metatl.source_results import Source, evaluate_source
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from metatl.evaluation import Evaluation
+    from metatl.report import SourceResults
     from metatl.score_files import Scores, ScoresLike
 
 UNCHECKED = (
@@ -95,26 +94,18 @@ def evaluate_scores(
         counts = _rank(found, num_threads, on_progress)
     if isinstance(scores, (str, os.PathLike)):
         files["scores"] = str(scores)
-    with timings.stage("metrics"):
-        users = _ranked_users(sets, counts, found.columns - 1)
-        results = SourceResults(
-            metrics=measure(users, measures),
-            ties=measure_ties(users, measures),
-            users=UsersReport(evaluated=found.rows, left_out={} if sets is None else sets.dropped),
-            slices=slices_by(users, by, known_columns(sets), attributes, measures),
-            notes=[*(() if sets is not None else (UNCHECKED,)), *found.notes],
-            candidates=None if sets is None else report_candidates(sets),
-            source=SourceReport(
-                kind="scores",
-                name=name or (Path(files["scores"]).stem if "scores" in files else "scores"),
-                files=files,
-                ties=ties,
-                bootstrap=report_bootstrap(seed),
-            ),
-            timings={},
-            metatl_version=metadata.version("metatl"),
-        )
-    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+    source = Source(
+        kind="scores",
+        name=name,
+        files=files,
+        named_by="scores",
+        left_out={} if sets is None else sets.dropped,
+        columns=known_columns(sets),
+        candidates=sets,
+        notes=[*(() if sets is not None else (UNCHECKED,)), *found.notes],
+    )
+    users = _ranked_users(sets, counts, found.columns - 1)
+    return evaluate_source(source, users, measures, by=by, attributes=attributes, timings=timings)
 
 
 def read_candidates(
@@ -129,16 +120,6 @@ def read_candidates(
 def known_columns(sets: CandidateSets | None) -> dict[str, pl.Series]:
     """Give what candidates know of their users, to slice them by."""
     return {} if sets is None else {"history_length": pl.Series("history_length", sets.histories.lengths)}
-
-
-def report_candidates(sets: CandidateSets) -> CandidatesReport:
-    """Say which candidates were used."""
-    return CandidatesReport(sha256=sets.sha256, kind=sets.kind, n=sets.n, seed=sets.seed)
-
-
-def report_bootstrap(seed: int) -> BootstrapReport:
-    """Say how intervals are computed."""
-    return BootstrapReport(resamples=BOOTSTRAP_RESAMPLES, confidence=CONFIDENCE, seed=seed)
 
 
 def population(sets: CandidateSets) -> np.ndarray | None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.evaluation_options import Outputs, deliver, evaluation_options, read_attributes
+from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
 
 if TYPE_CHECKING:
     from metatl.embedding_evaluation import Similarity
-    from metatl.metrics import TieRule
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -48,15 +47,7 @@ def embeddings(
     top: int,
     name: str | None,
     seed: int,
-    ties: TieRule,
-    metrics: str,
-    by: tuple[str, ...],
-    attributes: Path | None,
-    json_file: Path | None,
-    markdown: Path | None,
-    latex: Path | None,
-    per_user: Path | None,
-    threads: int | None,
+    **common: Any,
 ) -> None:
     """Evaluate a two-tower model on CANDIDATES: among them, and among all items.
 
@@ -75,6 +66,7 @@ def embeddings(
     from metatl.cli.progress import users_progress
     from metatl.embedding_evaluation import evaluate_embeddings
 
+    options = CommonOptions(**common)
     with users_progress(Console(stderr=True)) as on_progress:
         evaluation = evaluate_embeddings(
             candidates,
@@ -85,12 +77,8 @@ def embeddings(
             similarity=similarity,
             name=name,
             top=top,
-            ties=ties,
-            metrics=metrics,
             seed=seed,
-            by=by,
-            attributes=read_attributes(attributes),
-            num_threads=threads,
+            **options.arguments(),
             on_progress=on_progress,
         )
-    deliver(evaluation, Outputs(json_file, markdown, latex, per_user))
+    deliver(evaluation, options)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.evaluation_options import Outputs, deliver, evaluation_options, read_attributes
-
-if TYPE_CHECKING:
-    from metatl.metrics import TieRule
+from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -37,15 +34,7 @@ def trec(
     targets: Path,
     name: str | None,
     seed: int,
-    ties: TieRule,
-    metrics: str,
-    by: tuple[str, ...],
-    attributes: Path | None,
-    json_file: Path | None,
-    markdown: Path | None,
-    latex: Path | None,
-    per_user: Path | None,
-    threads: int | None,
+    **common: Any,
 ) -> None:
     """Evaluate ranked lists by the place of what each user chose.
 
@@ -59,15 +48,12 @@ def trec(
     """  # noqa: D301 (click reads the character)
     from metatl.list_evaluation import evaluate_lists
 
+    options = CommonOptions(**common)
     evaluation = evaluate_lists(
         lists,
         targets,
         name=name,
-        ties=ties,
-        metrics=metrics,
         seed=seed,
-        by=by,
-        attributes=read_attributes(attributes),
-        num_threads=threads,
+        **options.arguments(),
     )
-    deliver(evaluation, Outputs(json_file, markdown, latex, per_user))
+    deliver(evaluation, options)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.evaluation_options import Outputs, deliver, evaluation_options, read_attributes
-
-if TYPE_CHECKING:
-    from metatl.metrics import TieRule
+from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -41,15 +38,7 @@ def run(
     top: int,
     seed: int,
     device: str,
-    ties: TieRule,
-    metrics: str,
-    by: tuple[str, ...],
-    attributes: Path | None,
-    json_file: Path | None,
-    markdown: Path | None,
-    latex: Path | None,
-    per_user: Path | None,
-    threads: int | None,
+    **common: Any,
 ) -> None:
     """Evaluate run directories on the test users of their split.
 
@@ -71,6 +60,7 @@ def run(
     from metatl.evaluation import evaluate_users
     from metatl.runs import load_run
 
+    options = CommonOptions(**common)
     for path, name in zip(runs, names, strict=True):
         evaluation = evaluate_users(
             load_run(path, device=device),
@@ -78,12 +68,7 @@ def run(
             k=k,
             candidates=candidates,
             seed=seed,
-            ties=ties,
-            metrics=metrics,
             top=top,
-            by=by,
-            attributes=read_attributes(attributes),
-            num_threads=threads,
+            **options.arguments(),
         )
-        outputs = Outputs(json_file, markdown, latex, per_user)
-        deliver(evaluation, outputs if len(runs) == 1 else outputs.of_one(name))
+        deliver(evaluation, options if len(runs) == 1 else options.of_one(name))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.evaluation_options import Outputs, deliver, evaluation_options, read_attributes
-
-if TYPE_CHECKING:
-    from metatl.metrics import TieRule
+from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -29,15 +26,7 @@ def scores(
     no_candidates: bool,
     name: str | None,
     seed: int,
-    ties: TieRule,
-    metrics: str,
-    by: tuple[str, ...],
-    attributes: Path | None,
-    json_file: Path | None,
-    markdown: Path | None,
-    latex: Path | None,
-    per_user: Path | None,
-    threads: int | None,
+    **common: Any,
 ) -> None:
     """Evaluate SCORES that any model gave to the pairs of CANDIDATES.
 
@@ -61,17 +50,14 @@ def scores(
     from metatl.cli.progress import users_progress
     from metatl.score_evaluation import evaluate_scores
 
+    options = CommonOptions(**common)
     with users_progress(Console(stderr=True)) as on_progress:
         evaluation = evaluate_scores(
             files[-1],
             None if no_candidates else files[0],
             name=name,
-            ties=ties,
-            metrics=metrics,
             seed=seed,
-            by=by,
-            attributes=read_attributes(attributes),
-            num_threads=threads,
+            **options.arguments(),
             on_progress=on_progress,
         )
-    deliver(evaluation, Outputs(json_file, markdown, latex, per_user))
+    deliver(evaluation, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from metatl.evaluation import Evaluation
+    from metatl.metrics import TieRule
 
 DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 
@@ -46,16 +47,31 @@ _OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where to write an evaluation, besides the terminal."""
+class CommonOptions:
+    """What the common options say."""
 
+    ties: TieRule
+    metrics: str
+    by: tuple[str, ...]
+    attributes: Path | None
     json_file: Path | None
     markdown: Path | None
     latex: Path | None
     per_user: Path | None
+    threads: int | None
 
-    def of_one(self, name: str) -> Outputs:
-        """Take the outputs as folders, and name the files of one of several evaluations in them."""
+    def arguments(self) -> dict[str, Any]:
+        """Give what every function that evaluates takes."""
+        return {
+            "ties": self.ties,
+            "metrics": self.metrics,
+            "by": self.by,
+            "attributes": _read_attributes(self.attributes),
+            "num_threads": self.threads,
+        }
+
+    def of_one(self, name: str) -> CommonOptions:
+        """Take the files to write as folders, and name the files of one of several evaluations in them."""
 
         def inside(folder: Path | None, ending: str) -> Path | None:
             if folder is None:
@@ -63,31 +79,32 @@ class Outputs:
             folder.mkdir(parents=True, exist_ok=True)
             return folder / f"{name}.{ending}"
 
-        return Outputs(
-            inside(self.json_file, "json"),
-            inside(self.markdown, "md"),
-            inside(self.latex, "tex"),
-            inside(self.per_user, "parquet"),
+        return replace(
+            self,
+            json_file=inside(self.json_file, "json"),
+            markdown=inside(self.markdown, "md"),
+            latex=inside(self.latex, "tex"),
+            per_user=inside(self.per_user, "parquet"),
         )
 
 
 def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the common options."""
+    """Give a command the common options; it takes them as keywords, for `CommonOptions`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def read_attributes(path: Path | None) -> pl.DataFrame | None:
+def _read_attributes(path: Path | None) -> pl.DataFrame | None:
     """Read what is known of users."""
     if path is None:
         return None
-    from metatl.attributes import read_attributes as read
+    from metatl.attributes import read_attributes
 
-    return read(path)
+    return read_attributes(path)
 
 
-def deliver(evaluation: Evaluation[Any], outputs: Outputs) -> None:
+def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
     """Write an evaluation to the files that were asked for, then to the terminal."""
     from rich.console import Console
 
