@@ -21,6 +21,7 @@ from metatl.experiments.cells import is_finished, make_cell, read_cell
 from metatl.experiments.progress import grid_progress
 from metatl.experiments.workers import Failed, Finished, work
 from metatl.files import write_parquet
+from metatl.metrics import DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -258,4 +259,5 @@ def _tidy(cell: Cell, result: CellResult) -> list[dict[str, object]]:
         {**shared, "ranking": ranking, "metric": metric, **estimate.model_dump()}
         for ranking, metrics in rankings.items()
         for metric, estimate in metrics.items()
+        if metric in DEFAULT_METRICS
     ]
