@@ -105,3 +105,25 @@ def test_scores_ir_measures(measure, scores):
         unit="users",
         rounds=2,
     )
+
+
+def test_scores_ranx(measure, scores):
+    import ranx
+
+    users = 1000
+    relevant = ranx.Qrels({str(user): {"0": 1} for user in range(users)})
+    run = ranx.Run(
+        {
+            str(user): {str(item): float(score) for item, score in enumerate(row)}
+            for user, row in enumerate(scores[:users])
+        }
+    )
+    chosen = ["mrr", "hit_rate@1", "hit_rate@10", "ndcg@10"]
+    measure(
+        lambda: ranx.evaluate(relevant, run, chosen, make_comparable=False),
+        work=SCORES,
+        system="ranx, without intervals",
+        units=users,
+        unit="users",
+        rounds=2,
+    )
