@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from metatl import pages
@@ -40,9 +41,11 @@ def tables(figures: Figures) -> list[TitledTable]:
         for name in ("sampled", "full"):
             metrics = [getattr(part.metrics, name) for part in parts]
             if all(metrics):
-                header = (by, "users", *metrics[0])
+                # Three more columns would not fit into a terminal; the JSON has them.
+                names = [metric for metric in metrics[0] if metric not in ("AUC", "mean rank", "median rank")]
+                header = (by, "users", *names)
                 rows = tuple(
-                    (part.value, f"{part.users:,}", *(_number(found.value) for found in values.values()))
+                    (part.value, f"{part.users:,}", *(f"{values[metric].value:.4f}" for metric in names))
                     for part, values in zip(parts, metrics, strict=True)
                 )
                 found.append(TitledTable(f"By {by}: {_ranking(figures, name)}", Table(header, rows)))
@@ -85,20 +88,26 @@ def remarks(figures: Figures) -> list[str]:
 
 
 def terminal(figures: Figures) -> RenderableType:
-    """Lay an evaluation out for a terminal."""
+    """Lay an evaluation out for a terminal of 80 columns: an interval may stand below its value."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
     parts: list[RenderableType] = []
     for title, table in tables(figures):
-        rich = RichTable(title=Text(title))
+        rich = RichTable(title=Text(title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for place, name in enumerate(table.header):
             rich.add_column(Text(name), justify="right" if place else "left")
         for row in table.rows:
-            rich.add_row(*(Text(cell) for cell in row))
+            rich.add_row(*(Text(narrow(cell).replace(" [", "\n[")) for cell in row))
         parts.append(rich)
     return Group(*parts, *(Text(remark) for remark in remarks(figures)))
+
+
+def narrow(cell: str) -> str:
+    """Write numbers between 0 and 1 without their zero; a place in a terminal is dear."""
+    return re.sub(r"(?<![\d.])0\.", ".", cell)
 
 
 def markdown(figures: Figures) -> str:
@@ -133,10 +142,10 @@ def latex(figures: Figures) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def with_interval(found: EstimateReport) -> str:
-    """Write a value with its interval."""
-    value, low, high = (_number(number, found.value) for number in (found.value, found.low, found.high))
-    return f"{value} [{low}, {high}]"
+def with_interval(name: str, found: EstimateReport) -> str:
+    """Write a metric's value with its interval; ranks have their digits before the point."""
+    digits = 1 if name.endswith("rank") else 4
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
 def system_name(figures: Figures) -> str:
@@ -146,16 +155,11 @@ def system_name(figures: Figures) -> str:
     return figures.source.name if isinstance(figures, SourceResults) else "evaluation"
 
 
-def _number(number: float, like: float | None = None) -> str:
-    """Write a number with the digits that one `like` it gets: ranks have more of them before the point."""
-    return f"{number:.4f}" if abs(number if like is None else like) < 10 else f"{number:.1f}"  # noqa: PLR2004
-
-
 def _metrics_table(figures: Figures) -> TitledTable:
     columns = _columns(figures, figures.metrics)
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = tuple(
-        (name, *(with_interval(column[name]) if name in column else "" for column in columns.values()))
+        (name, *(with_interval(name, column[name]) if name in column else "" for column in columns.values()))
         for name in names
     )
     users = "" if figures.users is None else f", {figures.users.evaluated:,} users"
