@@ -12,6 +12,7 @@ import click
 
 from metatl.cli.errors import Command
 from metatl.cli.reproduce import parse_ks
+from metatl.experiments.choice import advice, choose, everywhere, simple_leaders, why_not_ahead
 from metatl.experiments.comparison import RANKINGS, standings
 from metatl.experiments.reports import interval_note, with_interval
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
@@ -23,6 +24,7 @@ from metatl.significance import mean_interval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatl.experiments.choice import Choice
     from metatl.experiments.comparison import Ranking, Standings
     from metatl.experiments.grid import Outcome
     from metatl.pages import Part
@@ -38,7 +40,8 @@ Regenerate with `make results`."""
 
 NOTES = (
     """`tuned` starts from the co-occurrence graph (`metatl.spectral`) and the recent trend of items
-  (`metatl.trends`). The row "untrained" is that start alone. It is a strong system of its own.""",
+  (`metatl.trends`). The row "untrained" is that start alone, a strong system of its own:
+  `metatl train --set inner_steps=0 --set max_steps=1 --set meta_lr=1e-9`.""",
     """The settings of item-kNN were chosen on validation users of these three data sets; those of the Markov
   chain, of session kNN and of `tuned` on training users held out in turn and on validation users, the last
   when test figures of earlier settings had already been seen. Item-kNN knows no trend; on validation users
@@ -63,12 +66,22 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         name: [standing for k in ks if (standing := standings(outcome, name, k)) is not None]
         for name in names
     }
-    first = tuple(leader(standing) for of_ks in found.values() for standing in of_ks)
+    chosen = [(standing, choose(outcome, standing)) for of_ks in found.values() for standing in of_ks]
     parts: list[Part] = [
         Heading("Results", 1),
+        Text(
+            f"{simple_leaders([standing for standing, _ in chosen])} "
+            "Which to take: the quickest to fit of those that no paired test tells apart from the best, "
+            "by either ranking."
+        ),
+        Points(
+            (
+                *(advice(standing, choice) for standing, choice in chosen),
+                *_everywhere([choice for _, choice in chosen]),
+            )
+        ),
+        Heading("How it was measured"),
         Text(HEADER.format(intervals=interval_note(seeds))),
-        Points(first),
-        Text("Read with this in mind:"),
         Points(NOTES),
     ]
     for name, of_ks in found.items():
@@ -81,16 +94,6 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
                 Points(tuple(findings(outcome, standing))),
             ]
     return markdown(parts)
-
-
-def leader(standing: Standings) -> str:
-    """Name the system with the highest mean MRR by either ranking, whichever it is."""
-    sampled, full = (standing.best[ranking] for ranking in RANKINGS)
-    if sampled == full:
-        where = "among 100 negatives and in the full catalogue"
-    else:
-        where = f"among 100 negatives, {full} in the full catalogue"
-    return f"{standing.dataset}, K = {standing.k}: {sampled} has the best MRR {where}."
 
 
 def scores_table(standing: Standings, seeds: int) -> Table:
@@ -111,10 +114,20 @@ def scores_table(standing: Standings, seeds: int) -> Table:
     return Table(header, tuple(rows))
 
 
+def _everywhere(choices: Sequence[Choice]) -> list[str]:
+    if len(choices) <= 1:
+        return []
+    rows = everywhere(choices)
+    return [f"As good as the best in all of these: {', '.join(rows) if rows else 'no system'}."]
+
+
 def findings(outcome: Outcome, standing: Standings) -> list[str]:
     """State how the best and `tuned` stand: against the next, `official`, item-kNN, and their own parts."""
     texts = [f"Sampled: {lead(standing, 'sampled')}.", f"Full: {lead(standing, 'full')}."]
     rows = standing.scores.keys()
+    limit = why_not_ahead(outcome, standing, TUNED)
+    if limit is not None:
+        texts.append(limit)
     if {TUNED, OFFICIAL} <= rows:
         ratio = standing.mean(TUNED) / standing.mean(OFFICIAL)
         texts.append(f"`tuned` has {ratio:.2f} times the sampled MRR of `official`.")
