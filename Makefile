@@ -16,6 +16,9 @@ PEERS_OPTIONS ?= --trials 3
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
+# A worker a processor, eight at most: each holds torch and a data set. Benchmarks need a quiet machine.
+IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-rust bench peers results lint format wheel test-wheel deny audit clean
 
@@ -39,10 +42,10 @@ demo: setup  ## Train on the bundled wines, evaluate beside the simple systems, 
 	$(BIN)/python examples/wines.py
 
 test: setup  ## Run the Python tests
-	$(BIN)/python -m pytest -m "not slow and not cuda"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not cuda"
 
 test-slow: setup  ## Run the long tests: 100,000 cases a property, long trainings
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 	cargo test --release --locked --workspace -- --include-ignored
 
 test-rust:  ## Run the Rust tests
