@@ -14,6 +14,7 @@ RATES = {
     "gather, score and rank 101 of 20,000 items, d = 100, on one thread": 1 / 0.7e-6,
     "full ranking, 20,000 items, d = 100": 60e3,
     "evaluation of a MetaTL `tuned`, adaptation included": 50e3,
+    "start: `metatl-eval scores --help`": 1 / 0.3,
     "training, `paper`": 100e3,
     "training, `official`": 30e3,
     "training, `tuned`": 60e3,

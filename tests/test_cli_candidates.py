@@ -51,6 +51,25 @@ def test_the_wines(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["wines.parquet"]
 
 
+def test_the_training_rows_are_those_of_the_split(tmp_path):
+    train = tmp_path / "train.parquet"
+    result = run("wines", "-o", tmp_path / "wines.parquet", "--train", train)
+    assert result.exit_code == 0, result.output
+    assert f"written    {train}\n" in result.stdout
+    split = cold_start_split(datasets.xwines(), k=3)
+    rows = pl.read_parquet(train)
+    assert rows.schema == {
+        "user_id": pl.Int64,
+        "item_id": pl.Int64,
+        "timestamp": pl.Datetime("us", "UTC"),
+    }
+    assert rows["timestamp"].max() < split.cutoff
+    assert datasets.load(str(train), None).fingerprint == split.train.fingerprint
+    tested = pl.read_parquet(tmp_path / "wines.parquet")
+    assert not set(rows["user_id"]) & set(tested["user_id"])
+    assert set(tested["negatives"].explode()) <= set(rows["item_id"])
+
+
 def test_options_reach_the_file(tmp_path):
     path = tmp_path / "a.parquet"
     options = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -176,27 +175,18 @@ def run_python(script):
     ).stdout
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+@pytest.mark.parametrize("command", [None, *main.commands_at])
+def test_help_loads_nothing_heavy(command):
+    # What that is in seconds is a benchmark: benches/test_starts.py.
+    arguments = ["--help"] if command is None else [command, "--help"]
     script = (
         "import sys\n"
         "from metatl.cli.evaluate import main\n"
-        "main(['--help'], standalone_mode=False)\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
         "heavy = {'torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert run_python(script).splitlines()[-1] == "[]"
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "metatl.cli.evaluate", "--help"],
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
-        times.append(time.perf_counter() - begin)
-    # The best of five: the machine may be busy.
-    assert min(times) < 0.3
 
 
 def test_a_model_without_torch_loads_no_torch(run):
@@ -267,7 +257,8 @@ def stranger(run, tmp_path_factory):
     """Candidates of the run's data, and scores of a model that has never heard of metatl."""
     folder = tmp_path_factory.mktemp("stranger")
     data = json.loads((run / "run.json").read_text())["data"]
-    result = evaluate("candidates", data, "-o", folder / "candidates.parquet")
+    files = ["-o", folder / "candidates.parquet", "--train", folder / "train.parquet"]
+    result = evaluate("candidates", data, *files)
     assert result.exit_code == 0, result.output
     frame = pl.read_parquet(folder / "candidates.parquet")
     scores = np.random.default_rng(2).random((len(frame), 101)).astype(np.float32)
@@ -347,6 +338,35 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
         assert_one_line(evaluate("scores", *files, "--out", out), *parts)
         assert out.read_text() == "old"
     assert evaluate("scores", candidates).exit_code == 2
+
+
+def test_a_run_is_compared_with_a_strangers_scores(run, stranger, tmp_path):
+    """Both say which data and which candidates they are of, and it is the same."""
+    ours, theirs = tmp_path / "run.parquet", tmp_path / "scores.parquet"
+    for result in (
+        evaluate(run, "--per-user", ours),
+        evaluate("scores", stranger / "candidates.parquet", stranger / "scores.npy", "--per-user", theirs),
+    ):
+        assert result.exit_code == 0, result.output
+    out = tmp_path / "comparison.json"
+    result = evaluate("compare", ours, theirs, "--resamples", 99, "--json", out)
+    assert result.exit_code == 0, result.output
+    frames = [pl.read_parquet(path).filter(pl.col("ranking") == "sampled") for path in (ours, theirs)]
+    means = [frame["MRR"].mean() for frame in frames]
+    assert f"{means[1] - means[0]:+.4f}".replace("0.", ".") in result.output.replace("0.", ".")
+
+
+def test_scores_by_the_popularity_of_the_target(stranger, tmp_path):
+    candidates, scores = stranger / "candidates.parquet", stranger / "scores.npy"
+    by = ["--by", "item_popularity"]
+    out = tmp_path / "results.json"
+    result = evaluate("scores", candidates, scores, "--train", stranger / "train.parquet", *by, "--json", out)
+    assert result.exit_code == 0, result.output
+    slices = json.loads(out.read_text())["slices"]
+    assert {part["by"] for part in slices} == {"item_popularity"}
+    assert_one_line(evaluate("scores", candidates, scores, *by), "item_popularity", "history_length")
+    missing = evaluate("scores", candidates, scores, "--train", tmp_path / "none.parquet", *by)
+    assert_one_line(missing, "none.parquet")
 
 
 def test_scores_start_without_torch(stranger):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,20 @@ def test_slices_by_history_length_and_attributes(sets, scores):
     assert results.slices[1].metrics.sampled["MRR"].value == pytest.approx(by_hand(scores[::2])[:, 0].mean())
     with pytest.raises(ConfigError, match=r"^by: found 'colour', expected one of history_length"):
         metatl.evaluate(scores, sets, by=["colour"])
+
+
+def test_slices_by_the_popularity_of_the_target_in_training(sets, scores):
+    train = small_split().train
+    counts = Counter(train.to_frame()["item_id"].to_list())
+    popularity = np.array([counts[item] for item in sets.item_ids.gather(sets.candidates[:, 0])])
+    results = metatl.evaluate(scores, sets, metrics=METRICS, by=["item_popularity"], train=train)
+    assert sum(part.users for part in results.slices) == len(scores)
+    for part in results.slices:
+        low, _, high = part.value.partition("–")
+        members = (popularity >= int(low)) & (popularity <= int(high or low))
+        assert part.users == members.sum()
+        mean = by_hand(scores[members])[:, 0].mean()
+        assert part.metrics.sampled["MRR"].value == pytest.approx(mean)
 
 
 def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch):

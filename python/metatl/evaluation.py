@@ -81,11 +81,14 @@ class Evaluation(Generic[ResultsT]):
         The users' ranks.
     measures : Measures
         What was computed.
+    dataset_fingerprint : str or None
+        Of the interactions that were split; None where ranked lists do not say.
     """
 
     results: ResultsT
     users: RankedUsers
     measures: Measures
+    dataset_fingerprint: str | None
 
     @property
     def per_user(self) -> pl.DataFrame:
@@ -321,7 +324,9 @@ def evaluate_users(
             timings={},
             metatl_version=metadata.version("metatl"),
         )
-    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+    return Evaluation(
+        results.model_copy(update={"timings": timings.seconds}), users, measures, results.dataset.fingerprint
+    )
 
 
 def _ranked_users(split: ColdStartSplit, sets: CandidateSets | None, ranked: UserRanks) -> RankedUsers:

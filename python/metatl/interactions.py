@@ -186,6 +186,17 @@ class Interactions:
         """The same rows for the kernels, built when first used."""
         return _metatl.Interactions(self.indptr, self.items, self.num_items)
 
+    def to_frame(self) -> pl.DataFrame:
+        """Give the rows with raw ids, by user and time: `user_id`, `item_id`, `timestamp` (μs, UTC)."""
+        times = pl.Series(self.timestamps).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return pl.DataFrame(
+            {
+                "user_id": self.user_ids.gather(self.users),
+                "item_id": self.item_ids.gather(self.items),
+                "timestamp": times,
+            }
+        )
+
     def find_users(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
         """Look up raw user ids: int64 positions, -1 where there is no such user."""
         return _find(self.user_ids, raw_ids)

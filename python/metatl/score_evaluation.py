@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
-from metatl.assessment import Measures, RankedUsers, Ranking
+from metatl.assessment import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.candidates import CandidateSets
 from metatl.exceptions import NotANumberError
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from metatl.evaluation import Evaluation
+    from metatl.interactions import Interactions
     from metatl.report import SourceResults
     from metatl.score_files import Scores, ScoresLike
 
@@ -35,6 +36,7 @@ def evaluate_scores(
     scores: ScoresLike,
     candidates: CandidateSets | str | os.PathLike[str] | None = None,
     *,
+    train: Interactions | None = None,
     name: str | None = None,
     ties: TieRule = "worst",
     metrics: Sequence[str] | str = DEFAULT_METRICS,
@@ -54,6 +56,8 @@ def evaluate_scores(
     candidates : CandidateSets, str or path, optional
         The candidates, or their file. Without them column 0 is ranked against the rest, and the results note
         what could not be checked.
+    train : Interactions, optional
+        Rows of the training users, so that targets can be sliced by how often they occur in them.
     name : str, optional
         What to call the system; the name of the file by default.
     ties : {"worst", "mean", "best"}
@@ -63,7 +67,8 @@ def evaluate_scores(
     seed : int
         Seed of the bootstrap.
     by : sequence of str
-        What to slice the users by: ``history_length`` or columns of `attributes`.
+        What to slice the users by: ``history_length``, ``item_popularity`` (of the target, in `train`, in
+        quarters) or columns of `attributes`.
     attributes : polars.DataFrame, optional
         What is known of users: ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
@@ -100,7 +105,7 @@ def evaluate_scores(
         files=files,
         named_by="scores",
         left_out={} if sets is None else sets.dropped,
-        columns=known_columns(sets),
+        columns=_known_columns(sets, train),
         candidates=sets,
         notes=[*(() if sets is not None else (UNCHECKED,)), *found.notes],
     )
@@ -120,6 +125,15 @@ def read_candidates(
 def known_columns(sets: CandidateSets | None) -> dict[str, pl.Series]:
     """Give what candidates know of their users, to slice them by."""
     return {} if sets is None else {"history_length": pl.Series("history_length", sets.histories.lengths)}
+
+
+def _known_columns(sets: CandidateSets | None, train: Interactions | None) -> dict[str, pl.Series]:
+    columns = known_columns(sets)
+    if sets is not None and train is not None:
+        places = train.find_items(sets.item_ids.gather(sets.candidates[:, 0]))
+        counts = np.where(places >= 0, train.item_counts[places], 0)
+        columns["item_popularity"] = quantile_groups(counts, "item_popularity")
+    return columns
 
 
 def population(sets: CandidateSets) -> np.ndarray | None:

@@ -122,4 +122,9 @@ def evaluate_source(
             timings={},
             metatl_version=metadata.version("metatl"),
         )
-    return Evaluation(results.model_copy(update={"timings": timings.seconds}), users, measures)
+    return Evaluation(
+        results.model_copy(update={"timings": timings.seconds}),
+        users,
+        measures,
+        None if sets is None else sets.dataset_fingerprint,
+    )

@@ -54,6 +54,11 @@ _OWN = {"all": "items", "history": "history"}
     type=click.Choice(["parquet", "rechorus", "ncf", "qrels"]),
     help="Form of what is written; parquet alone holds all.",
 )
+@click.option(
+    "--train",
+    type=click.Path(path_type=Path),
+    help="Write what may be trained on too: the rows of the training users, as Parquet.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 def candidates(
     data: str,
@@ -69,16 +74,18 @@ def candidates(
     cutoff_quantile: float,
     min_item_count: int,
     form: str,
+    train: Path | None,
     threads: int | None,
 ) -> None:
     """Split DATA and write what new users have shown, their next items and the negatives.
 
     DATA is an interactions file, or `wines` for the bundled data. The file holds all that another recommender
     needs to be evaluated on the same users, one row a user: user_id, history, target, negatives, later.
+    --train writes what it is trained on: user_id, item_id, timestamp.
 
     \b
     Examples:
-      metatl-eval candidates wines -o wines.parquet
+      metatl-eval candidates wines -o wines.parquet --train train.parquet
       metatl-eval candidates ratings.csv -o ratings.parquet --k 2 --kind pop --n 50 --seed 1
       metatl-eval candidates sales.csv --columns buyer,article,day --users validation -o validation.parquet
       metatl-eval candidates wines -o wines-rechorus --format rechorus
@@ -91,10 +98,12 @@ def candidates(
     from metatl.candidates import sample_candidate_sets
     from metatl.datasets import load
     from metatl.exceptions import ConfigError, DataError, NoNegativeError
+    from metatl.files import write_parquet
     from metatl.split import cold_start_split
 
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out}: found no folder {out.parent} to write it to")
+    for path in (out, train):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: found no folder {path.parent} to write it to")
     split = cold_start_split(
         load(data, columns),
         k=k,
@@ -118,6 +127,9 @@ def candidates(
     except NoNegativeError as error:
         raise NoNegativeError(f"{error}; choose fewer negatives than --n {n}") from None
     written = _write(out, form, sets)
+    if train is not None:
+        write_parquet(train, split.train.to_frame())
+        written.append(train)
     table = Table.grid(padding=(0, 2))
     for label, value in _summary(sets).items():
         table.add_row(label, Text(value, overflow="fold"))

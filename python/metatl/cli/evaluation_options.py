@@ -110,7 +110,7 @@ def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
 
     from metatl.files import write_text
     from metatl.per_user import PerUserRecord, write_per_user
-    from metatl.report import Results, write_results
+    from metatl.report import write_results
     from metatl.report_tables import latex, markdown, system_name, terminal
 
     results = evaluation.results
@@ -120,7 +120,7 @@ def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
             ties=evaluation.measures.ties,
             metrics=[metric.name for metric in evaluation.measures.metrics],
             candidates_sha256=None if results.candidates is None else results.candidates.sha256,
-            dataset_fingerprint=results.dataset.fingerprint if isinstance(results, Results) else None,
+            dataset_fingerprint=evaluation.dataset_fingerprint,
         )
         write_per_user(outputs.per_user, evaluation.per_user, record)
     if outputs.json_file is not None:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     from metatl.interactions import Interactions
 
+FOLD_IN_BLOCK = 64
+"""Cold users who are folded in together: few enough for their vectors to stay in the processor's cache."""
+
 
 class BPRMFConfig(BaselineConfig):
     """Settings of BPR-MF. The defaults are those of ``tuned``.
@@ -219,6 +222,13 @@ class BPRMF(TrainableModel):
             If the negatives are not there.
         """
         negatives = check_negatives(negatives, len(histories), self.support_negatives)
+        users = histories.new_empty(len(histories), self.config.dim, dtype=self.embedding.weight.dtype)
+        for begin in range(0, len(histories), FOLD_IN_BLOCK):
+            block = slice(begin, begin + FOLD_IN_BLOCK)
+            users[block] = self._fold_in(histories[block], negatives[block])
+        return Encoded(users, None)
+
+    def _fold_in(self, histories: Tensor, negatives: Tensor) -> Tensor:
         items, others = self.embedding(histories), self.embedding(negatives)
         item_biases, other_biases = self.bias[histories], self.bias[negatives]
         users = torch.zeros_like(items[:, 0])
@@ -230,4 +240,4 @@ class BPRMF(TrainableModel):
             uphill = torch.einsum("bl,bld->bd", missed.sum(dim=2), items)
             uphill -= torch.einsum("bn,bnd->bd", missed.sum(dim=1), others)
             users += self.config.fold_in_rate * (uphill - self.config.fold_in_regularisation * users)
-        return Encoded(users, None)
+        return users
