@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -200,6 +201,11 @@ def test_arguments_out_of_range_are_named(evaluations):
     with pytest.raises(DataError, match="found 1 users in the ranking 'full', expected at least 2"):
         compare_users([(record, frame.filter(pl.col("user_id") == "u1")) for record, frame in evaluations],
                       ranking="full")  # fmt: skip
+
+
+def test_the_schema_file_is_that_of_the_code():
+    path = Path(__file__).parent.parent / "docs" / "comparison.schema.json"
+    assert path.read_text(encoding="utf-8") == comparison_schema()
 
 
 def test_json_fits_its_schema_and_is_read_back(report, tmp_path):

@@ -31,8 +31,9 @@ LIBRARIES = {"recbole": "RecBole, its collector and evaluator", "rectools": "Rec
 
 PAGE = """# Evaluators side by side
 
-{users:,} users with 101 scored candidates each, of a catalogue of {items:,}; the same arrays for all, one run,
-the least of {rounds} rounds, one thread. MRR, HR@1, HR@10 and NDCG@10, on which all agree to {tolerance:g}.
+{users:,} users with 101 scored candidates each, of a catalogue of {items:,}; the same arrays for all, one
+run, the least of {rounds} rounds, one thread. MRR, HR@1, HR@10 and NDCG@10,
+on which all agree to {tolerance:g}.
 Regenerate with `make evaluators`.
 
 | evaluator | s | users/s | metatl is | intervals |
