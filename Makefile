@@ -20,7 +20,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust bench peers evaluators results lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-rust bench instructions peers evaluators results lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -56,6 +56,10 @@ bench: setup  ## Time every kernel and pipeline beside its peers; write docs/per
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=min,median,rounds --benchmark-json=benches/results/benchmarks.json
 	$(BIN)/python benches/summary.py benches/results/benchmarks.json docs/performance.md
 	cargo bench --locked -p metatl-core
+
+instructions: setup  ## Count the instructions of every kernel; fail where one needs more than its baseline
+	command -v valgrind >/dev/null || apt-get install --yes --quiet valgrind
+	$(BIN)/python benches/instructions.py
 
 # The peers need Python 3.10 to 3.12 (PEERS_PYTHON names one) and, with a torch of their own, 7 GB.
 .venv-peers-%/.ready: benches/peers/requirements-%.txt

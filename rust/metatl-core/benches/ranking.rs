@@ -12,100 +12,17 @@ use metatl_core::bootstrap::bootstrap_means;
 use metatl_core::metrics::{TieRule, user_metrics};
 use metatl_core::parallel::Interrupt;
 use metatl_core::ranking::{
-    ItemLists, Matrix, Overrides, Scoring, Similarity, rank_candidates, rank_catalogue,
-    rank_score_matrix, rank_scores, top_n, top_n_scores,
+    Matrix, Similarity, rank_candidates, rank_catalogue, rank_score_matrix, rank_scores, top_n,
+    top_n_scores,
 };
-use metatl_core::rng::{Rng, Stage};
 use metatl_core::simd::Level;
 
-const DIMENSION: usize = 100;
-const NUM_ITEMS: usize = 20_000;
-const CANDIDATES: usize = 101;
-const LISTS: usize = 4_096;
+#[path = "world/mod.rs"]
+mod world;
+
+use world::{CANDIDATES, LISTS, NUM_ITEMS, World};
+
 const USERS: usize = 1_008;
-const EXCLUDED: usize = 3;
-const OVERRIDDEN: usize = 8;
-
-/// Random inputs.
-struct World {
-    table: Vec<f32>,
-    bias: Vec<f32>,
-    queries: Vec<f32>,
-    candidates: Vec<i64>,
-    targets: Vec<i64>,
-    excluded: (Vec<i64>, Vec<i64>),
-    overrides: (Vec<i64>, Vec<i64>, Vec<f32>),
-}
-
-impl World {
-    fn new(num_items: usize) -> Self {
-        let mut rng = Rng::new(0, Stage::Split, 0, 0);
-        let mut numbers = |count| {
-            (0..count)
-                .map(|_| rng.uniform_f64() as f32 - 0.5)
-                .collect::<Vec<f32>>()
-        };
-        let (table, bias) = (numbers(num_items * DIMENSION), numbers(num_items));
-        let queries = numbers(LISTS * DIMENSION);
-        let rows = numbers(LISTS * OVERRIDDEN * DIMENSION);
-        let mut items = |count| {
-            (0..count)
-                .map(|_| rng.below(num_items as u64) as i64)
-                .collect::<Vec<i64>>()
-        };
-        let offsets = |each: usize| (0..=LISTS).map(|list| (list * each) as i64).collect();
-        // Consecutive items are distinct.
-        let moved = (0..LISTS * OVERRIDDEN).map(|item| (item % num_items) as i64);
-        Self {
-            table,
-            bias,
-            queries,
-            candidates: items(LISTS * CANDIDATES),
-            targets: items(LISTS),
-            excluded: (offsets(EXCLUDED), items(LISTS * EXCLUDED)),
-            overrides: (offsets(OVERRIDDEN), moved.collect(), rows),
-        }
-    }
-
-    fn scoring(
-        &self,
-        users: usize,
-        similarity: Similarity,
-        with_bias: bool,
-        with_overrides: bool,
-        level: Level,
-    ) -> Scoring<'_> {
-        let matrix = |name, values, rows| Matrix::new(name, values, rows, DIMENSION).unwrap();
-        let overrides = with_overrides.then(|| {
-            let (offsets, items, rows) = &self.overrides;
-            let items = &items[..users * OVERRIDDEN];
-            let rows = matrix("rows", &rows[..items.len() * DIMENSION], items.len());
-            Overrides::new(&offsets[..=users], items, rows, users, self.bias.len()).unwrap()
-        });
-        Scoring::new(
-            matrix("queries", &self.queries[..users * DIMENSION], users),
-            matrix("item_table", &self.table, self.bias.len()),
-            with_bias.then_some(&self.bias[..]),
-            similarity,
-            overrides,
-            level,
-        )
-        .unwrap()
-    }
-
-    fn excluded(&self, users: usize) -> ItemLists<'_> {
-        let (offsets, items) = &self.excluded;
-        let items = &items[..users * EXCLUDED];
-        ItemLists::new(
-            ["offsets", "items"],
-            &offsets[..=users],
-            items,
-            users,
-            self.bias.len(),
-        )
-        .unwrap()
-    }
-}
 
 /// Each kind of scoring on the fastest level, and the plainest kind on every level.
 fn cases() -> Vec<(String, Similarity, bool, bool, Level)> {
