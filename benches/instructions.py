@@ -1,9 +1,9 @@
 """Count the instructions of every kernel under callgrind, and fail where one needs more than it used to.
 
 Seconds depend on the machine and on who else is on it; instructions do not. The example program
-`rust/metatl-core/examples/kernels.rs` runs a kernel on one thread; what a process has beyond one that runs none
-is the kernel's. The baseline is `benches/instructions.json`; `--write` replaces it, which a change that makes a
-kernel slower has to justify.
+`rust/metatl-core/examples/kernels.rs` runs a kernel on one thread; what a process has beyond one that runs
+none is the kernel's. The baseline is `benches/instructions.json`; `--write` replaces it, which a change that
+makes a kernel slower has to justify.
 """
 
 from __future__ import annotations

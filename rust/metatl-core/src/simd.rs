@@ -772,15 +772,29 @@ fn prefetch_rows(table: Table, rows: &[i64]) {
     if table.values.len() < PREFETCH_TABLE {
         return;
     }
-    for &row in rows.iter().skip(PREFETCH_DISTANCE).take(ROWS) {
-        // Nobody has checked this row yet; a prefetch of an address that does not exist does nothing.
+    // Nobody has checked these rows yet; a prefetch of an address that does not exist does nothing.
+    let start = |row: i64| {
         let offset = (row as usize).wrapping_mul(table.columns);
-        let mut line = table.values.as_ptr().wrapping_add(offset);
-        let end = line.wrapping_add(table.columns);
-        while line < end {
-            // SAFETY: a prefetch reads nothing, and SSE is part of x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-            line = line.wrapping_add(LINE);
+        table.values.as_ptr().wrapping_add(offset)
+    };
+    let fetch = |pointer: *const f32| {
+        // SAFETY: a prefetch reads nothing, and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) };
+    };
+    let ahead = rows.get(PREFETCH_DISTANCE..).unwrap_or_default();
+    if let Some(block) = ahead.first_chunk::<ROWS>() {
+        // Line by line over all rows: their starts stay in registers, and a line costs one instruction.
+        let starts = block.map(start);
+        for line in (0..table.columns).step_by(LINE) {
+            for start in starts {
+                fetch(start.wrapping_add(line));
+            }
+        }
+    } else {
+        for &row in ahead {
+            for line in (0..table.columns).step_by(LINE) {
+                fetch(start(row).wrapping_add(line));
+            }
         }
     }
 }
@@ -969,13 +983,14 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadu_ps, _mm256_add_ps,
-        _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps128_ps256, _mm256_cmp_ps,
-        _mm256_cmpgt_epi32, _mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_insertf128_ps,
-        _mm256_loadu_ps, _mm256_maskload_ps, _mm256_movemask_ps, _mm256_permute2f128_ps,
-        _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_storeu_ps,
-        _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd,
-        _mm256_unpacklo_ps,
+        __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_add_epi32, _mm_cvtsi128_si32,
+        _mm_loadu_ps, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_add_ps, _mm256_and_si256,
+        _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256, _mm256_castps128_ps256,
+        _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_extracti128_si256,
+        _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps,
+        _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+        _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
+        _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
     };
 
     use super::{
@@ -999,11 +1014,8 @@ mod avx2 {
         scores: &mut [f32],
     ) -> bool {
         let whole = query.len() / WIDTH * WIDTH;
-        let rest = (query.len() - whole) as i32;
-        let mask = _mm256_cmpgt_epi32(
-            _mm256_set1_epi32(rest),
-            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-        );
+        let rest = query.len() - whole;
+        let mask = first_lanes(rest);
         let needed = &rows[..scores.len()];
         if !scalar::are_rows(needed, table.rows) {
             return false;
@@ -1164,27 +1176,76 @@ mod avx2 {
         ]
     }
 
-    #[inline]
+    /// Counts in lanes of 32 bits: a lane sees one score in eight, and no part is long enough to overflow it.
+    const COUNTED_AT_ONCE: usize = 1 << 20;
+
     #[target_feature(enable = "avx2,fma,popcnt")]
     pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+        let mut counts = Counts::default();
+        for part in scores.chunks(COUNTED_AT_ONCE) {
+            counts += count_part(part, threshold);
+        }
+        counts
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn count_part(scores: &[f32], threshold: f32) -> Counts {
         let threshold = _mm256_set1_ps(threshold);
-        let (mut greater, mut equal, mut nan) = (0, 0, 0);
-        let ones = |mask| u64::from(_mm256_movemask_ps(mask).count_ones());
+        let mut counts = [_mm256_setzero_si256(); 3];
+        let mut compare = |scores, lanes| {
+            let holds = [
+                _mm256_cmp_ps::<_CMP_GT_OQ>(scores, threshold),
+                _mm256_cmp_ps::<_CMP_EQ_OQ>(scores, threshold),
+                _mm256_cmp_ps::<_CMP_UNORD_Q>(scores, scores),
+            ];
+            for (count, holds) in counts.iter_mut().zip(holds) {
+                // A lane in which it holds is -1.
+                let holds = _mm256_and_si256(_mm256_castps_si256(holds), lanes);
+                *count = _mm256_sub_epi32(*count, holds);
+            }
+        };
         let (whole, rest) = scores.as_chunks::<WIDTH>();
         for scores in whole {
             // SAFETY: eight numbers.
-            let scores = unsafe { _mm256_loadu_ps(scores.as_ptr()) };
-            greater += ones(_mm256_cmp_ps::<_CMP_GT_OQ>(scores, threshold));
-            equal += ones(_mm256_cmp_ps::<_CMP_EQ_OQ>(scores, threshold));
-            nan += ones(_mm256_cmp_ps::<_CMP_UNORD_Q>(scores, scores));
+            compare(
+                unsafe { _mm256_loadu_ps(scores.as_ptr()) },
+                _mm256_set1_epi32(-1),
+            );
         }
-        let mut counts = scalar::count(rest, _mm256_cvtss_f32(threshold));
-        counts += Counts {
+        if !rest.is_empty() {
+            let lanes = first_lanes(rest.len());
+            // SAFETY: the mask admits as many numbers as are left.
+            compare(unsafe { _mm256_maskload_ps(rest.as_ptr(), lanes) }, lanes);
+        }
+        let [greater, equal, nan] = counts.map(|count| u64::from(add_integers(count)));
+        Counts {
             greater,
             equal,
             nan,
-        };
-        counts
+        }
+    }
+
+    /// All bits of the first lanes, none of the others.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn first_lanes(lanes: usize) -> __m256i {
+        _mm256_cmpgt_epi32(
+            _mm256_set1_epi32(lanes as i32),
+            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+        )
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn add_integers(lanes: __m256i) -> u32 {
+        let four = _mm_add_epi32(
+            _mm256_castsi256_si128(lanes),
+            _mm256_extracti128_si256::<1>(lanes),
+        );
+        let two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two));
+        _mm_cvtsi128_si32(one) as u32
     }
 
     #[target_feature(enable = "avx2,fma,popcnt")]
@@ -1195,7 +1256,7 @@ mod avx2 {
         counts: &mut [Counts],
     ) {
         for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
-            *counts += count(&scores[..items], threshold);
+            *counts += count_part(&scores[..items], threshold);
         }
     }
 
