@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from planted_outcome import planted
@@ -69,6 +70,23 @@ def test_every_k_has_its_table():
     text = results_page(outcome, ["ring", "absent"], ks=[2, 3, 4], seeds=1)
     assert text.index("### ring, K = 2") < text.index("### ring, K = 4")
     assert "### ring, K = 3" not in text
+
+
+def test_what_is_good_on_all_data_sets_is_said_for_each_k():
+    both, worse = {0: (ranks(9), ranks(9))}, {0: ([40] * USERS, [40] * USERS)}
+    parts = [
+        planted({"A": both, "B": worse}, dataset="ring"),
+        planted({"A": both, "B": both}, dataset="star"),
+        planted({"A": both, "B": both}, dataset="ring", k=2),
+    ]
+    outcome = Outcome(
+        pl.concat([part.results for part in parts]),
+        {key: rank for part in parts for key, rank in part.ranks.items()},
+        [],
+    )
+    text = results_page(outcome, ["ring", "star"], ks=[2, 3], seeds=1)
+    assert "- K = 3, as good as the best on all data sets: A.\n" in text
+    assert "- K = 2, as good" not in text
 
 
 def test_a_row_of_fewer_seeds_says_so():

@@ -77,7 +77,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         Points(
             (
                 *(advice(standing, choice) for standing, choice in chosen),
-                *_everywhere([choice for _, choice in chosen]),
+                *_everywhere(chosen),
             )
         ),
         Heading("How it was measured"),
@@ -114,11 +114,16 @@ def scores_table(standing: Standings, seeds: int) -> Table:
     return Table(header, tuple(rows))
 
 
-def _everywhere(choices: Sequence[Choice]) -> list[str]:
-    if len(choices) <= 1:
-        return []
-    rows = everywhere(choices)
-    return [f"As good as the best in all of these: {', '.join(rows) if rows else 'no system'}."]
+def _everywhere(chosen: Sequence[tuple[Standings, Choice]]) -> list[str]:
+    """Say for each K which systems are as good as the best on all of several data sets."""
+    texts = []
+    for k in dict.fromkeys(standing.k for standing, _ in chosen):
+        choices = [choice for standing, choice in chosen if standing.k == k]
+        if len(choices) > 1:
+            rows = everywhere(choices)
+            names = ", ".join(rows) if rows else "no system"
+            texts.append(f"K = {k}, as good as the best on all data sets: {names}.")
+    return texts
 
 
 def findings(outcome: Outcome, standing: Standings) -> list[str]:
