@@ -54,7 +54,8 @@ test-rust:  ## Run the Rust tests
 bench: setup  ## Time every kernel and pipeline beside its peers; write docs/performance.md
 	mkdir -p benches/results
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=min,median,rounds --benchmark-json=benches/results/benchmarks.json
-	$(BIN)/python benches/summary.py benches/results/benchmarks.json docs/performance.md
+	cargo run --quiet --release --locked -p metatl-core --example kernels limits > benches/results/limits.json
+	$(BIN)/python benches/summary.py benches/results/benchmarks.json benches/results/limits.json docs/performance.md
 	cargo bench --locked -p metatl-core
 
 instructions: setup  ## Count the instructions of every kernel; fail where one needs more than its baseline

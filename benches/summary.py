@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # Units a second, or a ratio to a peer: the bars of the project.
@@ -28,56 +28,162 @@ RATIOS = {
 
 HEADER = """# Performance
 
-Units of work a second, the best of several rounds, every peer in the same run on the same data. Regenerate
-with `make bench`.
+Units of work a second, the best of several rounds, every peer in the same run on the same data. The limit is
+what the arithmetic or the memory of this machine allows, measured right after; the share is how much of it
+metatl reaches. The same as data: `benches/results/performance.json`. Regenerate with `make bench`.
 
-Machine: {machine}.
-
-| work | system | rate | metatl is | bar | holds |
-|---|---|---|---|---|---|
+Machine: {machine}. Measured: {limits}.
 """
+
+DIM, NUM_ITEMS, CANDIDATES, FLOAT = 100, 20_000, 101, 4
+"""Sizes of the benchmarks of ranking; bytes of a number."""
+
+FLOPS_PER_CYCLE = {"avx512": 64, "avx2": 32, "neon": 16, "scalar": 16}
+"""Of one core at each level: two vector units that multiply and add (plain code: one of each)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What `kernels limits` measured.
+
+    Attributes
+    ----------
+    threads, level
+        Processors that may be used, and the instructions that the kernels use.
+    cycles_per_second
+        Of a core.
+    bytes_per_second, bytes_per_second_on_one_thread
+        Read from a table of 8 MB, over and over: by all threads together, and by one.
+    """
+
+    threads: int
+    level: str
+    cycles_per_second: float
+    bytes_per_second: float
+    bytes_per_second_on_one_thread: float
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations a second of all threads."""
+        return self.threads * self.cycles_per_second * FLOPS_PER_CYCLE[self.level]
+
+    def of(self, work: str) -> tuple[float, str] | None:
+        """Units of a work a second that are possible, and what limits them; None where that is not simple."""
+        row = DIM * FLOAT
+        gather = "gather, score and rank 101 of 20,000 items, d = 100"
+        products = f"2 · {NUM_ITEMS:,} · {DIM} operations a user"
+        known = {
+            gather: (self.bytes_per_second / (CANDIDATES * row), f"{CANDIDATES} rows of {row} bytes a list"),
+            f"{gather}, on one thread": (
+                self.bytes_per_second_on_one_thread / (CANDIDATES * row),
+                f"{CANDIDATES} rows of {row} bytes a list",
+            ),
+            "full ranking, 20,000 items, d = 100": (self.flops / (2 * NUM_ITEMS * DIM), products),
+            "top 10 of 20,000 items, d = 100": (self.flops / (2 * NUM_ITEMS * DIM), products),
+            "metrics of given scores, 101 a user": (
+                self.bytes_per_second / (CANDIDATES * FLOAT),
+                f"{CANDIDATES * FLOAT} bytes a user",
+            ),
+        }
+        return known.get(work)
+
+    def describe(self) -> str:
+        return (
+            f"{self.cycles_per_second / 1e9:.2f} GHz, {self.level}, {self.flops / 1e9:.0f} GFLOP/s on "
+            f"{self.threads} threads; {self.bytes_per_second / 1e9:.0f} GB/s from a table of 8 MB, "
+            f"{self.bytes_per_second_on_one_thread / 1e9:.0f} GB/s on one thread"
+        )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table."""
+    """A work of metatl's, beside one peer or none.
 
-    work: str
-    system: str
-    rate: float
+    Attributes
+    ----------
+    name, value, unit
+        The work and metatl's units of it a second.
+    peer, peer_value, ratio
+        A peer, its units a second, and how many times as fast metatl is.
+    bar, holds
+        The bar, and whether it holds: of `value` where there is no peer, else of `ratio`.
+    limit, share
+        The limit in units a second, and the share of it that `value` is.
+    limit_is
+        What the limit is.
+    """
+
+    name: str
+    value: float
     unit: str
-    ratio: float | None
-    bar: str
-    holds: bool | None
+    peer: str | None = None
+    peer_value: float | None = None
+    ratio: float | None = None
+    bar: float | None = None
+    holds: bool | None = None
+    limit: float | None = None
+    share: float | None = None
+    limit_is: str | None = None
 
     def markdown(self) -> str:
-        ratio = "" if self.ratio is None else f"{self.ratio:.1f} × as fast"
-        holds = "" if self.holds is None else ("yes" if self.holds else "**no**")
-        return (
-            f"| {self.work} | {self.system} | {self.rate:,.0f} {self.unit} | {ratio} | {self.bar} | {holds} |"
+        bar = ""
+        if self.bar is not None:
+            bar = f"{self.bar:,.0f}" if self.peer is None else f"{self.bar} ×"
+        cells = (
+            self.name,
+            f"{self.value:,.0f} {self.unit}" if self.peer is None else "",
+            "" if self.peer is None else f"{self.peer}: {self.peer_value:,.0f}",
+            "" if self.ratio is None else f"{self.ratio:.1f} ×",
+            bar,
+            "" if self.holds is None else ("yes" if self.holds else "**no**"),
+            "" if self.share is None or self.peer is not None else f"{self.limit:,.0f}: {self.share:.0%}",
         )
+        return f"| {' | '.join(cells)} |"
+
+    def miss(self) -> str:
+        """Say by how much a bar is missed, and where the limit lies."""
+        if self.peer is not None:
+            return f"{self.name}: {self.ratio:.0f} × {self.peer}, bar {self.bar} ×."
+        text = f"{self.name}: {self.value:,.0f} {self.unit} a second, bar {self.bar:,.0f}."
+        if self.limit is None or self.share is None:
+            return text
+        beyond = ", which is below the bar" if self.limit < self.bar else ""
+        return f"{text} The limit is {self.limit:,.0f}{beyond} ({self.limit_is}); reached: {self.share:.0%}."
 
 
-def read_rows(results: dict) -> list[Row]:
-    """Compare every system of a work with metatl."""
+def read_rows(results: dict, limits: Limits) -> list[Row]:
+    """Compare every system of a work with metatl: first metatl with its bar and limit, then each peer."""
     found: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
     for entry in results["benchmarks"]:
         info = entry["extra_info"]
         found[entry["group"]][info["system"]] = (info["units"] / entry["stats"]["min"], info["unit"])
     rows = []
     for work, systems in found.items():
-        ours, _ = systems["metatl"]
-        for system, (rate, unit) in systems.items():
-            if system == "metatl":
-                bar = RATES.get(work)
-                text = "" if bar is None else f"{bar:,.0f}"
-                rows.append(Row(work, system, rate, unit, None, text, None if bar is None else ours >= bar))
-            else:
-                bar = RATIOS.get((work, system))
-                text = "" if bar is None else f"{bar} ×"
-                holds = None if bar is None else ours / rate >= bar
-                rows.append(Row(work, system, rate, unit, ours / rate, text, holds))
+        ours, unit = systems.pop("metatl")
+        limit = limits.of(work)
+        bound = {} if limit is None else {"limit": limit[0], "share": ours / limit[0], "limit_is": limit[1]}
+        bar = RATES.get(work)
+        rows.append(Row(work, ours, unit, bar=bar, holds=None if bar is None else ours >= bar, **bound))
+        for system, (rate, _) in systems.items():
+            bar, ratio = RATIOS.get((work, system)), ours / rate
+            holds = None if bar is None else ratio >= bar
+            rows.append(Row(work, ours, unit, system, rate, ratio, bar, holds, **bound))
     return rows
+
+
+def page(rows: list[Row], machine: str, limits: Limits) -> str:
+    """Write the page: the bars that do not hold first."""
+    missed = [row for row in rows if row.holds is False]
+    lines = [
+        HEADER.format(machine=machine, limits=limits.describe()),
+        "## Bars that do not hold\n",
+        *([f"- {row.miss()}" for row in missed] or ["None."]),
+        "\n## All figures\n",
+        "| work | metatl, a second | peer, a second | metatl is | bar | holds | limit: share |",
+        "|---|---:|---|---:|---:|---|---:|",
+        *(row.markdown() for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def describe_machine(results: dict) -> str:
@@ -88,18 +194,20 @@ def describe_machine(results: dict) -> str:
     )
 
 
-def main(benchmarks: Path, page: Path) -> int:
-    """Write the page and print its table; 1 where something is slower than its peer, else 0."""
+def main(benchmarks: Path, limits_file: Path, markdown: Path) -> int:
+    """Write the page, and the data beside the benchmarks; 1 where something is slower than its peer."""
     results = json.loads(benchmarks.read_text(encoding="utf-8"))
-    rows = read_rows(results)
-    table = "\n".join(row.markdown() for row in rows) + "\n"
-    page.write_text(HEADER.format(machine=describe_machine(results)) + table, encoding="utf-8")
-    print(table)
+    limits = Limits(**json.loads(limits_file.read_text(encoding="utf-8")))
+    rows, machine = read_rows(results, limits), describe_machine(results)
+    markdown.write_text(page(rows, machine, limits), encoding="utf-8")
+    data = {"machine": machine, "limits": asdict(limits), "results": [asdict(row) for row in rows]}
+    path = benchmarks.with_name("performance.json")
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     slower = [row for row in rows if row.ratio is not None and row.ratio < 1]
     for row in slower:
-        print(f"slower than its peer: {row.work}: {row.system}", file=sys.stderr)
+        print(f"slower than its peer: {row.name}: {row.peer}", file=sys.stderr)
     return 1 if slower else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(*map(Path, sys.argv[1:])))
