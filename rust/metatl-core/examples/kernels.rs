@@ -166,6 +166,22 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
     kernels
 }
 
+/// Resamples of 100 groups of `users` each.
+fn group_bootstrap<'a>(
+    name: &str,
+    resamples: usize,
+    groups: &[f64],
+    columns: usize,
+    users: i64,
+) -> Kernel<'a> {
+    let groups = groups.to_vec();
+    Kernel::new(name, resamples, move || {
+        let counts = [users; 100];
+        let means = bootstrap_group_means(&groups, &counts, columns, resamples, 0, &NONE);
+        black_box(means.unwrap());
+    })
+}
+
 fn statistics(world: &World) -> Vec<Kernel<'_>> {
     let greater: Vec<i64> = world.targets.iter().map(|item| item % 100).collect();
     let equal = vec![0; greater.len()];
@@ -181,9 +197,14 @@ fn statistics(world: &World) -> Vec<Kernel<'_>> {
         Kernel::new("bootstrap_means", 10, move || {
             black_box(bootstrap_means(&values, columns, 10, 0, &NONE).unwrap());
         }),
-        Kernel::new("bootstrap_group_means", 10, move || {
-            black_box(bootstrap_group_means(&groups, &[40; 100], columns, 10, 0, &NONE).unwrap());
-        }),
+        group_bootstrap("bootstrap_group_means", 10, &groups, columns, 40),
+        group_bootstrap(
+            "bootstrap_group_means/10,000,000",
+            1,
+            &groups,
+            columns,
+            100_000,
+        ),
         Kernel::new("sign_flip_counts", 64, move || {
             black_box(sign_flip_counts(&differences, columns, 64, 0, &NONE).unwrap());
         }),

@@ -11,6 +11,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::Error;
 use crate::parallel::{Interrupt, allocate};
+use crate::simd::{self, Level};
+
+/// Words of coins that are drawn before their heads are counted.
+const COUNTED_AT_ONCE: usize = 64;
 
 /// What random numbers are drawn for. Stages never share a generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,14 +167,33 @@ impl Rng {
 
     /// How many of `coins` fair coins show heads.
     fn heads(&mut self, coins: u64) -> u64 {
-        let mut heads = 0;
-        for _ in 0..coins / 64 {
+        let (mut heads, mut words) = (0, coins / 64);
+        if words >= COUNTED_AT_ONCE as u64 {
+            heads = self.ones_of_parts(words / COUNTED_AT_ONCE as u64);
+            words %= COUNTED_AT_ONCE as u64;
+        }
+        for _ in 0..words {
             heads += u64::from(self.word().count_ones());
         }
         if !coins.is_multiple_of(64) {
             heads += u64::from((self.word() >> (64 - coins % 64)).count_ones());
         }
         heads
+    }
+
+    /// How many bits of the next `parts` · [`COUNTED_AT_ONCE`] words are 1.
+    ///
+    /// Plain code has no instruction for counting bits; other levels do, and are asked for many words at once.
+    #[inline(never)]
+    fn ones_of_parts(&mut self, parts: u64) -> u64 {
+        let level = Level::fastest();
+        let mut drawn = [0; COUNTED_AT_ONCE];
+        (0..parts)
+            .map(|_| {
+                drawn.fill_with(|| self.word());
+                simd::ones(level, &drawn)
+            })
+            .sum()
     }
 
     /// Puts `values` in a uniformly random order (Fisher and Yates, from the back).

@@ -470,6 +470,12 @@ pub fn count(level: Level, scores: &[f32], threshold: f32) -> Counts {
     dispatch!(level, count(scores, threshold))
 }
 
+/// How many bits of the words are 1.
+#[must_use]
+pub fn ones(level: Level, words: &[u64]) -> u64 {
+    dispatch!(level, ones(words))
+}
+
 /// |q|² + |e|² − 2 q·e, the squared distance by way of the dot product.
 #[inline(always)]
 #[must_use]
@@ -690,6 +696,11 @@ mod scalar {
         counts
     }
 
+    #[inline(always)]
+    pub(super) fn ones(words: &[u64]) -> u64 {
+        words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
     #[allow(clippy::float_cmp)] // a tie is a tie to the last bit
     fn count_part(scores: &[f32], threshold: f32) -> Counts {
         let (mut greater, mut equal, mut nan) = (0_u32, 0_u32, 0_u32);
@@ -719,6 +730,11 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn sequential_squared_distance(left: &[f32], right: &[f32]) -> f32 {
             scalar::sequential_squared_distance_of::<true>(left, right)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn ones(words: &[u64]) -> u64 {
+            scalar::ones(words)
         }
 
         #[target_feature(enable = $features)]

@@ -270,6 +270,13 @@ properties! {
         }
     }
 
+    fn ones_are_counted(words in prop::collection::vec(any::<u64>(), 0..80)) {
+        let expected: u32 = (0..64).map(|bit| words.iter().filter(|&word| word >> bit & 1 == 1).count() as u32).sum();
+        for level in Level::available() {
+            prop_assert_eq!(ones(level, &words), u64::from(expected));
+        }
+    }
+
     fn counts_are_right(
         scores in prop::collection::vec(
             prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1.0, 2.0, -1.0]),
