@@ -201,6 +201,8 @@ def test_slices_by_the_popularity_of_the_target_in_training(sets, scores):
         assert part.users == members.sum()
         mean = by_hand(scores[members])[:, 0].mean()
         assert part.metrics.sampled["MRR"].value == pytest.approx(mean)
+    with pytest.raises(ConfigError, match=r"^train: found interactions, but no candidates"):
+        metatl.evaluate(scores, metrics=METRICS, train=train)
 
 
 def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import polars as pl
 from metatl import _metatl
 from metatl.assessment import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.candidates import CandidateSets
-from metatl.exceptions import NotANumberError
+from metatl.exceptions import ConfigError, NotANumberError
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import RankCounts
 from metatl.score_files import open_scores
@@ -88,9 +88,11 @@ def evaluate_scores(
     NotANumberError
         If scores are not numbers; it counts them.
     ConfigError
-        If a metric or a column to slice by is unknown.
+        If a metric or a column to slice by is unknown, or there is `train` without candidates.
     """
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
+    if train is not None and candidates is None:
+        raise ConfigError("train: found interactions, but no candidates whose targets they could count")
     timings = Timings()
     with timings.stage("read"):
         sets, files = read_candidates(candidates)
