@@ -71,7 +71,7 @@ def compare(found: dict[str, dict[str, int]], expected: dict[str, dict[str, int]
         elif ratio < 1 - TOLERANCE:
             print(f"{name} needs less than before: keep it by writing the baseline anew")
     for name in expected.keys() - found.keys():
-        print(f"{name}: not counted, this processor has no such instructions")
+        print(f"{name}: not counted: this processor has no such instructions, or the program no such kernel")
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

@@ -3,6 +3,7 @@
 import ir_measures
 import numpy as np
 import pytest
+import reference
 from conftest import NUM_ITEMS
 
 from metatl import _metatl, assessment
@@ -15,23 +16,12 @@ METRICS = "MRR,HR@1,HR@10,NDCG@10"
 PIPELINE = "candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100"
 SCORES = "metrics of given scores, 101 a user"
 N = 100
-RESAMPLES = 1000
 
 
 @pytest.fixture(scope="module")
 def scores():
     generator = np.random.default_rng(4)
     return generator.permuted(np.tile(np.arange(1 + N, dtype=np.float32), (20_000, 1)), axis=1)
-
-
-def numpy_metrics(scores):
-    """Means and intervals by numpy alone."""
-    ranks = 1 + (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
-    gains = 1 / np.log2(1 + ranks)
-    values = np.stack([1 / ranks, ranks <= 1, ranks <= 10, np.where(ranks <= 10, gains, 0)], axis=1)
-    generator = np.random.default_rng(0)
-    means = [values[generator.integers(0, len(values), len(values))].mean(axis=0) for _ in range(RESAMPLES)]
-    return values.mean(axis=0), np.percentile(means, [2.5, 97.5], axis=0)
 
 
 def test_pipeline_metatl(measure, world, vectors):
@@ -67,7 +57,7 @@ def test_pipeline_numpy(measure, world, vectors):
         keys[owned] = 2
         negatives = np.argpartition(keys, N, axis=1)[:, :N]
         candidates = np.concatenate([vectors.targets[:, None], negatives], axis=1)
-        return numpy_metrics(np.einsum("ud,ucd->uc", vectors.queries, vectors.table[candidates]))
+        return reference.numpy_metrics(np.einsum("ud,ucd->uc", vectors.queries, vectors.table[candidates]))
 
     measure(pipeline, work=PIPELINE, system="numpy", units=users, unit="users", rounds=1)
 
@@ -84,7 +74,12 @@ def test_scores_metatl(measure, scores):
 
 def test_scores_numpy(measure, scores):
     measure(
-        lambda: numpy_metrics(scores), work=SCORES, system="numpy", units=len(scores), unit="users", rounds=2
+        lambda: reference.numpy_metrics(scores),
+        work=SCORES,
+        system="numpy",
+        units=len(scores),
+        unit="users",
+        rounds=2,
     )
 
 

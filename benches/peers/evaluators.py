@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from importlib import metadata
@@ -18,6 +19,11 @@ import numpy as np
 import ranx
 
 from metatl.score_evaluation import evaluate_scores
+
+# What the benchmarks beside this folder are held against.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,15 +57,8 @@ Machine: {machine}.
 
 def by_numpy(scores: np.ndarray) -> Callable[[], dict[str, float]]:
     def evaluate() -> dict[str, float]:
-        ranks = 1 + (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
-        gains = 1 / np.log2(1 + ranks)
-        values = np.stack([1 / ranks, ranks <= 1, ranks <= 10, np.where(ranks <= 10, gains, 0)], axis=1)
-        generator = np.random.default_rng(0)
-        means = [
-            values[generator.integers(0, len(values), len(values))].mean(axis=0) for _ in range(RESAMPLES)
-        ]
-        np.percentile(means, [2.5, 97.5], axis=0)
-        return dict(zip(METRICS, values.mean(axis=0).tolist(), strict=True))
+        means, _ = reference.numpy_metrics(scores, RESAMPLES)
+        return dict(zip(METRICS, means.tolist(), strict=True))
 
     return evaluate
 
