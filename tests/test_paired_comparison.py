@@ -17,6 +17,7 @@ from per_user_data import METRICS, frame_of, record_of, system
 from polars.testing import assert_frame_equal
 from rich.console import Console
 from scipy import stats
+from test_latex import compiled, needs_latex
 
 from metatl.comparison_plot import draw_comparison, write_plot
 from metatl.comparison_tables import (
@@ -303,21 +304,22 @@ def test_latex_is_balanced_and_escaped(report):
     assert text.count(r"\begin{") == text.count(r"\end{") == 4
     assert text.count("{") == text.count("}")
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
-    assert r"sas\_rec & MRR" in text
+    assert r"\multicolumn{10}{@{}l@{}}{sas\_rec} \\" in text
     assert "−" not in text
-    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len(lines) == len(report.differences) + 2
-    columns = {len(line.replace(r"\&", "").split("&")) for line in lines}
-    assert columns == {len("llrrrrrrrrr")}
-    assert r"\begin{tabular}{llrrrrrrrrr}" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len(rows) == len(report.differences) + 2
+    assert {len(line.replace(r"\&", "").split("&")) for line in rows} == {len("lrrrrrrrrr")}
+    assert r"lrrrrrrrrr@{}}" in text
+    by_ranking = [found for name in report.rankings for found in report.differences if found.ranking == name]
+    for row, found in zip([row for row in rows if "[" in row], by_ranking, strict=True):
+        assert row.startswith(f"{found.metric} & {found.baseline_mean:.4f} & ".replace(" 0.", " ."))
 
 
-def test_latex_escapes_every_sign():
-    signs = "a\\b&c%d$e#f_g{h}i~j^k"
-    one, two = system("knn", 0), system("new", 1)
-    report = compare_users([one, (record_of(signs), two[1])], resamples=9)
-    expected = r"a\textbackslash{}b\&c\%d\$e\#f\_g\{h\}i\textasciitilde{}j\textasciicircum{}k & MRR"
-    assert expected in comparison_latex(report)
+@needs_latex
+def test_the_tables_compile_and_fit_into_a_column(report, tmp_path):
+    said = compiled(comparison_latex(report), tmp_path)
+    assert "Output written" in said
+    assert "Overfull" not in said
 
 
 def test_tiny_p_values_are_bounded():
@@ -326,7 +328,7 @@ def test_tiny_p_values_are_bounded():
     one, two = record_of("one", metrics=["MRR"]), record_of("two", metrics=["MRR"])
     report = compare_users([(one, base), (two, better)], resamples=9)
     assert "<0.0001" in comparison_markdown(report)
-    assert "$<0.0001$" in comparison_latex(report)
+    assert "${<}.0001$" in comparison_latex(report)
     assert "0.0000" not in comparison_markdown(report)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from metatl.latex import escape
+from metatl.latex import NEEDS, escape, number
+from metatl.latex import table as latex_table
 from metatl.pages import Heading, Table, Text, markdown
 from metatl.paired_users import extreme_users
 
@@ -115,29 +116,19 @@ def comparison_latex(report: ComparisonReport) -> str:
     report : ComparisonReport
         The comparison.
     """
-    tables = [_latex_table(report, ranking) for ranking in report.rankings]
-    return "\n".join(["% Needs \\usepackage{booktabs}.", *tables])
+    return "\n".join([NEEDS, *(_latex_table(report, ranking) for ranking in report.rankings)])
 
 
 def _latex_table(report: ComparisonReport, ranking: str) -> str:
-    headers = ("", "", "baseline", "mean", "difference", r"95\,\% interval", *_TESTS, "$d$", "$+/=/-$")
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        r"\begin{tabular}{llrrrrrrrrr}",
-        r"\toprule",
-        " & ".join(headers) + r" \\",
-    ]
+    header = ("", "baseline", "mean", "difference", r"95\,\% interval", *_TESTS, "$d$", "$+/=/-$")
+    blocks = []
     for system in report.systems:
-        lines.append(r"\midrule")
-        for place, found in enumerate(_select(report, system, ranking)):
-            name = escape(system) if place == 0 else ""
-            cells = (_latex_number(cell) for cell in _cells(found)[1:])
-            lines.append(" & ".join((name, escape(found.metric), *cells)) + r" \\")
+        name = (rf"\multicolumn{{{len(header)}}}{{@{{}}l@{{}}}}{{{escape(system)}}}",)
+        mine = _select(report, system, ranking)
+        blocks.append([name, *([number(_narrow(cell)) for cell in _cells(found)] for found in mine)])
     users = next(found.users for found in report.differences if found.ranking == ranking)
     caption = f"Compared with {report.baseline} {_TITLES[ranking]}, {users:,} users. {_legend(report)}"
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{escape(caption)}}}", r"\end{table}", ""]
-    return "\n".join(lines)
+    return latex_table(escape(caption), "l" + "r" * (len(header) - 1), header, blocks)
 
 
 def _select(report: ComparisonReport, system: str, ranking: str) -> list[DifferenceReport]:
@@ -179,7 +170,3 @@ def _narrow(cell: str) -> str:
 
 def _p(test: PValuesReport) -> str:
     return f"<{_SMALLEST_P}" if test.holm < _SMALLEST_P else f"{test.holm:.4f}"
-
-
-def _latex_number(text: str) -> str:
-    return f"${text}$" if text[0] in "+-<[" else escape(text)

@@ -1,12 +1,22 @@
-"""Text as LaTeX wants it."""
+"""Tables and text as LaTeX wants them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+NEEDS = "% Needs \\usepackage{booktabs}."
 
 _SIGNS = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "−": "$-$",
         "–": "--",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -17,3 +27,42 @@ _SIGNS = str.maketrans(
 def escape(text: str) -> str:
     """Write text so that LaTeX prints it as it is."""
     return text.translate(_SIGNS)
+
+
+def number(text: str) -> str:
+    """Write a figure, or an interval, so that its signs are those of mathematics; other text as it is."""
+    # In braces, a relation has no space around it.
+    return f"${text.replace('<', '{<}')}$" if text[:1] in tuple("+-<[") else escape(text)
+
+
+def table(
+    caption: str, columns: str, header: Sequence[str], blocks: Iterable[Iterable[Sequence[str]]]
+) -> str:
+    """Lay out a table with the rules of booktabs, as wide as the line.
+
+    Parameters
+    ----------
+    caption : str
+        What stands above it; LaTeX.
+    columns : str
+        How each column is aligned, such as ``"lrr"``.
+    header : sequence of str
+        Names of the columns; LaTeX.
+    blocks : iterable of iterable of sequence of str
+        Rows of cells, LaTeX, with a rule before each block.
+    """
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{caption}}}",
+        r"\medskip\footnotesize\setlength{\tabcolsep}{1pt}",
+        rf"\begin{{tabular*}}{{\linewidth}}{{@{{\extracolsep{{\fill}}}}{columns}@{{}}}}",
+        r"\toprule",
+        _row(header),
+    ]
+    for rows in blocks:
+        lines += [r"\midrule", *map(_row, rows)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular*}", r"\end{table}", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

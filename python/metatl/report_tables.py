@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from metatl import pages
-from metatl.latex import escape
+from metatl.latex import NEEDS, escape, number
+from metatl.latex import table as latex_table
 from metatl.pages import Heading, Points, Table
 from metatl.report import EstimateReport, Figures, MetricsReport, Results, SourceResults
 
@@ -120,26 +121,12 @@ def markdown(figures: Figures) -> str:
 
 def latex(figures: Figures) -> str:
     """Write the tables of an evaluation as LaTeX, for the package booktabs."""
-    parts = []
+    parts = [NEEDS]
     for title, table in tables(figures):
-        body = [_latex_row(row) for row in table.rows]
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    rf"\caption{{{escape(title)}}}",
-                    rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-                    r"\toprule",
-                    _latex_row(table.header),
-                    r"\midrule",
-                    *body,
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                ]
-            )
-        )
-    return "\n\n".join(parts) + "\n"
+        columns = "l" + "r" * (len(table.header) - 1)
+        rows = [(escape(name), *map(_latex_cell, cells)) for name, *cells in table.rows]
+        parts.append(latex_table(escape(title), columns, [*map(escape, table.header)], [rows]))
+    return "\n".join(parts)
 
 
 def with_interval(name: str, found: EstimateReport) -> str:
@@ -186,5 +173,7 @@ def _ranking(figures: Figures, name: str) -> str:
     return f"{figures.candidates.n} {figures.candidates.kind} negatives"
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(escape(cell) for cell in cells) + r" \\"
+def _latex_cell(cell: str) -> str:
+    """Set the value and its interval as mathematics, so that a minus is not a hyphen."""
+    value, bracket, interval = cell.partition(" [")
+    return number(value) + (f" ${bracket[1:]}{interval}$" if bracket else "")
