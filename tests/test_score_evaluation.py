@@ -14,10 +14,11 @@ import torch
 from candidate_data import NEGATIVES, small_candidates, small_split
 
 import metatl
-from metatl import score_files
+from metatl import score_blocks, text_blocks
 from metatl.exceptions import ConfigError, DataError, NotANumberError
 from metatl.metrics import parse_metrics, user_metrics
 from metatl.score_evaluation import evaluate_scores
+from metatl.score_files import open_scores
 
 METRICS = "MRR,HR@1,HR@5,NDCG@5,MRR@5"
 
@@ -65,28 +66,44 @@ def wide(sets, scores):
 def write(form, path, sets, scores):
     """Write scores in a form; gives the file."""
     shuffled = np.random.default_rng(1).permutation(scores.size)
+    path = path / f"s.{form.split()[-1]}"
     if form == "npy":
-        np.save(path / "s.npy", scores)
-        return path / "s.npy"
-    if form == "npz":
-        np.savez_compressed(path / "s.npz", scores=scores, other=np.zeros(3))
-        return path / "s.npz"
-    if form == "long parquet":
-        pairs(sets, scores, shuffled).write_parquet(path / "s.parquet")
-        return path / "s.parquet"
-    if form == "long csv":
-        pairs(sets, scores, shuffled).write_csv(path / "s.csv")
-        return path / "s.csv"
-    if form == "wide parquet":
-        wide(sets, scores).write_parquet(path / "s.parquet")
-        return path / "s.parquet"
-    if form == "wide tsv":
-        wide(sets, scores).write_csv(path / "s.tsv", separator="\t")
-        return path / "s.tsv"
-    raise AssertionError(form)
+        np.save(path, scores)
+    elif form == "npz":
+        np.savez_compressed(path, scores=scores, other=np.zeros(3))
+    elif form == "long parquet":
+        pairs(sets, scores, shuffled).write_parquet(path, row_group_size=1_000)
+    elif form == "long csv":
+        pairs(sets, scores, shuffled).write_csv(path)
+    elif form == "wide parquet":
+        wide(sets, scores).write_parquet(path)
+    elif form == "row groups parquet":
+        wide(sets, scores).write_parquet(path, row_group_size=11)
+    elif form == "quoted csv":
+        wide(sets, scores).write_csv(path, quote_style="always")
+    elif form == "wide tsv":
+        wide(sets, scores).write_csv(path, separator="\t")
+    else:
+        raise AssertionError(form)
+    return path
 
 
-FORMS = ("npy", "npz", "long parquet", "long csv", "wide parquet", "wide tsv")
+FORMS = (
+    "npy",
+    "npz",
+    "long parquet",
+    "long csv",
+    "wide parquet",
+    "row groups parquet",
+    "wide tsv",
+    "quoted csv",
+)
+
+
+def in_small_blocks(monkeypatch):
+    """Make blocks of a few rows, so that files are read in many pieces."""
+    monkeypatch.setattr(score_blocks, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
+    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 4_000)
 
 
 def by_hand(scores, ties="worst"):
@@ -98,8 +115,7 @@ def by_hand(scores, ties="worst"):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_file_gives_the_figures_by_hand(form, sets, file, scores, tmp_path, monkeypatch):
-    # Blocks of a few rows, so that files are read in many pieces.
-    monkeypatch.setattr(score_files, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
+    in_small_blocks(monkeypatch)
     evaluation = evaluate_scores(write(form, tmp_path, sets, scores), file, metrics=METRICS)
     expected = by_hand(scores)
     found = evaluation.results.metrics.sampled
@@ -206,7 +222,7 @@ def test_slices_by_the_popularity_of_the_target_in_training(sets, scores):
 
 
 def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch):
-    monkeypatch.setattr(score_files, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
+    monkeypatch.setattr(score_blocks, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
     broken = scores.copy()
     broken[[0, 5, len(scores) - 1], [0, 3, NEGATIVES]] = np.nan
     for given in (broken, write("npy", tmp_path, sets, broken)):
@@ -234,7 +250,7 @@ def test_arrays_that_do_not_fit_are_refused(sets, scores):
         (pairs(sets, scores)[1:], f"found none for 1 of {scores.size:,} candidates, such as the user"),
         (pairs(sets, scores).drop("score"), "found no column 'score' beside"),
         (pairs(sets, scores).with_columns(x=pl.lit(1)), "found the extra column 'x', expected 'user_id'"),
-        (pl.concat([pairs(sets, scores)] * 2), "found the user .* 2 times, expected once"),
+        (pl.concat([pairs(sets, scores)] * 2), "found the user .* more than once, expected once"),
         (pairs(sets, scores).cast({"score": pl.Int64}), "column 'score': .*found the type Int64"),
         (pairs(sets, scores).with_columns(user_id=pl.lit(3)), "column 'user_id': found ids of type Int32"),
     ):
@@ -274,6 +290,10 @@ def npy(array, cut=0, extra=b""):
         ("s.npz", npy, "found a damaged archive"),
         ("s.npz", lambda _: b"", "found a damaged archive"),
         ("s.csv", lambda _: b"", "found an empty file"),
+        ("s.csv", lambda _: b"\n\n", "found an empty file"),
+        ("s.csv", lambda _: b"user_id,a,b\n", "found 2 columns of scores"),
+        ("s.csv", lambda _: b"user_id,item_id,score\n", "found none for"),
+        ("s.csv", lambda _: b"user_id,a\n\xff,1\n", "line 2: found the byte 0xff, expected UTF-8 text$"),
         ("s.csv", lambda _: b"user_id,item_id,score\nu1,i1\n,", "damaged table|found nothing|found none"),
         ("s.csv", lambda _: b"user_id,item_id,score\nu1,i1,high\n", "line 2, column 'score': found 'high'"),
         (
@@ -290,6 +310,69 @@ def test_broken_files_are_named_in_one_line(name, content, message, sets, scores
     path = tmp_path / name
     path.write_bytes(content(scores))
     with pytest.raises(DataError, match=message) as caught:
+        metatl.evaluate(path, sets)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["wide tsv", "quoted csv", "long csv"])
+def test_what_is_wrong_far_inside_a_text_is_named_with_its_line(form, sets, scores, tmp_path, monkeypatch):
+    in_small_blocks(monkeypatch)
+    path = write(form, tmp_path, sets, scores)
+    lines = path.read_text().splitlines()
+    place = len(lines) * 3 // 4
+    separator = "\t" if form == "wide tsv" else ","
+    fields = lines[place].split(separator)
+    for text, found in (("high", "'high'"), ("", "nothing")):
+        lines[place] = separator.join([*fields[:-1], text])
+        path.write_text("\n".join(lines))
+        name = "score" if form == "long csv" else f"score_{NEGATIVES}"
+        with pytest.raises(
+            DataError, match=f"line {place + 1}, column '{name}': found {found}, expected a"
+        ) as e:
+            metatl.evaluate(path, sets)
+        assert str(e.value).startswith(str(path))
+
+
+def test_lines_may_end_inside_quotes(scores, tmp_path, monkeypatch):
+    in_small_blocks(monkeypatch)
+    users = [f"u{place}\n" * 5 for place in range(len(scores))]
+    columns = {f"s{place}": scores[:, place] for place in range(scores.shape[1])}
+    pl.DataFrame({"user_id": users, **columns}).write_csv(tmp_path / "s.csv")
+    found = metatl.evaluate(tmp_path / "s.csv", metrics=METRICS).metrics
+    assert found == metatl.evaluate(scores, metrics=METRICS).metrics
+
+
+def test_text_is_read_as_numpy_reads_it(tmp_path):
+    generator = np.random.default_rng(0)
+    numbers = generator.integers(0, 2**32, (500, 20), dtype=np.uint32).view(np.float32)
+    numbers = np.where(np.isnan(numbers), np.float32("inf"), numbers)
+    # Shortest forms, seventeen digits, and spaces.
+    forms = (str, lambda value: f"{float(value):.17g}", lambda value: f" {value}")
+    text = [",".join(forms[row % 3](value) for value in numbers[row]) for row in range(len(numbers))]
+    header = ",".join(f"s{place}" for place in range(20))
+    (tmp_path / "s.csv").write_text("\n".join([header, *text]))
+    scores = open_scores(tmp_path / "s.csv", None)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in scores.blocks()]), numbers)
+    assert (scores.rows, scores.columns) == numbers.shape
+
+
+def test_a_row_group_that_is_damaged_or_lacks_numbers(sets, scores, tmp_path):
+    path = write("row groups parquet", tmp_path, sets, scores)
+    groups = -(-len(scores) // 11)
+    holes = wide(sets, scores).with_columns(
+        score_3=pl.when(pl.int_range(pl.len()) == 25).then(None).otherwise("score_3")
+    )
+    holes.write_parquet(tmp_path / "holes.parquet", row_group_size=11)
+    with pytest.raises(DataError, match="row 26, column 'score_3': found nothing, expected a number"):
+        metatl.evaluate(tmp_path / "holes.parquet", sets)
+    with pytest.raises(DataError, match="row 26, column 'score_3': found nothing, expected a number"):
+        metatl.evaluate(holes, sets)
+    content = bytearray(path.read_bytes())
+    place = len(content) * (groups - 1) // groups
+    content[place : place + 200] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="found a damaged Parquet file") as caught:
         metatl.evaluate(path, sets)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
@@ -333,7 +416,7 @@ def test_a_header_that_claims_too_much(sets, tmp_path):
 
 
 def test_progress_ends_at_all(sets, scores, monkeypatch):
-    monkeypatch.setattr(score_files, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
+    monkeypatch.setattr(score_blocks, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
     calls = []
     evaluate_scores(scores, sets, on_progress=lambda done, total: calls.append((done, total)))
     assert calls[0] == (7, len(scores))

@@ -10,19 +10,23 @@ from metatl.exceptions import DataError
 from metatl.item_places import find_places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import polars as pl
 
     from metatl.candidates import CandidateSets
 
 
-def fill_long_scores(pairs: pl.DataFrame, sets: CandidateSets) -> tuple[np.ndarray, tuple[str, ...]]:
+def fill_long_scores(
+    blocks: Iterable[pl.DataFrame], sets: CandidateSets
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Put scores where their candidates are.
 
     Parameters
     ----------
-    pairs : polars.DataFrame
-        ``user_id``, ``item_id`` and ``score`` (Float32), in any order. Pairs that are no candidates are not
-        used.
+    blocks : iterable of polars.DataFrame
+        Rows of ``user_id``, ``item_id`` and ``score`` (Float32), in any order. Pairs that are no candidates
+        are not used.
     sets : CandidateSets
         The candidates.
 
@@ -36,37 +40,41 @@ def fill_long_scores(pairs: pl.DataFrame, sets: CandidateSets) -> tuple[np.ndarr
     Raises
     ------
     DataError
-        If ids have another type than the candidates', a candidate has no score, or a pair is there twice.
+        If a candidate has no score, or a pair is there twice.
     """
-    for name, ids in (("user_id", sets.user_ids), ("item_id", sets.item_ids)):
-        if pairs[name].dtype != ids.dtype:
-            raise DataError(f"found ids of type {pairs[name].dtype}, expected {ids.dtype}", column=name)
-    users = find_places(pairs["user_id"], sets.user_ids)
-    items = find_places(pairs["item_id"], sets.item_ids)
     num_items = len(sets.item_ids)
     wanted = (np.arange(len(sets.users))[:, None] * num_items + sets.candidates).ravel()
     order = np.argsort(wanted, kind="stable")
     ascending = wanted[order]
-    known = (users >= 0) & (items >= 0)
-    keys = users * num_items + items
-    slots = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    used = known & (ascending[slots] == keys)
-    slots = order[slots[used]]
-    times = np.bincount(slots, minlength=len(wanted))
-    if (times > 1).any():
-        place = int(np.argmax(times > 1))
-        raise DataError(f"scores: found {_pair(sets, place)} {times[place]} times, expected once")
-    missing = np.flatnonzero(times == 0)
+    scores = np.empty(len(wanted), np.float32)
+    filled = np.zeros(len(wanted), bool)
+    unused = 0
+    for pairs in blocks:
+        users = find_places(pairs["user_id"], sets.user_ids)
+        items = find_places(pairs["item_id"], sets.item_ids)
+        keys = users * num_items + items
+        slots = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+        used = (users >= 0) & (items >= 0) & (ascending[slots] == keys)
+        slots = order[slots[used]]
+        _refuse_repeats(slots, filled, sets)
+        filled[slots] = True
+        scores[slots] = pairs["score"].to_numpy()[used]
+        unused += int(np.count_nonzero(~used))
+    missing = np.flatnonzero(~filled)
     if len(missing):
         raise DataError(
             f"scores: found none for {len(missing):,} of {len(wanted):,} candidates, such as "
             f"{_pair(sets, int(missing[0]))}"
         )
-    scores = np.empty(len(wanted), np.float32)
-    scores[slots] = pairs["score"].to_numpy()[used]
-    unused = int(np.count_nonzero(~used))
     notes = (f"{unused:,} rows of scores are of nobody's candidates and were not used.",) if unused else ()
     return scores.reshape(sets.candidates.shape), notes
+
+
+def _refuse_repeats(slots: np.ndarray, filled: np.ndarray, sets: CandidateSets) -> None:
+    ascending = np.sort(slots)
+    repeated = np.concatenate([slots[filled[slots]], ascending[1:][ascending[1:] == ascending[:-1]]])
+    if len(repeated):
+        raise DataError(f"scores: found {_pair(sets, int(repeated[0]))} more than once, expected once")
 
 
 def _pair(sets: CandidateSets, place: int) -> str:

@@ -45,6 +45,8 @@ class Claims:
         Names of the columns.
     num_rows
         Rows of all row groups.
+    group_rows
+        Rows of each row group.
     metadata
         What the writer noted beside the columns.
     chunks
@@ -53,6 +55,7 @@ class Claims:
 
     names: list[str]
     num_rows: int
+    group_rows: list[int]
     metadata: dict[str, str]
     chunks: list[Chunk]
 
@@ -65,6 +68,8 @@ class Chunk:
     ----------
     name
         The column.
+    group
+        The row group.
     is_flat
         Whether it has one value a row, and no lists.
     width
@@ -76,6 +81,7 @@ class Chunk:
     """
 
     name: str
+    group: int
     is_flat: bool
     width: int
     num_rows: int
@@ -116,6 +122,23 @@ def read_claims(content: Any) -> Claims:
     # What is missing, of another kind, or not text.
     except (LookupError, TypeError, AttributeError, ValueError):
         raise _damaged("its footer does not describe a table") from None
+
+
+def row_groups(claims: Claims) -> list[Claims]:
+    """Take a footer apart: one for each row group, as if the file had no other.
+
+    Parameters
+    ----------
+    claims
+        The footer.
+    """
+    chunks: list[list[Chunk]] = [[] for _ in claims.group_rows]
+    for chunk in claims.chunks:
+        chunks[chunk.group].append(chunk)
+    return [
+        Claims(claims.names, num_rows, [num_rows], claims.metadata, mine)
+        for num_rows, mine in zip(claims.group_rows, chunks, strict=True)
+    ]
 
 
 def claimed_bytes(claims: Claims, columns: Collection[str]) -> int:
@@ -159,10 +182,7 @@ def check_pages(content: Any, claims: Claims, columns: Collection[str], max_byte
     DataError
         If the two contradict each other, or if the pages unpack to more than `max_bytes`.
     """
-    # Else many row groups could share their pages, and walking through these would take forever.
-    places = sorted((chunk.start, chunk.start + chunk.packed_bytes) for chunk in claims.chunks)
-    if any(end > next_start for (_, end), (next_start, _) in pairwise(places)):
-        raise _damaged("its columns overlap")
+    refuse_overlaps(claims)
     total = claimed_bytes(claims, columns)
     try:
         for chunk in claims.chunks:
@@ -173,6 +193,13 @@ def check_pages(content: Any, claims: Claims, columns: Collection[str], max_byte
         raise _damaged(str(error)) from None
     except (LookupError, TypeError, AttributeError):
         raise _damaged("it has a page without a description") from None
+
+
+def refuse_overlaps(claims: Claims) -> None:
+    """Raise DataError if columns share bytes: many could, and walking through them would take forever."""
+    places = sorted((chunk.start, chunk.start + chunk.packed_bytes) for chunk in claims.chunks)
+    if any(end > next_start for (_, end), (next_start, _) in pairwise(places)):
+        raise _damaged("its columns overlap")
 
 
 def refuse_large(num_bytes: int, claims: Claims, max_bytes: int) -> None:
@@ -188,16 +215,16 @@ def _claims(footer: Structure) -> Claims:
     root, *elements = footer[_SCHEMA]
     columns = _columns(elements, root.get(_ELEMENT_CHILDREN, 0))
     chunks = [
-        _chunk(chunk, columns, group[_GROUP_ROWS])
-        for group in footer[_ROW_GROUPS]
+        _chunk(chunk, columns, place, group[_GROUP_ROWS])
+        for place, group in enumerate(footer[_ROW_GROUPS])
         for chunk in group[_GROUP_COLUMNS]
     ]
-    num_rows = sum(group[_GROUP_ROWS] for group in footer[_ROW_GROUPS])
-    if num_rows != footer[_NUM_ROWS] or any(group[_GROUP_ROWS] < 0 for group in footer[_ROW_GROUPS]):
+    group_rows = [group[_GROUP_ROWS] for group in footer[_ROW_GROUPS]]
+    if sum(group_rows) != footer[_NUM_ROWS] or any(num_rows < 0 for num_rows in group_rows):
         raise MalformedError("its numbers of rows contradict each other")
     pairs = footer.get(_KEY_VALUES, [])
     metadata = {pair[1].decode(): pair.get(2, b"").decode() for pair in pairs}
-    return Claims(list(columns), num_rows, metadata, chunks)
+    return Claims(list(columns), sum(group_rows), group_rows, metadata, chunks)
 
 
 def _columns(elements: list[Structure], num_columns: int) -> dict[str, tuple[bool, int]]:
@@ -218,13 +245,13 @@ def _columns(elements: list[Structure], num_columns: int) -> dict[str, tuple[boo
     return columns
 
 
-def _chunk(chunk: Structure, columns: dict[str, tuple[bool, int]], num_rows: int) -> Chunk:
+def _chunk(chunk: Structure, columns: dict[str, tuple[bool, int]], group: int, num_rows: int) -> Chunk:
     if chunk.get(_CHUNK_FILE):
         raise MalformedError("its values are in another file")
     data = chunk[_CHUNK_DATA]
     name = data[_PATH][0].decode()
     offsets = (data[_DATA_OFFSET], data.get(_DICTIONARY_OFFSET) or data[_DATA_OFFSET])
-    found = Chunk(name, *columns[name], num_rows, data[_NUM_VALUES], min(offsets), data[_PACKED_BYTES])
+    found = Chunk(name, group, *columns[name], num_rows, data[_NUM_VALUES], min(offsets), data[_PACKED_BYTES])
     if min(found.num_values, found.start, found.packed_bytes) < 0:
         raise MalformedError("its footer has a negative number")
     if found.is_flat and found.num_values != num_rows:

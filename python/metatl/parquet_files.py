@@ -13,10 +13,19 @@ import polars as pl
 from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.memory import memory_bytes
-from metatl.parquet_claims import check_pages, claimed_bytes, read_claims, refuse_large
+from metatl.parquet_claims import (
+    check_pages,
+    claimed_bytes,
+    read_claims,
+    refuse_large,
+    refuse_overlaps,
+    row_groups,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from metatl.parquet_claims import Claims
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
 """A file, or what was in one."""
@@ -37,6 +46,21 @@ class ParquetTable(NamedTuple):
 
     rows: pl.DataFrame
     metadata: dict[str, str]
+
+
+class ParquetBlocks(NamedTuple):
+    """A table that is read row group by row group.
+
+    Attributes
+    ----------
+    schema
+        Names and types of the columns.
+    blocks
+        Gives the columns that are named, of one row group after the other.
+    """
+
+    schema: dict[str, pl.DataType]
+    blocks: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
 
 
 def default_max_bytes() -> int:
@@ -84,17 +108,60 @@ def read_parquet(
                 raise DataError(f"found no column {name!r} among {listed(claims.names)}")
         refuse_large(claimed_bytes(claims, wanted), claims, limit)
         check_pages(content, claims, wanted, limit)
-        try:
-            # polars reads no more of a file than it needs if it has the path.
-            whole = source if isinstance(source, bytes) else Path(source)
+        # polars reads no more of a file than it needs if it has the path.
+        whole = source if isinstance(source, bytes) else Path(source)
+        with _damage_named():
             rows = pl.read_parquet(whole, columns=wanted, glob=False).select(wanted)
-            text_bytes = sum(_text_bytes(rows[name]) for name in wanted)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise DataError(f"found a damaged Parquet file ({reason})") from None
-        # Rows may share one long text: it is there once, until somebody works with it.
-        refuse_large(text_bytes, claims, limit)
+        _refuse_long_texts(rows, claims, limit)
     return ParquetTable(rows, claims.metadata)
+
+
+def open_parquet(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ParquetBlocks:
+    """Find the row groups of a Parquet file that need not be what it seems, and that may be large.
+
+    Parameters
+    ----------
+    path
+        The file.
+    max_bytes
+        The most bytes that one row group may take in memory: :func:`default_max_bytes` where it is not given.
+
+    Returns
+    -------
+    ParquetBlocks
+        Errors in a row group, those of :func:`read_parquet`, come when it is read.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is none of Parquet or a damaged one, or has a row group that is larger than
+        `max_bytes`.
+    OSError
+        If the file may not be read.
+    """
+    limit = default_max_bytes() if max_bytes is None else max_bytes
+    with _opened(path) as content:
+        claims = read_claims(content)
+        groups = row_groups(claims)
+        for group in groups:
+            refuse_large(claimed_bytes(group, claims.names), group, limit)
+        refuse_overlaps(claims)
+        with _damage_named():
+            table = pl.scan_parquet(Path(path), glob=False)
+            schema = dict(table.collect_schema())
+
+    def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        start = 0
+        for group in groups:
+            with _opened(path) as content:
+                check_pages(content, group, columns, limit)
+                with _damage_named():
+                    rows = table.select(columns).slice(start, group.num_rows).collect()
+                _refuse_long_texts(rows, group, limit)
+            yield rows
+            start += group.num_rows
+
+    return ParquetBlocks(schema, blocks)
 
 
 def read_column_names(source: Source) -> list[str]:
@@ -114,6 +181,22 @@ def read_column_names(source: Source) -> list[str]:
     """
     with _opened(source) as content:
         return read_claims(content).names
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"found a damaged Parquet file ({reason})") from None
+
+
+def _refuse_long_texts(rows: pl.DataFrame, claims: Claims, limit: int) -> None:
+    # Rows may share one long text: it is there once, until somebody works with it.
+    with _damage_named():
+        text_bytes = sum(_text_bytes(column) for column in rows)
+    refuse_large(text_bytes, claims, limit)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from metatl.pages import Heading, Points, Table
 from metatl.report import EstimateReport, Figures, MetricsReport, Results, SourceResults
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import RenderableType
 
     from metatl.pages import Part

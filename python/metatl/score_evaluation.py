@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from metatl.evaluation import Evaluation
     from metatl.interactions import Interactions
     from metatl.report import SourceResults
-    from metatl.score_files import Scores, ScoresLike
+    from metatl.score_blocks import Scores
+    from metatl.score_files import ScoresLike
 
 UNCHECKED = (
     "No candidates were given: nobody has checked that column 0 is the target, that the negatives are "

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Iterator
 
-_BLOCK_BYTES = 1 << 26
+# Larger ones are no faster: their pages have to be had from the system again and again.
+_BLOCK_BYTES = 1 << 24
 
 
 class Block(NamedTuple):
@@ -20,18 +21,22 @@ class Block(NamedTuple):
     line: int
 
 
-def read_blocks(file: io.BufferedReader) -> Iterator[Block]:
+def read_blocks(
+    file: io.BufferedReader, *, expected: str = "UTF-8 text, Parquet, or either of them gzipped"
+) -> Iterator[Block]:
     """Cut a file into blocks of whole lines.
 
     Parameters
     ----------
     file
         The file, unpacked.
+    expected
+        What the file may be, for errors.
 
     Yields
     ------
     Block
-        Up to 64 MiB of lines; a byte order mark is left out.
+        Up to 16 MiB of lines; a byte order mark is left out.
 
     Raises
     ------
@@ -46,10 +51,10 @@ def read_blocks(file: io.BufferedReader) -> Iterator[Block]:
             raise DataError(f"found a line of more than {_BLOCK_BYTES >> 20} MiB, expected text", line=line)
         rest = block[end:]
         if end > 0:
-            yield Block(_decode(block[:end], line), line)
+            yield Block(_decode(block[:end], line, expected), line)
             line += block.count(b"\n", 0, end)
     if rest:
-        yield Block(_decode(rest, line), line)
+        yield Block(_decode(rest, line, expected), line)
 
 
 def skip_blank_lines(block: Block) -> Block:
@@ -58,15 +63,14 @@ def skip_blank_lines(block: Block) -> Block:
     return Block(text, block.line + block.text.count("\n", 0, len(block.text) - len(text)))
 
 
-def _decode(data: bytes, line: int) -> str:
-    expected = "expected UTF-8 text, Parquet, or either of them gzipped"
+def _decode(data: bytes, line: int, expected: str) -> str:
     if line == 1:
         data = data.removeprefix(b"\xef\xbb\xbf")
     nul = data.find(0)
     if nul >= 0:
-        raise DataError(f"found a NUL byte, {expected}", line=line + data.count(b"\n", 0, nul))
+        raise DataError(f"found a NUL byte, expected {expected}", line=line + data.count(b"\n", 0, nul))
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        found = f"found the byte 0x{data[error.start]:02x}, {expected}"
+        found = f"found the byte 0x{data[error.start]:02x}, expected {expected}"
         raise DataError(found, line=line + data.count(b"\n", 0, error.start)) from None

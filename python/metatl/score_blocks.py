@@ -1,0 +1,81 @@
+"""Scores of candidates, block by block: one row of 1 + n scores per user, the target's first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BLOCK_BYTES = 32 * 2**20
+"""Scores that are ranked at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of B users, to be read block by block.
+
+    Attributes
+    ----------
+    rows, columns : int
+        B, and 1 + n.
+    blocks : callable
+        Gives (first row, (b, 1 + n) float32) for successive blocks of rows.
+    notes : tuple of str
+        What a reader should know, such as rows that were not used.
+    """
+
+    rows: int
+    columns: int
+    blocks: Callable[[], Iterator[tuple[int, np.ndarray]]]
+    notes: tuple[str, ...] = ()
+
+
+def block_height(columns: int) -> int:
+    """Give the rows of a block, for rows of so many scores."""
+    return max(1, BLOCK_BYTES // (4 * max(columns, 1)))
+
+
+def check_array(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran: bool) -> None:
+    """Raise DataError if an array of this type, shape and order holds no scores."""
+    if dtype != np.float32:
+        raise DataError(
+            f"scores: found {dtype}, expected float32; convert with .astype(np.float32), and know that "
+            "scores closer than its precision become ties"
+        )
+    if len(shape) != 2:  # noqa: PLR2004
+        raise DataError(f"scores: found the shape {shape}, expected two dimensions: users and candidates")
+    if fortran and min(shape) > 1:
+        raise DataError(
+            "scores: found columns after each other (Fortran order), expected rows; save "
+            "np.ascontiguousarray(scores)"
+        )
+
+
+def matrix_scores(matrix: np.ndarray) -> Scores:
+    """Cut a matrix of scores into blocks.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        (B, 1 + n) float32.
+
+    Raises
+    ------
+    DataError
+        If it has another type, or no two dimensions.
+    """
+    check_array(matrix.dtype, matrix.shape, fortran=False)
+    rows, columns = matrix.shape
+    height = block_height(columns)
+
+    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, rows, height):
+            yield start, np.ascontiguousarray(matrix[start : start + height])
+
+    return Scores(rows, columns, blocks)

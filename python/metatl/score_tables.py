@@ -1,0 +1,294 @@
+"""Scores of candidates as tables: data frames, Parquet and text, the two last of them block by block.
+
+Wide: a column for each candidate, after a `user_id` if there is one. Long: `user_id`, `item_id` and `score`,
+one row a pair, in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from metatl.column_errors import listed
+from metatl.exceptions import DataError
+from metatl.long_scores import fill_long_scores
+from metatl.parquet_files import open_parquet, read_parquet
+from metatl.score_blocks import Scores, block_height, matrix_scores
+from metatl.text_blocks import Block, read_blocks, skip_blank_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from metatl.candidates import CandidateSets
+
+LONG_COLUMNS = ("user_id", "item_id", "score")
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A table, to be read block by block.
+
+    Attributes
+    ----------
+    schema
+        Names and types of the columns.
+    column
+        Gives a whole column.
+    blocks
+        Gives the columns that are named, some rows after the other.
+    """
+
+    schema: dict[str, pl.DataType]
+    column: Callable[[str], pl.Series]
+    blocks: Callable[[Sequence[str]], Iterator[pl.DataFrame]]
+
+
+def table_scores(table: ScoreTable, sets: CandidateSets | None) -> Scores:
+    """Find the scores of candidates in a table.
+
+    Parameters
+    ----------
+    table : ScoreTable
+        Wide or long.
+    sets : CandidateSets or None
+        The candidates; without them a table has to be wide, and its users are not compared with any.
+
+    Returns
+    -------
+    Scores
+        In the order of the candidates' rows.
+
+    Raises
+    ------
+    DataError
+        If its columns, their types or its users are not those of scores of the candidates.
+    """
+    names = list(table.schema)
+    if set(LONG_COLUMNS) <= set(names):
+        return _long(table, sets)
+    if "item_id" in names:
+        missing = next(name for name in LONG_COLUMNS if name not in names)
+        raise DataError(f"scores: found no column {missing!r} beside {listed(names)}")
+    return _wide(table, sets)
+
+
+def _long(table: ScoreTable, sets: CandidateSets | None) -> Scores:
+    if sets is None:
+        raise DataError(
+            "scores: found pairs of users and items, which mean nothing without the candidates; give them"
+        )
+    extra = [name for name in table.schema if name not in LONG_COLUMNS]
+    if extra:
+        raise DataError(f"scores: found the extra column {extra[0]!r}, expected {listed(LONG_COLUMNS)}")
+    _check_score_types(table, ["score"])
+    for name, ids in (("user_id", sets.user_ids), ("item_id", sets.item_ids)):
+        if table.schema[name] != ids.dtype:
+            raise DataError(f"found ids of type {table.schema[name]}, expected {ids.dtype}", column=name)
+    matrix, notes = fill_long_scores(_without_nulls(table.blocks(LONG_COLUMNS), ["score"]), sets)
+    found = matrix_scores(matrix)
+    return Scores(found.rows, found.columns, found.blocks, notes)
+
+
+def _wide(table: ScoreTable, sets: CandidateSets | None) -> Scores:
+    names = [name for name in table.schema if name != "user_id"]
+    if sets is not None and len(names) != sets.candidates.shape[1]:
+        raise DataError(
+            f"scores: found {len(names)} columns of scores, expected {sets.candidates.shape[1]}: the "
+            f"target's, then those of {sets.n} negatives"
+        )
+    _check_score_types(table, names)
+    if not names:
+        raise DataError("scores: found no columns of scores")
+    has_users = "user_id" in table.schema
+    first = table.column("user_id" if has_users else names[0])
+    if has_users and sets is not None:
+        _check_users(first, sets.user_ids)
+    height = block_height(len(names))
+
+    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+        start = 0
+        for rows in _without_nulls(table.blocks(names), names):
+            for block in rows.iter_slices(height):
+                yield start, block.to_numpy(order="c")
+                start += block.height
+
+    return Scores(len(first), len(names), blocks)
+
+
+def _check_score_types(table: ScoreTable, names: Sequence[str]) -> None:
+    for name in names:
+        if table.schema[name] != pl.Float32:
+            raise DataError(f"scores: found the type {table.schema[name]}, expected Float32", column=name)
+
+
+def _without_nulls(blocks: Iterable[pl.DataFrame], names: Sequence[str]) -> Iterator[pl.DataFrame]:
+    start = 0
+    for rows in blocks:
+        for name in names:
+            if rows[name].null_count():
+                row = start + int(rows[name].is_null().arg_max() or 0) + 1
+                raise DataError("found nothing, expected a number", row=row, column=name)
+        yield rows
+        start += rows.height
+
+
+def _check_users(found: pl.Series, expected: pl.Series) -> None:
+    if found.dtype != expected.dtype:
+        raise DataError(f"found user ids of type {found.dtype}, expected {expected.dtype}", column="user_id")
+    if found.equals(expected):
+        return
+    known = found.is_in(expected.implode())
+    if not known.all():
+        row = int((~known).arg_true()[0])
+        raise DataError(
+            f"found the user {found[row]!r}, who is not among the candidates' users",
+            row=row + 1,
+            column="user_id",
+        )
+    missing = expected.filter(~expected.is_in(found.implode()))
+    if len(missing):
+        raise DataError(
+            f"found no scores of {len(missing)} of the {len(expected)} users, such as {missing[0]!r}",
+            column="user_id",
+        )
+    if len(found) != len(expected):
+        raise DataError(f"found {len(found)} rows, expected one for each of {len(expected)} users")
+    row = int((found != expected).arg_true()[0])
+    raise DataError(
+        f"found the user {found[row]!r}, expected {expected[row]!r}: rows in the order of the "
+        "candidates' rows",
+        row=row + 1,
+        column="user_id",
+    )
+
+
+# --- Where tables come from
+
+
+def frame_table(frame: pl.DataFrame) -> ScoreTable:
+    """Take a data frame as it is."""
+    return ScoreTable(dict(frame.schema), frame.get_column, lambda names: iter([frame.select(names)]))
+
+
+def parquet_table(path: Path) -> ScoreTable:
+    """Open a Parquet file, to be read row group by row group."""
+    schema, blocks = open_parquet(path)
+    return ScoreTable(schema, lambda name: read_parquet(path, [name]).rows[name], blocks)
+
+
+def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreTable:
+    """Open a table of text, to be read some lines at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file: UTF-8, a header in its first line.
+    separator : str
+        What stands between fields.
+    sets : CandidateSets or None
+        The candidates, whose ids say of what type the table's are.
+    """
+    lines = _lines(path)
+    header = next(lines).text.rstrip("\r\n")
+    lines.close()
+    schema: dict[str, pl.DataType] = dict.fromkeys(_parse(header, separator).columns, pl.Float32())
+    for name in schema.keys() & {"user_id", "item_id"}:
+        schema[name] = pl.String() if sets is None else getattr(sets, f"{name}s").dtype
+
+    def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        types = {name: schema[name] for name in columns}
+        lines = _lines(path)
+        next(lines)
+        for block in lines:
+            yield _parse_block(block, header, separator, types)
+
+    def column(name: str) -> pl.Series:
+        try:
+            types = {name: schema[name]}
+            scan = pl.scan_csv(
+                path, separator=separator, schema_overrides=types, infer_schema=False, glob=False
+            )
+            found = scan.select(name).collect()[name]
+            if not found.null_count():
+                return found
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            pass  # The same again in blocks, to tell where it is wrong.
+        return pl.concat([pl.Series(name, [], schema[name]), *(rows[name] for rows in blocks([name]))])
+
+    return ScoreTable(schema, column, blocks)
+
+
+def _lines(path: Path) -> Generator[Block]:
+    """Cut a file into its header and blocks of whole rows: a line may end within quotes, a block may not."""
+    with path.open("rb") as file:
+        blocks = read_blocks(file, expected="UTF-8 text")
+        for block in blocks:
+            start = skip_blank_lines(block)
+            if start.text:
+                break
+        else:
+            raise DataError("found an empty file, expected a header and rows")
+        header, newline, body = start.text.partition("\n")
+        yield Block(header, start.line)
+        held = Block(body, start.line + len(newline))
+        for block in blocks:
+            if held.text and held.text.count('"') % 2 == 0:
+                yield held
+                held = block
+            else:
+                held = Block(held.text + block.text, held.line)
+        if held.text:
+            yield held
+
+
+def _parse_block(block: Block, header: str, separator: str, types: dict[str, pl.DataType]) -> pl.DataFrame:
+    text = f"{header}\n{block.text}"
+    columns = list(types)
+    try:
+        rows = _parse(text, separator, columns, types)
+        if not any(column.null_count() for column in rows):
+            return rows
+    except DataError:
+        pass  # The same again as text, to tell where it is wrong.
+    rows = _parse(text, separator, columns)
+    return pl.DataFrame([_cast(rows[name], dtype, block.line) for name, dtype in types.items()])
+
+
+def _parse(
+    text: str,
+    separator: str,
+    columns: list[str] | None = None,
+    types: dict[str, pl.DataType] | None = None,
+) -> pl.DataFrame:
+    try:
+        return pl.read_csv(
+            text.encode(),
+            separator=separator,
+            columns=columns,
+            schema_overrides=types,
+            infer_schema=False,
+            glob=False,
+        ).select(columns or pl.all())
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"found a damaged table ({reason})") from None
+
+
+def _cast(column: pl.Series, dtype: pl.DataType, line: int) -> pl.Series:
+    """Turn text into ids and numbers; a missing id of text is one, and nobody's."""
+    if dtype == pl.String:
+        return column
+    text = column.str.strip_chars()
+    numbers: pl.Series = text.cast(dtype, strict=False)
+    wrong = numbers.is_null()
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        found = "nothing" if column[row] is None else repr(column[row])
+        expected = "a number" if dtype == pl.Float32 else "an integer id"
+        raise DataError(f"found {found}, expected {expected}", line=line + row, column=column.name)
+    return numbers
