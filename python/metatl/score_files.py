@@ -18,7 +18,8 @@ import polars as pl
 from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.score_blocks import Scores, block_height, check_array, matrix_scores
-from metatl.score_tables import frame_table, parquet_table, table_scores, text_table
+from metatl.score_tables import frame_table, parquet_table, table_scores
+from metatl.score_text import text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Scores of candidates as tables: data frames, Parquet and text, the two last of them block by block.
+"""Scores of candidates as tables: data frames, Parquet row group by row group; text is in `score_text`.
 
 Wide: a column for each candidate, after a `user_id` if there is one. Long: `user_id`, `item_id` and `score`,
 one row a pair, in any order.
@@ -16,10 +16,9 @@ from metatl.exceptions import DataError
 from metatl.long_scores import fill_long_scores
 from metatl.parquet_files import open_parquet, read_parquet
 from metatl.score_blocks import Scores, block_height, matrix_scores
-from metatl.text_blocks import Block, read_blocks, skip_blank_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -179,116 +178,3 @@ def parquet_table(path: Path) -> ScoreTable:
     """Open a Parquet file, to be read row group by row group."""
     schema, blocks = open_parquet(path)
     return ScoreTable(schema, lambda name: read_parquet(path, [name]).rows[name], blocks)
-
-
-def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreTable:
-    """Open a table of text, to be read some lines at a time.
-
-    Parameters
-    ----------
-    path : Path
-        The file: UTF-8, a header in its first line.
-    separator : str
-        What stands between fields.
-    sets : CandidateSets or None
-        The candidates, whose ids say of what type the table's are.
-    """
-    lines = _lines(path)
-    header = next(lines).text.rstrip("\r\n")
-    lines.close()
-    schema: dict[str, pl.DataType] = dict.fromkeys(_parse(header, separator).columns, pl.Float32())
-    for name in schema.keys() & {"user_id", "item_id"}:
-        schema[name] = pl.String() if sets is None else getattr(sets, f"{name}s").dtype
-
-    def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        types = {name: schema[name] for name in columns}
-        lines = _lines(path)
-        next(lines)
-        for block in lines:
-            yield _parse_block(block, header, separator, types)
-
-    def column(name: str) -> pl.Series:
-        try:
-            types = {name: schema[name]}
-            scan = pl.scan_csv(
-                path, separator=separator, schema_overrides=types, infer_schema=False, glob=False
-            )
-            found = scan.select(name).collect()[name]
-            if not found.null_count():
-                return found
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            pass  # The same again in blocks, to tell where it is wrong.
-        return pl.concat([pl.Series(name, [], schema[name]), *(rows[name] for rows in blocks([name]))])
-
-    return ScoreTable(schema, column, blocks)
-
-
-def _lines(path: Path) -> Generator[Block]:
-    """Cut a file into its header and blocks of whole rows: a line may end within quotes, a block may not."""
-    with path.open("rb") as file:
-        blocks = read_blocks(file, expected="UTF-8 text")
-        for block in blocks:
-            start = skip_blank_lines(block)
-            if start.text:
-                break
-        else:
-            raise DataError("found an empty file, expected a header and rows")
-        header, newline, body = start.text.partition("\n")
-        yield Block(header, start.line)
-        held = Block(body, start.line + len(newline))
-        for block in blocks:
-            if held.text and held.text.count('"') % 2 == 0:
-                yield held
-                held = block
-            else:
-                held = Block(held.text + block.text, held.line)
-        if held.text:
-            yield held
-
-
-def _parse_block(block: Block, header: str, separator: str, types: dict[str, pl.DataType]) -> pl.DataFrame:
-    text = f"{header}\n{block.text}"
-    columns = list(types)
-    try:
-        rows = _parse(text, separator, columns, types)
-        if not any(column.null_count() for column in rows):
-            return rows
-    except DataError:
-        pass  # The same again as text, to tell where it is wrong.
-    rows = _parse(text, separator, columns)
-    return pl.DataFrame([_cast(rows[name], dtype, block.line) for name, dtype in types.items()])
-
-
-def _parse(
-    text: str,
-    separator: str,
-    columns: list[str] | None = None,
-    types: dict[str, pl.DataType] | None = None,
-) -> pl.DataFrame:
-    try:
-        return pl.read_csv(
-            text.encode(),
-            separator=separator,
-            columns=columns,
-            schema_overrides=types,
-            infer_schema=False,
-            glob=False,
-        ).select(columns or pl.all())
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"found a damaged table ({reason})") from None
-
-
-def _cast(column: pl.Series, dtype: pl.DataType, line: int) -> pl.Series:
-    """Turn text into ids and numbers; a missing id of text is one, and nobody's."""
-    if dtype == pl.String:
-        return column
-    text = column.str.strip_chars()
-    numbers: pl.Series = text.cast(dtype, strict=False)
-    wrong = numbers.is_null()
-    if wrong.any():
-        row = int(wrong.arg_true()[0])
-        found = "nothing" if column[row] is None else repr(column[row])
-        expected = "a number" if dtype == pl.Float32 else "an integer id"
-        raise DataError(f"found {found}, expected {expected}", line=line + row, column=column.name)
-    return numbers
