@@ -25,6 +25,7 @@ __all__ = [
     "SequenceSampler",
     "bootstrap_group_means",
     "bootstrap_means",
+    "group_by_user",
     "random_order",
     "rank_candidates",
     "rank_catalogue",
@@ -72,6 +73,15 @@ class Interactions:
     @property
     def num_interactions(self) -> int: ...
 
+def group_by_user(
+    users: _Ids,
+    items: _Ids,
+    timestamps: _Ids,
+    num_users: int,
+    *,
+    keep_repeats: bool,
+    num_threads: int | None = None,
+) -> tuple[_Ids, _Ids, _Ids]: ...
 def sample_negatives(
     interactions: Interactions,
     users: _Ids,

@@ -92,18 +92,12 @@ def read_interactions(
             raise DataError("found no JSON lines, expected a file that starts with {")
         else:
             rows, lines, names = read_text_table(file, suffix=suffix, given=given, separator=separator)
-        user, item, timestamp = rows.columns
+        columns = rows.get_columns()
+        del rows
         try:
             if timestamp_unit is None:
-                timestamp_unit = usual_unit(names, rows[timestamp])
-            return Interactions.from_frame(
-                rows,
-                user_column=user,
-                item_column=item,
-                timestamp_column=timestamp,
-                timestamp_unit=timestamp_unit,
-                repeats=repeats,
-            )
+                timestamp_unit = usual_unit(names, columns[-1])
+            return Interactions.from_columns(columns, timestamp_unit=timestamp_unit, repeats=repeats)
         except DataError as error:
             if error.row is None or lines is None:
                 raise

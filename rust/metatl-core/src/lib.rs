@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod candidates;
 pub mod episodes;
 mod error;
+pub mod grouping;
 pub mod interactions;
 pub mod metrics;
 pub mod negatives;

@@ -9,6 +9,7 @@ mod bootstrap;
 mod candidates;
 mod episodes;
 mod error;
+mod grouping;
 mod interactions;
 mod metrics;
 mod negatives;
@@ -28,7 +29,7 @@ mod _metatl {
         ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
     };
 
-    // In the order of the files: batches, bootstrap, candidates, episodes, interactions, metrics, negatives,
+    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, metrics, negatives,
     // randomisation, ranking, rng, sequences.
 
     #[pymodule_export]
@@ -39,6 +40,8 @@ mod _metatl {
     use crate::candidates::sample_candidates;
     #[pymodule_export]
     use crate::episodes::EpisodeSampler;
+    #[pymodule_export]
+    use crate::grouping::group_by_user;
     #[pymodule_export]
     use crate::interactions::Interactions;
     #[pymodule_export]
