@@ -50,6 +50,7 @@ def test_a_wrong_vector_is_named(interactions, value, message):
         "items": lambda: _metatl.Interactions(good, value, 6),
         "users": lambda: _metatl.sample_negatives(interactions, value, 1, seed=0),
         "targets": lambda: _metatl.sample_candidates(interactions, good, value, 1, seed=0),
+        "timestamps": lambda: _metatl.group_by_user(good, good, value, 1, keep_repeats=True),
     }
     for argument, call in calls.items():
         with pytest.raises(InvalidArgumentError, match=f"^{argument}: {message}"):
@@ -84,6 +85,7 @@ def test_a_wrong_integer_is_named(interactions, value):
     sampler = _metatl.EpisodeSampler(interactions, k=1, negatives=1, seed=0)
     calls = {
         "num_items": lambda: _metatl.Interactions(users, users[:0], value),
+        "num_users": lambda: _metatl.group_by_user(users, users, users, value, keep_repeats=True),
         "count": lambda: _metatl.sample_negatives(interactions, users, value, seed=0),
         "seed": lambda: _metatl.sample_candidates(interactions, users, users, 1, seed=value),
         "k": lambda: _metatl.EpisodeSampler(interactions, k=value, negatives=1, seed=0),
@@ -232,7 +234,7 @@ anything = st.one_of(
 )
 
 
-@given(st.integers(0, 6), st.lists(anything, min_size=6, max_size=6))
+@given(st.integers(0, 7), st.lists(anything, min_size=6, max_size=6))
 def test_nothing_panics(which, values):
     interactions = _metatl.Interactions(np.array([0, 2, 3]), np.array([0, 1, 4]), 6)
     users = np.array([0, 1])
@@ -254,6 +256,7 @@ def test_nothing_panics(which, values):
             interactions, users, users, 1, seed=1, weights=first, exclude_target=False, num_threads=second
         ),
         lambda: _metatl.sign_flip_counts(first, resamples=9, seed=second, num_threads=third),
+        lambda: _metatl.group_by_user(first, second, third, 3, keep_repeats=fourth, num_threads=fifth),
     ]
     with contextlib.suppress(MetatlError, TypeError, MemoryError):
         calls[which]()

@@ -63,6 +63,9 @@ def kernels(num_threads):
             rebuilt, users[:1000], targets[:1000], 100, seed=1, weights=heavy, **threads
         ),
         "sign flips": lambda: _metatl.sign_flip_counts(differences, resamples=501, seed=1, **threads),
+        "grouping": lambda: np.concatenate(
+            _metatl.group_by_user(users, targets, users[::-1].copy(), 5000, keep_repeats=False, **threads)
+        ),
         "episodes": lambda: np.concatenate([array.ravel() for array in sampler.sample(3, 20_000)]),
         "sequences": lambda: np.concatenate([array.ravel() for array in sequences.sample(3, 20_000)]),
     }
@@ -271,6 +274,10 @@ def test_the_interpreter_ends_while_a_prefetcher_is_open():
 
 # Each runs for many seconds if nothing stops it.
 LONG_CALLS = {
+    "grouping": """
+        many = np.arange(50_000_000) % 9_999_991
+        call = lambda: _metatl.group_by_user(many, many, many[::-1].copy(), 10_000_000, keep_repeats=False)
+    """,
     "weighted candidates": """
         weights = np.ones(1_000_000)
         weights[7] = 1e12

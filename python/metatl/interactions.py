@@ -162,9 +162,9 @@ class Interactions:
         """int64 (U,): rows of each user."""
         return np.diff(self.indptr)
 
-    @cached_property
+    @property
     def users(self) -> NDArray[np.int64]:
-        """int64 (N,): user of each row."""
+        """int64 (N,): user of each row, made anew each time."""
         return np.repeat(np.arange(self.num_users), self.lengths)
 
     @cached_property
@@ -180,7 +180,9 @@ class Interactions:
     @cached_property
     def tie_share(self) -> float:
         """Share of neighbouring rows of a user that have equal times; 0 where no user has two rows."""
-        neighbours = self.users[1:] == self.users[:-1]
+        neighbours = np.ones(max(self.num_interactions - 1, 0), dtype=bool)
+        starts = self.indptr[1:-1]
+        neighbours[starts[(starts > 0) & (starts < self.num_interactions)] - 1] = False
         ties = neighbours & (self.timestamps[1:] == self.timestamps[:-1])
         return float(ties.sum() / max(neighbours.sum(), 1))
 
@@ -235,11 +237,12 @@ class Interactions:
         Interactions
             With the same items, also those that have no row left.
         """
-        users = self.users[rows]
-        kept = np.flatnonzero(np.bincount(users, minlength=self.num_users))
-        numbers = np.zeros(self.num_users, dtype=np.int64)
-        numbers[kept] = np.arange(len(kept))
-        indptr = _indptr(numbers[users], len(kept))
+        # Rows that are kept before each user's: nothing here is as long as there are rows to drop.
+        bounds = np.searchsorted(np.flatnonzero(rows), self.indptr)
+        lengths = np.diff(bounds)
+        kept = np.flatnonzero(lengths)
+        indptr = np.zeros(len(kept) + 1, dtype=np.int64)
+        np.cumsum(lengths[kept], out=indptr[1:])
         return Interactions(
             self.user_ids.gather(kept), self.item_ids, indptr, self.items[rows], self.timestamps[rows]
         )
@@ -323,12 +326,6 @@ def _number_categories(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]
     numbers = pl.Series(np.arange(len(distinct)))
     numbers = raw_ids.replace_strict(distinct, numbers, return_dtype=pl.Int64)
     return distinct, column.replace_strict(categories, numbers, return_dtype=pl.Int64).to_numpy()
-
-
-def _indptr(users: NDArray[np.int64], num_users: int) -> NDArray[np.int64]:
-    indptr = np.zeros(num_users + 1, dtype=np.int64)
-    np.cumsum(np.bincount(users, minlength=num_users), out=indptr[1:])
-    return indptr
 
 
 def _find(ids: pl.Series, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -307,16 +307,17 @@ def part_by_arrival(
         timestamp = from_date(cutoff)
     arrived_before = np.repeat(filtered.first_timestamps < timestamp, filtered.lengths)
     before = arrived_before & (filtered.timestamps < timestamp)
-    enough = np.bincount(filtered.users[before], minlength=filtered.num_users) >= min_train_rows
-    train_rows = before & enough[filtered.users]
+    # Every user has a row: `reduceat` would give the next user's for one without.
+    enough = np.add.reduceat(before, filtered.indptr[:-1], dtype=np.int64) >= min_train_rows
+    train_rows = before & np.repeat(enough, filtered.lengths)
     if unseen_items == "drop":
         is_known = np.bincount(filtered.items[train_rows], minlength=filtered.num_items) > 0
     else:
         is_known = np.ones(filtered.num_items, dtype=bool)
-    known = filtered.select_items(is_known)
     rows = is_known[filtered.items]
-    train = known.select_rows(train_rows[rows])
-    newcomers = known.select_rows(~arrived_before[rows])
+    train = filtered.select_rows(train_rows).select_items(is_known)
+    newcomers = filtered.select_rows(~arrived_before & rows).select_items(is_known)
+    newcomers = replace(newcomers, item_ids=train.item_ids)
     users_before = int((filtered.first_timestamps < timestamp).sum())
     return Arrivals(
         train=train,
@@ -329,7 +330,7 @@ def part_by_arrival(
             "users with rare items only": interactions.num_users - filtered.num_users,
             "interactions of training users after the cutoff": int((arrived_before & ~before).sum()),
             "training users with too few rows": users_before - train.num_users,
-            "items unseen in training": filtered.num_items - known.num_items,
+            "items unseen in training": filtered.num_items - train.num_items,
             "interactions of new users with unseen items": int((~arrived_before & ~rows).sum()),
             "new users with unseen items only": filtered.num_users - users_before - newcomers.num_users,
         },

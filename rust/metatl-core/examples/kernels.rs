@@ -14,6 +14,7 @@ use metatl_core::batches::BatchSampler;
 use metatl_core::bootstrap::{bootstrap_group_means, bootstrap_means};
 use metatl_core::candidates::{CandidateSettings, sample_candidates};
 use metatl_core::episodes::{EpisodeSampler, EpisodeSettings};
+use metatl_core::grouping::group_by_user;
 use metatl_core::interactions::Interactions;
 use metatl_core::metrics::{TieRule, user_metrics};
 use metatl_core::negatives::{sample_negatives, sample_support_negatives};
@@ -63,6 +64,18 @@ fn interactions() -> Interactions {
         .map(|_| rng.below(NUM_ITEMS as u64) as i64)
         .collect();
     Interactions::new(&indptr, &items, NUM_ITEMS as u64, &Interrupt::new()).unwrap()
+}
+
+/// Interactions in random order, as a file may have them.
+fn grouping<'a>() -> Vec<Kernel<'a>> {
+    let mut rng = Rng::new(2, Stage::Split, 0, 0);
+    let rows = LISTS * ROW_LENGTH;
+    let mut below =
+        |count: usize| -> Vec<i64> { (0..rows).map(|_| rng.below(count as u64) as i64).collect() };
+    let (users, items, times) = (below(LISTS), below(NUM_ITEMS), below(1 << 30));
+    vec![Kernel::new("group_by_user", rows, move || {
+        black_box(group_by_user(&users, &items, &times, LISTS, false, &NONE).unwrap());
+    })]
 }
 
 fn training_batches<'a>(interactions: &Arc<Interactions>) -> Vec<Kernel<'a>> {
@@ -276,7 +289,8 @@ fn main() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let world = World::new(NUM_ITEMS);
     let interactions = Arc::new(interactions());
-    let mut kernels = training_batches(&interactions);
+    let mut kernels = grouping();
+    kernels.extend(training_batches(&interactions));
     kernels.extend(negatives(&world, &interactions));
     kernels.extend(
         Level::available()
