@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -378,3 +380,31 @@ def test_scores_start_without_torch(stranger):
         "print('torch' in sys.modules)"
     )
     assert run_python(script).splitlines()[-1] == "False"
+
+
+def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path):
+    # A file with a hole takes no room on the disk, and some seconds to rank.
+    users = 20_000_000
+    with (tmp_path / "scores.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (users, 101)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 4 * users * 101)
+    command = ["scores", "--no-candidates", "scores.npy", "--json", "a.json", "--per-user", "a.parquet"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metatl.cli.evaluate", *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Once it maps the file, it is ranking.
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "scores.npy" not in maps.read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == ""
+    assert errors.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.npy"]

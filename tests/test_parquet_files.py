@@ -20,8 +20,9 @@ from metatl.candidates import CandidateSets
 from metatl.exceptions import DataError
 from metatl.memory import memory_bytes
 from metatl.parquet_claims import claimed_bytes, read_claims
-from metatl.parquet_files import default_max_bytes, read_column_names, read_parquet
+from metatl.parquet_files import default_max_bytes, open_parquet, read_column_names, read_parquet
 from metatl.readers import read_interactions
+from metatl.score_evaluation import evaluate_scores
 
 INTEGERS = pl.Series([7] * 1_000)
 TEXTS = pl.Series(["abc"] * 1_000)
@@ -152,7 +153,7 @@ def test_42_kilobytes_that_claim_petabytes(tmp_path):
     assert_refused(
         path, f"{path}: found a Parquet file that claims 3 PB in 193273528230000 rows", max_bytes=2**50
     )
-    for load in (CandidateSets.load, read_interactions):
+    for load in (CandidateSets.load, read_interactions, evaluate_scores):
         with pytest.raises(DataError, match=r"a\.parquet"):
             load(path)
     assert_refused(path, "expected at most", "for the memory of this machine")
@@ -182,6 +183,12 @@ FORGERIES = {
 }
 
 
+def in_blocks(source, **options):
+    """All row groups of a file, one after the other."""
+    schema, blocks = open_parquet(source, **options)
+    return list(blocks(list(schema)))
+
+
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_lie_is_refused_before_anything_is_unpacked(name, monkeypatch):
     def unpack(*_, **__):
@@ -189,17 +196,43 @@ def test_a_lie_is_refused_before_anything_is_unpacked(name, monkeypatch):
 
     forgery = FORGERIES[name]()
     monkeypatch.setattr(pl, "read_parquet", unpack)
+    monkeypatch.setattr(pl.LazyFrame, "collect", unpack)
     assert_refused(forgery.content(), max_bytes=10**9)
+    with pytest.raises(DataError):
+        in_blocks(forgery.content(), max_bytes=10**9)
 
 
 @pytest.mark.parametrize("column", [INTEGERS, TEXTS, LISTS])
 def test_what_is_put_together_without_a_lie_is_read(column):
     assert read_parquet(Forgery(column).content()).rows["a"].equals(column)
+    assert [rows["a"].to_list() for rows in in_blocks(Forgery(column).content())] == [column.to_list()]
 
 
 def test_row_groups_that_share_their_values_are_refused():
     forgery = Forgery(INTEGERS)
     assert_refused(forgery.content(groups=50), "its columns overlap")
+    with pytest.raises(DataError, match="its columns overlap"):
+        open_parquet(forgery.content(groups=50))
+
+
+def test_row_groups_come_one_by_one(tmp_path):
+    path = tmp_path / "a.parquet"
+    frame = varied()
+    frame.write_parquet(path, row_group_size=120)
+    schema, blocks = open_parquet(path)
+    assert schema == dict(frame.schema)
+    found = list(blocks(["text", "number"]))
+    assert [rows.height for rows in found] == [120, 120, 120, 120, 20]
+    assert pl.concat(found).equals(frame.select("text", "number"))
+
+
+def test_only_the_size_of_a_row_group_is_limited():
+    frame = pl.DataFrame({"a": range(100_000)})
+    content = written(frame, row_group_size=10_000)
+    assert_refused(content, "claims 1.6 MB in 100000 rows", max_bytes=300_000)
+    assert pl.concat(in_blocks(content, max_bytes=300_000)).equals(frame)
+    with pytest.raises(DataError, match="claims 160 kB in 10000 rows, expected at most 150 kB"):
+        in_blocks(content, max_bytes=150_000)
 
 
 def test_one_long_text_in_many_rows_is_refused():
@@ -232,6 +265,15 @@ SOUND = [
 ]
 
 
+def message_of(read, content):
+    """What an attempt to read a file says; nothing if it can be read."""
+    try:
+        read(content, max_bytes=10**8)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 @given(st.integers(0, 2**64 - 1))
 def test_damaged_bytes_end_in_one_line_or_a_table(seed):
     randomness = random.Random(seed)  # noqa: S311 (test data)
@@ -242,10 +284,9 @@ def test_damaged_bytes_end_in_one_line_or_a_table(seed):
         content[randomness.randrange(start, len(content))] = randomness.choice(
             [0, 127, 128, 255, randomness.randrange(256)]
         )
-    try:
-        read_parquet(bytes(content), max_bytes=10**8)
-    except DataError as error:
-        assert "\n" not in str(error)  # noqa: PT017 (most are refused, some are read)
+    # Most are refused, some are read.
+    for read in (read_parquet, in_blocks):
+        assert "\n" not in message_of(read, bytes(content))
 
 
 def test_lies_do_not_end_the_process(tmp_path):
@@ -255,8 +296,14 @@ def test_lies_do_not_end_the_process(tmp_path):
     program = """
 import sys
 from metatl.exceptions import DataError
-from metatl.parquet_files import read_parquet
+from metatl.parquet_files import open_parquet, read_parquet
 for path in sys.argv[1:]:
+    try:
+        schema, blocks = open_parquet(path)
+        for rows in blocks(list(schema)):
+            pass
+    except DataError as error:
+        print(str(error))
     try:
         read_parquet(path)
     except DataError as error:
@@ -272,4 +319,4 @@ for path in sys.argv[1:]:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )
     assert result.returncode == 0, result.stderr
-    assert [re.split("[:,]", line)[0] for line in result.stdout.splitlines()] == paths
+    assert [re.split("[:,]", line)[0] for line in result.stdout.splitlines()] == sorted(2 * paths)

@@ -116,13 +116,13 @@ def read_parquet(
     return ParquetTable(rows, claims.metadata)
 
 
-def open_parquet(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ParquetBlocks:
+def open_parquet(source: Source, *, max_bytes: int | None = None) -> ParquetBlocks:
     """Find the row groups of a Parquet file that need not be what it seems, and that may be large.
 
     Parameters
     ----------
-    path
-        The file.
+    source
+        The file, or its content.
     max_bytes
         The most bytes that one row group may take in memory: :func:`default_max_bytes` where it is not given.
 
@@ -140,20 +140,20 @@ def open_parquet(path: str | os.PathLike[str], *, max_bytes: int | None = None) 
         If the file may not be read.
     """
     limit = default_max_bytes() if max_bytes is None else max_bytes
-    with _opened(path) as content:
+    with _opened(source) as content:
         claims = read_claims(content)
         groups = row_groups(claims)
         for group in groups:
             refuse_large(claimed_bytes(group, claims.names), group, limit)
         refuse_overlaps(claims)
         with _damage_named():
-            table = pl.scan_parquet(Path(path), glob=False)
+            table = pl.scan_parquet(source if isinstance(source, bytes) else Path(source), glob=False)
             schema = dict(table.collect_schema())
 
     def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         start = 0
         for group in groups:
-            with _opened(path) as content:
+            with _opened(source) as content:
                 check_pages(content, group, columns, limit)
                 with _damage_named():
                     rows = table.select(columns).slice(start, group.num_rows).collect()
