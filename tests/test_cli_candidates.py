@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import polars as pl
 import pytest
@@ -222,12 +221,9 @@ except SystemExit as end:
 assert not {"torch", "polars", "numpy", "rich"} & set(sys.modules), "slow imports"
 """
     environment = {**os.environ, "COLUMNS": "100"}
-    started = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
-    # 0.1 s where nothing else runs.
-    assert time.perf_counter() - started < 3
     assert "metatl-eval candidates wines -o wines.parquet" in result.stdout
 
 

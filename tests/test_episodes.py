@@ -245,17 +245,15 @@ def test_closing_a_prefetcher_ends_it(source):
 
 
 def test_closing_wakes_a_thread_that_waits_for_a_batch():
-    # One batch takes many seconds: tasks of 3,000 rows.
+    # One batch takes much longer than the wait below: tasks of 3,000 rows.
     slow = sampler([list(range(4000))], num_items=5000, k=3000, negatives=0)
     batches = slow.prefetch(0, 20_000)
     got = []
     reader = threading.Thread(target=lambda: got.extend(batches))
     reader.start()
     time.sleep(0.1)
-    start = time.perf_counter()
     batches.close()
-    reader.join(timeout=10)
-    assert time.perf_counter() - start < 1
+    reader.join(timeout=5)
     assert not reader.is_alive()
     assert got == []
 
