@@ -102,6 +102,8 @@ def test_scores_ir_measures(measure, scores):
     )
 
 
+# ranx is compiled when it is first used on a machine, and says so then.
+@pytest.mark.filterwarnings("ignore:unsafe cast from uint64 to int64")
 def test_scores_ranx(measure, scores):
     import ranx
 
