@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections import Counter
 
@@ -294,7 +295,7 @@ def npy(array, cut=0, extra=b""):
         ("s.csv", lambda _: b"user_id,a,b\n", "found 2 columns of scores"),
         ("s.csv", lambda _: b"user_id,item_id,score\n", "found none for"),
         ("s.csv", lambda _: b"user_id,a\n\xff,1\n", "line 2: found the byte 0xff, expected UTF-8 text$"),
-        ("s.csv", lambda _: b"user_id,item_id,score\nu1,i1\n,", "damaged table|found nothing|found none"),
+        ("s.csv", lambda _: b"user_id,item_id,score\nu1,i1\n,", "line 2: found 2 fields, expected 3"),
         ("s.csv", lambda _: b"user_id,item_id,score\nu1,i1,high\n", "line 2, column 'score': found 'high'"),
         (
             "s.csv",
@@ -332,6 +333,26 @@ def test_what_is_wrong_far_inside_a_text_is_named_with_its_line(form, sets, scor
         ) as e:
             metatl.evaluate(path, sets)
         assert str(e.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("form", ["wide tsv", "quoted csv", "long csv"])
+def test_rows_with_too_many_or_too_few_fields(form, sets, scores, tmp_path, monkeypatch):
+    in_small_blocks(monkeypatch)
+    path = write(form, tmp_path, sets, scores)
+    lines = path.read_text().splitlines()
+    separator = "\t" if form == "wide tsv" else ","
+    width = lines[0].count(separator) + 1
+    for place in (1, len(lines) // 2, len(lines) - 1):
+        for line, found in (
+            (lines[place] + separator + "1", width + 1),
+            (lines[place].rpartition(separator)[0], width - 1),
+            ("", 0),
+        ):
+            text = [*lines[:place], line, *lines[place + 1 :], ""]
+            path.write_text("\n".join(text))
+            message = f"{path}, line {place + 1}: found {found} fields, expected {width}"
+            with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+                metatl.evaluate(path, sets)
 
 
 def test_lines_may_end_inside_quotes(scores, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -37,11 +39,10 @@ def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreT
         schema[name] = pl.String() if sets is None else getattr(sets, f"{name}s").dtype
 
     def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        types = {name: schema[name] for name in columns}
         lines = _lines(path)
         next(lines)
         for block in lines:
-            yield _parse_block(block, header, separator, types)
+            yield _parse_block(block, header, separator, schema).select(columns)
 
     def column(name: str) -> pl.Series:
         try:
@@ -82,37 +83,39 @@ def _lines(path: Path) -> Generator[Block]:
             yield held
 
 
-def _parse_block(block: Block, header: str, separator: str, types: dict[str, pl.DataType]) -> pl.DataFrame:
+def _parse_block(block: Block, header: str, separator: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     text = f"{header}\n{block.text}"
-    columns = list(types)
     try:
-        rows = _parse(text, separator, columns, types)
+        rows = _parse(text, separator, schema)
         if not any(column.null_count() for column in rows):
             return rows
     except DataError:
         pass  # The same again as text, to tell where it is wrong.
-    rows = _parse(text, separator, columns)
-    return pl.DataFrame([_cast(rows[name], dtype, block.line) for name, dtype in types.items()])
+    _refuse_ragged(block, separator, len(schema))
+    rows = _parse(text, separator)
+    return pl.DataFrame([_cast(rows[name], dtype, block.line) for name, dtype in schema.items()])
 
 
-def _parse(
-    text: str,
-    separator: str,
-    columns: list[str] | None = None,
-    types: dict[str, pl.DataType] | None = None,
-) -> pl.DataFrame:
+def _parse(text: str, separator: str, types: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
     try:
         return pl.read_csv(
-            text.encode(),
-            separator=separator,
-            columns=columns,
-            schema_overrides=types,
-            infer_schema=False,
-            glob=False,
-        ).select(columns or pl.all())
+            text.encode(), separator=separator, schema_overrides=types, infer_schema=False, glob=False
+        )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"found a damaged table ({reason})") from None
+
+
+def _refuse_ragged(block: Block, separator: str, width: int) -> None:
+    reader = csv.reader(io.StringIO(block.text, newline="\n"), delimiter=separator)
+    line = block.line
+    try:
+        for fields in reader:
+            if len(fields) != width:
+                raise DataError(f"found {len(fields)} fields, expected {width}", line=line)
+            line = block.line + reader.line_num
+    except csv.Error as error:
+        raise DataError(f"found no CSV: {error}", line=line) from None
 
 
 def _cast(column: pl.Series, dtype: pl.DataType, line: int) -> pl.Series:
