@@ -1,7 +1,7 @@
 //! Interactions as they come, put by user and in time order.
 
 use crate::Error;
-use crate::interactions::check_ids;
+use crate::interactions::{check_ids, split_off};
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
 
 /// Estimated nanoseconds to put one interaction where it belongs.
@@ -126,9 +126,9 @@ fn sort_rows(
         let length = (indptr[user] - indptr[start]) as usize;
         Some((
             &indptr[start..=user],
-            take_front(&mut items, length),
-            take_front(&mut timestamps, length),
-            take_front(&mut kept, user - start),
+            split_off(&mut items, length),
+            split_off(&mut timestamps, length),
+            split_off(&mut kept, user - start),
         ))
     });
     for_each_chunk(
@@ -229,14 +229,6 @@ impl Scratch {
         }
         kept
     }
-}
-
-/// Takes the first `length` entries from the front of `rest`.
-#[expect(clippy::mut_mut, reason = "`rest` is a slice that shrinks")]
-fn take_front<'a>(rest: &mut &'a mut [i64], length: usize) -> &'a mut [i64] {
-    let (front, back) = std::mem::take(rest).split_at_mut(length);
-    *rest = back;
-    front
 }
 
 #[cfg(test)]

@@ -198,7 +198,7 @@ fn copy(ids: &[i64]) -> Result<Vec<i64>, Error> {
 
 /// Takes the first `length` entries from the front of `rest`.
 #[expect(clippy::mut_mut, reason = "`rest` is a slice that shrinks")]
-fn split_off<'a>(rest: &mut &'a mut [i64], length: usize) -> &'a mut [i64] {
+pub(crate) fn split_off<'a>(rest: &mut &'a mut [i64], length: usize) -> &'a mut [i64] {
     let (front, back) = std::mem::take(rest).split_at_mut(length);
     *rest = back;
     front
