@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metatl import text_blocks, text_tables
-from metatl.exceptions import DataError
+from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.interactions import Interactions
 from metatl.readers import read_interactions
 
@@ -297,3 +297,9 @@ def test_reading_needs_no_torch(tmp_path):
         f"read_interactions({str(path)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_unknown_rule_for_repeats_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nu,i,1\n")
+    with pytest.raises(InvalidArgumentError, match=r"^repeats: found 'last', expected 'first' or 'all'$"):
+        read_interactions(tmp_path / "a.csv", repeats="last")

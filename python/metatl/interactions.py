@@ -104,13 +104,9 @@ class Interactions:
         >>> interactions.item_ids.gather(interactions.items).to_list()
         [7, 5, 7]
         """
-        if repeats not in ("first", "all"):
-            raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
         for column in (user_column, item_column, timestamp_column):
             if column not in frame.columns:
                 raise DataError(f"found no column {column!r} among {listed(frame.columns)}")
-        if frame.is_empty():
-            raise DataError("found no rows, expected interactions")
         columns = [frame[user_column], frame[item_column], frame[timestamp_column]]
         return cls.from_columns(columns, timestamp_unit=timestamp_unit, repeats=repeats)
 
@@ -132,8 +128,14 @@ class Interactions:
         Raises
         ------
         DataError
-            For a missing id, or a timestamp that is none; it has the row and the column.
+            For an empty column, a missing id, or a timestamp that is none; it has the row and the column.
+        InvalidArgumentError
+            If `repeats` or `timestamp_unit` is not one of those that there are.
         """
+        if repeats not in ("first", "all"):
+            raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
+        if columns[0].is_empty():
+            raise DataError("found no rows, expected interactions")
         user_ids, users = _number(columns.pop(0))
         item_ids, items = _number(columns.pop(0))
         timestamps = to_microseconds(columns.pop(0), timestamp_unit).to_numpy()
