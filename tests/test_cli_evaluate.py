@@ -400,6 +400,7 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path):
     # Once it maps the file, it is ranking.
     maps = Path(f"/proc/{process.pid}/maps")
     while "scores.npy" not in maps.read_text():
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)

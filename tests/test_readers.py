@@ -243,7 +243,8 @@ def test_a_folder_and_a_missing_file(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 1 << 19)
+    monkeypatch.setattr(text_blocks, "_LINE_BYTES", 1 << 20)
     path = tmp_path / "a.csv"
     path.write_bytes(HEADER + b"x" * (3 << 20))
     with pytest.raises(DataError, match="line 2: found a line of more than 1 MiB, expected text"):

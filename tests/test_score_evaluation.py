@@ -362,6 +362,12 @@ def test_lines_may_end_inside_quotes(scores, tmp_path, monkeypatch):
     pl.DataFrame({"user_id": users, **columns}).write_csv(tmp_path / "s.csv")
     found = metatl.evaluate(tmp_path / "s.csv", metrics=METRICS).metrics
     assert found == metatl.evaluate(scores, metrics=METRICS).metrics
+    # Each row takes six lines, the fields of scores being on the last of them.
+    text = (tmp_path / "s.csv").read_text()
+    (tmp_path / "s.csv").write_text(text.rstrip("\n")[:-1] + "x\n")
+    last = 2 + 6 * (len(scores) - 1)
+    with pytest.raises(DataError, match=rf"line {last}, column 's{NEGATIVES}': found '.*x', expected a numb"):
+        metatl.evaluate(tmp_path / "s.csv")
 
 
 def test_text_is_read_as_numpy_reads_it(tmp_path):

@@ -239,7 +239,7 @@ class Interactions:
         Interactions
             With the same items, also those that have no row left.
         """
-        # Rows that are kept before each user's: nothing here is as long as there are rows to drop.
+        # How many kept rows come before those of each user.
         bounds = np.searchsorted(np.flatnonzero(rows), self.indptr)
         lengths = np.diff(bounds)
         kept = np.flatnonzero(lengths)

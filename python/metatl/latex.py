@@ -32,7 +32,7 @@ def escape(text: str) -> str:
 def number(text: str) -> str:
     """Write a figure, or an interval, so that its signs are those of mathematics; other text as it is."""
     # In braces, a relation has no space around it.
-    return f"${text.replace('<', '{<}')}$" if text[:1] in tuple("+-<[") else escape(text)
+    return f"${text.replace('<', '{<}')}$" if text.startswith(("+", "-", "<", "[")) else escape(text)
 
 
 def table(

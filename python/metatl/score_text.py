@@ -91,9 +91,9 @@ def _parse_block(block: Block, header: str, separator: str, schema: dict[str, pl
             return rows
     except DataError:
         pass  # The same again as text, to tell where it is wrong.
-    _refuse_ragged(block, separator, len(schema))
+    lines = _lines_of_rows(block, separator, len(schema))
     rows = _parse(text, separator)
-    return pl.DataFrame([_cast(rows[name], dtype, block.line) for name, dtype in schema.items()])
+    return pl.DataFrame([_cast(rows[name], dtype, lines) for name, dtype in schema.items()])
 
 
 def _parse(text: str, separator: str, types: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
@@ -106,19 +106,22 @@ def _parse(text: str, separator: str, types: dict[str, pl.DataType] | None = Non
         raise DataError(f"found a damaged table ({reason})") from None
 
 
-def _refuse_ragged(block: Block, separator: str, width: int) -> None:
+def _lines_of_rows(block: Block, separator: str, width: int) -> list[int]:
+    """Find the line on which each row begins, and refuse rows of another width."""
     reader = csv.reader(io.StringIO(block.text, newline="\n"), delimiter=separator)
-    line = block.line
+    lines, line = [], block.line
     try:
         for fields in reader:
             if len(fields) != width:
                 raise DataError(f"found {len(fields)} fields, expected {width}", line=line)
+            lines.append(line)
             line = block.line + reader.line_num
     except csv.Error as error:
         raise DataError(f"found no CSV: {error}", line=line) from None
+    return lines
 
 
-def _cast(column: pl.Series, dtype: pl.DataType, line: int) -> pl.Series:
+def _cast(column: pl.Series, dtype: pl.DataType, lines: list[int]) -> pl.Series:
     """Turn text into ids and numbers; a missing id of text is one, and nobody's."""
     if dtype == pl.String:
         return column
@@ -129,5 +132,5 @@ def _cast(column: pl.Series, dtype: pl.DataType, line: int) -> pl.Series:
         row = int(wrong.arg_true()[0])
         found = "nothing" if column[row] is None else repr(column[row])
         expected = "a number" if dtype == pl.Float32 else "an integer id"
-        raise DataError(f"found {found}, expected {expected}", line=line + row, column=column.name)
+        raise DataError(f"found {found}, expected {expected}", line=lines[row], column=column.name)
     return numbers

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Larger ones are no faster: their pages have to be had from the system again and again.
 _BLOCK_BYTES = 1 << 24
+_LINE_BYTES = 1 << 26
 
 
 class Block(NamedTuple):
@@ -36,19 +37,21 @@ def read_blocks(
     Yields
     ------
     Block
-        Up to 16 MiB of lines; a byte order mark is left out.
+        Some 16 MiB of lines; a byte order mark is left out.
 
     Raises
     ------
     DataError
-        If the file is not UTF-8 text, or if a line is longer than a block.
+        If the file is not UTF-8 text, or if a line is longer than 64 MiB.
     """
     line, rest = 1, b""
     while data := file.read(_BLOCK_BYTES):
         block = rest + data
         end = block.rfind(b"\n") + 1
-        if end == 0 and len(block) > _BLOCK_BYTES:
-            raise DataError(f"found a line of more than {_BLOCK_BYTES >> 20} MiB, expected text", line=line)
+        if end == 0 and len(block) > _LINE_BYTES:
+            raise DataError(
+                f"found a line of more than {_LINE_BYTES >> 20} MiB, expected text", line=line
+            )
         rest = block[end:]
         if end > 0:
             yield Block(_decode(block[:end], line, expected), line)

@@ -29,8 +29,8 @@ mod _metatl {
         ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
     };
 
-    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, metrics, negatives,
-    // randomisation, ranking, rng, sequences.
+    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, metrics,
+    // negatives, randomisation, ranking, rng, sequences.
 
     #[pymodule_export]
     use crate::batches::BatchPrefetcher;
