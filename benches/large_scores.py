@@ -3,9 +3,8 @@
     python benches/large_scores.py FOLDER [--users 10000000] [--form npy|parquet|csv]
 
 writes users × 101 float32 scores there (4 GB for ten million users; text takes 2.5 times that) and deletes
-them afterwards. Cold means
-that the system was told to forget the file's pages first; beside it stands how long merely reading the file
-takes.
+them afterwards. Cold means that the system was told to forget the file's pages first; beside it stands how
+long merely reading the file takes.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def write_csv(path: Path, users: int) -> None:
 
 
 def write_parquet(path: Path, users: int) -> None:
-    # The writer holds a row group at a time.
+    # All of it is in memory until it is written.
     frames = (pl.DataFrame(block).lazy() for block in scores(users))
     pl.concat(frames).sink_parquet(path, row_group_size=BLOCK, compression="uncompressed")
 

@@ -43,8 +43,6 @@ class Claims:
     ----------
     names
         Names of the columns.
-    num_rows
-        Rows of all row groups.
     group_rows
         Rows of each row group.
     metadata
@@ -54,10 +52,14 @@ class Claims:
     """
 
     names: list[str]
-    num_rows: int
     group_rows: list[int]
     metadata: dict[str, str]
     chunks: list[Chunk]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all row groups."""
+        return sum(self.group_rows)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def row_groups(claims: Claims) -> list[Claims]:
     for chunk in claims.chunks:
         chunks[chunk.group].append(chunk)
     return [
-        Claims(claims.names, num_rows, [num_rows], claims.metadata, mine)
+        Claims(claims.names, [num_rows], claims.metadata, mine)
         for num_rows, mine in zip(claims.group_rows, chunks, strict=True)
     ]
 
@@ -224,7 +226,7 @@ def _claims(footer: Structure) -> Claims:
         raise MalformedError("its numbers of rows contradict each other")
     pairs = footer.get(_KEY_VALUES, [])
     metadata = {pair[1].decode(): pair.get(2, b"").decode() for pair in pairs}
-    return Claims(list(columns), sum(group_rows), group_rows, metadata, chunks)
+    return Claims(list(columns), group_rows, metadata, chunks)
 
 
 def _columns(elements: list[Structure], num_columns: int) -> dict[str, tuple[bool, int]]:

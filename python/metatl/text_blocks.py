@@ -49,9 +49,7 @@ def read_blocks(
         block = rest + data
         end = block.rfind(b"\n") + 1
         if end == 0 and len(block) > _LINE_BYTES:
-            raise DataError(
-                f"found a line of more than {_LINE_BYTES >> 20} MiB, expected text", line=line
-            )
+            raise DataError(f"found a line of more than {_LINE_BYTES >> 20} MiB, expected text", line=line)
         rest = block[end:]
         if end > 0:
             yield Block(_decode(block[:end], line, expected), line)
