@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.losses import Geometry, PairLoss, add_products, excluded_cost, safe_sqrt
+from metatl.losses import Geometry, PairLoss, add_products, exclude, safe_sqrt
 
 KINDS = ["margin", "softmax"]
 numbers = st.floats(-50, 50)
@@ -60,7 +60,7 @@ def test_an_excluded_negative_does_not_count(kind, dtype):
     loss = PairLoss(kind, 1.0)
     positive = torch.tensor([0.3, 40.0], dtype=dtype)
     negatives = torch.tensor([[0.5], [-3.0]], dtype=dtype, requires_grad=True)
-    excluded = torch.full((2, 1), excluded_cost(dtype), dtype=dtype)
+    excluded = exclude(torch.tensor([[7.0], [-7.0]], dtype=dtype), torch.tensor([[True], [True]]))
     both = torch.cat((negatives, excluded), dim=1)
     share = 0.5 if kind == "margin" else 1.0  # the margin loss is a mean over the negatives' places
     assert torch.allclose(loss.values(positive, both), share * loss.values(positive, negatives))

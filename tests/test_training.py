@@ -18,7 +18,9 @@ from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.cli.main import main
 from metatl.exceptions import ConfigError, RunError
 from metatl.models import SYSTEMS
-from metatl.models.metatl import MetaTLConfig
+from metatl.models.bpr_mf import BPRMF
+from metatl.models.metatl import MetaTL, MetaTLConfig
+from metatl.models.transrec import TransRec
 from metatl.stopping import TrainingStopped
 
 NUM_ITEMS = 300
@@ -365,6 +367,21 @@ def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_pat
 def test_an_unknown_field_lists_the_fields(interactions_file):
     with pytest.raises(ConfigError, match="inner_lr"):
         metatl.fit(interactions_file, config={"inner_rate": 1})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("name", "model"), [("metatl", MetaTL), ("bpr", BPRMF), ("transrec", TransRec)])
+def test_gradients_that_come_as_rows_train_as_dense_ones(
+    interactions_file, monkeypatch, name, model, optimizer
+):
+    settings = {"optimizer": optimizer, "meta_lr" if model is MetaTL else "lr": 0.01}
+    weights = []
+    for tables in (model.row_tables, property(lambda _: ())):
+        monkeypatch.setattr(model, "row_tables", tables)
+        config = {"max_steps": 10, "eval_every": 10, "batch_size": 256, "dim": 16, **settings}
+        weights.append(metatl.fit(interactions_file, model=name, config=config, device="cpu").model.tensors())
+    for (tensor, by_rows), dense in zip(weights[0].items(), weights[1].values(), strict=True):
+        np.testing.assert_allclose(by_rows, dense, rtol=1e-5, atol=1e-5, err_msg=tensor)
 
 
 @pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is not None])

@@ -95,7 +95,8 @@ class Geometry:
     def of_common(self, points: Tensor, rows: Tensor, bias: Tensor | None) -> Costs:
         """Costs of every point against rows that all points of the batch, or of the task, have in common.
 
-        ‖p - r‖² = ‖p‖² + ‖r‖² - 2 p·r: one matrix product; no (B, P, m, d) tensor.
+        ‖p - r‖² = ‖p‖² + ‖r‖² - 2 p·r: one matrix product; no (B, P, m, d) tensor. Rounding weighs against
+        ‖p‖² + ‖r‖², so that the root, ‖p - r‖, and its derivative lose digits where p and r nearly coincide.
 
         Parameters
         ----------
@@ -153,9 +154,18 @@ def _against_rows(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
     return add_products(base, points, rows.transpose(-2, -1))
 
 
-def excluded_cost(dtype: torch.dtype) -> float:
-    """Return a cost so high that a negative with it contributes nothing; finite, so that no NaN can arise."""
-    return torch.finfo(dtype).max / 4
+def exclude(costs: Tensor, excluded: Tensor) -> Tensor:
+    """Raise the costs of some negatives so high that these contribute nothing to a loss or its derivatives.
+
+    Parameters
+    ----------
+    costs : Tensor
+        (..., n).
+    excluded : Tensor
+        bool, of the same shape or one that broadcasts to it.
+    """
+    # Finite, so that no NaN can arise; and a sum, which runs and differentiates faster than a masked fill.
+    return torch.add(costs, excluded, alpha=torch.finfo(costs.dtype).max / 4)
 
 
 @dataclass(frozen=True)
@@ -163,8 +173,8 @@ class PairLoss:
     """The loss of one positive among its negatives, from costs.
 
     ``margin``: mean over negatives of [γ + c⁺ - c⁻]₊, which is a term of Eq. 3 where there is one negative.
-    ``softmax``: -log of the softmax of -cost at the positive. A negative whose cost is
-    `excluded_cost` does not count.
+    ``softmax``: -log of the softmax of -cost at the positive. A negative that `exclude`
+    marked does not count.
 
     Parameters
     ----------

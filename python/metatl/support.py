@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from metatl.losses import Costs, Geometry, PairLoss, add_products, excluded_cost
+from metatl.losses import Costs, Geometry, PairLoss, add_products, exclude
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,7 +184,7 @@ def run_pass(support: Support, pairs: Tensor, transition: Tensor, geometry: Geom
         common_costs = geometry.of_common(points, common.rows, common.bias)
         tail_items = torch.stack([slots.items for slots in sequence[1:]], dim=1)
         is_tail = tail_items.unsqueeze(-1) == common.items.unsqueeze(-2)
-        negatives.append(common_costs.cost.masked_fill(is_tail, excluded_cost(points.dtype)))
+        negatives.append(exclude(common_costs.cost, is_tail))
     return SupportPass(
         points,
         tail_offsets,

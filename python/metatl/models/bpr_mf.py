@@ -157,6 +157,11 @@ class BPRMF(TrainableModel):
         model.load_tensors(tensors)
         return model.eval()
 
+    @property
+    def row_tables(self) -> tuple[nn.Embedding, ...]:
+        """The user vectors."""
+        return (self.users,)
+
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the interactions (the negated BPR-Opt of Sec. 4.1 where ``loss="bpr"``)."""
         config = self.config

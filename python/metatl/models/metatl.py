@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from metatl.adaptation import Adapted, InnerLoop, adapt
 from metatl.exceptions import InvalidArgumentError
-from metatl.losses import Geometry, PairLoss, excluded_cost
+from metatl.losses import Geometry, PairLoss, exclude
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
 from metatl.models.dropout import dropout, dropout_factors
 from metatl.models.metatl_config import PRESETS, MetaTLConfig
@@ -117,6 +117,11 @@ class MetaTL(TrainableModel):
 
     # --- Training
 
+    @property
+    def row_tables(self) -> tuple[nn.Embedding, ...]:
+        """The item vectors."""
+        return (self.embedding,)
+
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Outer objective of a batch of tasks; see `episode_loss`."""
         return self.episode_loss(batch.items, batch.negatives, batch.shared_negatives, item_offsets)
@@ -195,7 +200,7 @@ class MetaTL(TrainableModel):
                 rows = adapted.rows_of(common)
                 common_costs = geometry.of_common(point.unsqueeze(1), rows, common.bias).cost[:, 0]
             is_target = query.items[:, :1] == common.items
-            common_costs = common_costs.masked_fill(is_target, excluded_cost(costs.dtype))
+            common_costs = exclude(common_costs, is_target)
             negatives = torch.cat((negatives, common_costs), dim=1) if negatives.shape[1] else common_costs
         return self._pair_loss().values(target[:, 0], negatives)
 

@@ -61,6 +61,11 @@ class TrainableModel(nn.Module):
         """Initialise a model for training rows."""
         return cls(config, train.num_items)
 
+    @property
+    def row_tables(self) -> tuple[nn.Embedding, ...]:
+        """Tables that `training_loss` reads row by row, calling the module, and in no other way."""
+        return ()
+
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Loss of a batch, a scalar.
 

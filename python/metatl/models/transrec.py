@@ -162,6 +162,11 @@ class TransRec(TrainableModel):
         inside: Tensor = points / points.norm(dim=-1, keepdim=True).clamp(min=1.0)
         return inside
 
+    @property
+    def row_tables(self) -> tuple[nn.Embedding, ...]:
+        """The users' own translations."""
+        return (self.user_translations,)
+
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the pairs, each between an item and the user's next."""
         config = self.config
