@@ -32,6 +32,9 @@ Units of work a second, the best of several rounds, every peer in the same run o
 what the arithmetic or the memory of this machine allows, measured right after; the share is how much of it
 metatl reaches. The same as data: `benches/results/performance.json`. Regenerate with `make bench`.
 
+Beside this page: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
+[how much memory large data take](large_data.md).
+
 Machine: {machine}. Measured: {limits}.
 """
 
