@@ -1,7 +1,7 @@
 """How much the property tests try, and which tests the default run leaves out.
 
-The default run gives every property 1,000 examples and leaves out the tests that are marked `slow`.
-`pytest -m slow` runs those, and every property with 100,000 examples.
+The default run gives a property 1,000 examples and leaves out the tests that are marked `slow`.
+`pytest -m slow` runs those, and a property with 100,000 examples. See also `property_settings.py`.
 """
 
 import os

@@ -5,8 +5,9 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import OF_A_MODEL
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from metatl.adaptation import InnerLoop, adapt
@@ -248,7 +249,7 @@ def test_the_released_programs_objective_equals_torch_func():
     check_against_reference(config, 20, 5, seed=3)
 
 
-@settings(max_examples=300)
+@OF_A_MODEL
 @given(config=configs(), seed=st.integers(0, 2**32))
 def test_outer_gradient_equals_finite_differences(config, seed):
     if config.first_order:  # then the outer gradient is not the derivative of the loss, by design
@@ -348,7 +349,7 @@ def test_per_task_weights_and_low_rank_agree():
         assert not served.transition.requires_grad
 
 
-@settings(max_examples=300)
+@OF_A_MODEL
 @given(config=configs(), length=st.integers(2, 7), seed=st.integers(0, 2**32), users=st.integers(1, 3))
 def test_serving_ranks_by_the_adapted_costs(config, length, seed, users):
     """Query, table, bias and overrides give -temperature · cost of every item, for any length of history."""

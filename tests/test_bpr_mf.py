@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import OF_A_MODEL
 from scipy import optimize
 
 import metatl
@@ -38,6 +39,7 @@ interactions = st.lists(
 )
 
 
+@OF_A_MODEL
 @given(interactions)
 def test_the_loss_and_its_gradients_are_those_of_bpr(drawn):
     model = build()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import OF_A_MODEL
 
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.histories import Histories
@@ -89,6 +90,7 @@ def count(scores, target, others):
     )
 
 
+@OF_A_MODEL
 @given(models, rows_of_items, st.data())
 def test_counts_and_lists_are_those_of_the_formula(model, rows, data):
     histories = Histories.from_rows(rows)
