@@ -29,9 +29,9 @@ def memory_bytes() -> int:
 def keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, up to 64 MiB, for what it takes next.
 
-    A training step takes and frees some hundred megabytes in pieces. glibc gives pieces above a threshold
-    back to the system, which hands out cleared pages again, one fault at a time: a fifth of a step. The
-    threshold follows the largest such piece that was freed, up to 32 MiB (mallopt(3)); other allocators
-    take no notice.
+    A training step, or a block of users that is encoded, takes and frees some hundred megabytes in pieces.
+    glibc gives pieces above a threshold back to the system, which hands out cleared pages again, one fault at
+    a time: a fifth of the step. The threshold follows the largest such piece that was freed, up to 32 MiB
+    (mallopt(3)); other allocators take no notice.
     """
     np.empty(_LARGEST_KEPT, dtype=np.uint8)

@@ -13,6 +13,7 @@ import numpy as np
 from metatl import _metatl
 from metatl.exceptions import InvalidArgumentError
 from metatl.histories import Histories
+from metatl.memory import keep_freed_memory
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from metatl.models.contract import FactorisedModel, Model, PairwiseModel, Similarity
 
-ENCODE_BLOCK_ITEMS = 2**14
-"""Items, support negatives included, that are encoded at once: many enough to fill a processor, few enough to
-stay in its caches."""
+ENCODE_BLOCK_ITEMS = 2**15
+"""Items, support negatives included, that are encoded at once: so many that the calls of torch cost little,
+so few that the memory which they take and free is kept (`metatl.memory.keep_freed_memory`)."""
 
 SCORE_BLOCK_BYTES = 64 * 2**20
 """Memory for the scores of one block of users where a model scores the whole catalogue."""
@@ -418,6 +419,7 @@ def encode_blocks(
             f"histories: row {empty[0]} is empty, expected at least one item in each row"
         )
     timings = timings or Timings()
+    keep_freed_memory()
     num_items, max_rows, encode = _encoder(model, seed, num_threads, timings)
     _check_items("histories", histories.items, num_items)
     for rows, matrix in histories.blocks(max_rows, ENCODE_BLOCK_ITEMS):
