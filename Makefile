@@ -20,7 +20,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust bench instructions peers evaluators results lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-rust bench instructions peers evaluators training-peers results lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -81,6 +81,10 @@ peers: setup .venv-peers-torch/.ready .venv-peers-implicit/.ready  ## Train publ
 
 evaluators: setup .venv-peers-torch/.ready  ## Time the evaluation of given scores beside libraries' own; write docs/evaluators.md
 	$(ONE_THREAD) $(BIN)/python benches/peers/evaluators.py .venv-peers-torch/bin/python docs/evaluators.md
+
+training-peers: setup .venv-peers-torch/.ready  ## Time a training step of SASRec beside RecBole's; write docs/training_peers.md
+	$(BIN)/python benches/peers/export.py wines runs/peers/wines
+	$(BIN)/python benches/peers/training_steps.py .venv-peers-torch/bin/python runs/peers/wines docs/training_peers.md
 
 results: setup  ## Regenerate docs/results.md (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold)
 	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --markdown docs/results.md

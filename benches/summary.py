@@ -33,6 +33,7 @@ what the arithmetic or the memory of this machine allows, measured right after; 
 metatl reaches. The same as data: `benches/results/performance.json`. Regenerate with `make bench`.
 
 Beside this page: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
+[a training step beside RecBole's](training_peers.md), [evaluators side by side](evaluators.md),
 [how much memory large data take](large_data.md).
 
 Machine: {machine}. Measured: {limits}.

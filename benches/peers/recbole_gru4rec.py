@@ -57,7 +57,7 @@ def write_atomic_file(exchange: Exchange, folder: Path) -> None:
         file.writelines(lines)
 
 
-def make_config(exchange: Exchange, settings: dict[str, Any], folder: Path) -> Config:
+def make_config(exchange: Exchange, settings: dict[str, Any], folder: Path, model: str = "GRU4Rec") -> Config:
     arguments = {
         **settings,
         "data_path": str(folder),
@@ -78,7 +78,7 @@ def make_config(exchange: Exchange, settings: dict[str, Any], folder: Path) -> C
     # RecBole reads the command line too.
     given, sys.argv = sys.argv, sys.argv[:1]
     try:
-        return Config(model="GRU4Rec", dataset=NAME, config_dict=arguments)
+        return Config(model=model, dataset=NAME, config_dict=arguments)
     finally:
         sys.argv = given
 
