@@ -11,6 +11,7 @@
 mod best;
 mod candidates;
 mod catalogue;
+mod integers;
 mod scores;
 mod scoring;
 

@@ -1,6 +1,6 @@
 //! Vector kernels of the ranking code, chosen at run time: AVX-512, AVX2 with FMA, NEON, or plain Rust.
 //!
-//! This is the only file of the crate with `unsafe` code. Every public function is safe: a [`Level`] cannot be
+//! This module is the only one of the crate with `unsafe` code. Every public function is safe: a [`Level`] cannot be
 //! made for instructions that the processor lacks, and lengths are checked before pointers are used.
 //!
 //! Two orders of summation are used, each fixed for one level, whatever the number of queries, items or threads:
@@ -17,6 +17,8 @@
 #![allow(unsafe_code)]
 // Plain kernels take on the instructions of a level only where they are compiled into its functions.
 #![allow(clippy::inline_always)]
+
+pub mod brackets;
 
 use std::fmt;
 

@@ -5,16 +5,22 @@
 //! to the best, before the next tile is made. A few queries alone are compared with the rows as they lie, which
 //! gives the same bits. An item that does not count for a query has its score in the tile replaced by NaN, which
 //! compares with nothing.
+//!
+//! Where a threshold is known, that of the target or of the worst of the best, most items are told apart from it
+//! by [`Integers`], at half the cost of a tile of scores, and only the close ones are scored. Results are those of
+//! the scores, to the last bit.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::Best;
+use super::integers::{Integers, exact_scores};
 use super::scoring::{Scoring, Similarity, check_targets};
 use super::{Comparisons, ItemLists, TopN, check_nan, sort_distinct};
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, current_threads, for_each_chunk};
-use crate::simd::{self, Counts, LANES, Lanes, Level, QUERIES, QueryCoordinates, Tile};
+use crate::simd::brackets::Masks;
+use crate::simd::{self, Counts, LANES, Lanes, QUERIES, QueryCoordinates, Tile};
 
 /// Queries that a thread takes at a time: enough to make up for transposing the panels, few enough to stay in
 /// the second-level cache.
@@ -25,6 +31,10 @@ const MIN_RANGE_ITEMS: usize = 64 * LANES;
 
 /// As many queries as this are compared with the rows as they lie: transposing the panels would not pay.
 const FEW_QUERIES: usize = 3;
+
+/// Items that may be among the best are scored together: for more of them a threshold would lag behind, and fewer
+/// would leave lanes empty.
+const SCORED_AT_ONCE: usize = LANES / 2;
 
 /// Pieces of work for each thread, so that all end at about the same time.
 const PIECES_PER_THREAD: usize = 8;
@@ -191,22 +201,17 @@ impl Piece {
                 left_out.insert(position, target);
             }
         });
-        let mut block_counts = vec![[Counts::default(); QUERIES]; norms.len()];
-        self.for_each_tile(
+        let mut counting = Counting {
             scoring,
-            &norms,
-            &changes,
-            interrupt,
-            |block, items, tile| {
-                simd::count_tile(
-                    scoring.level,
-                    tile,
-                    items.len(),
-                    &thresholds[block],
-                    &mut block_counts[block],
-                );
-            },
-        )?;
+            first_query: self.queries.start,
+            norms: &norms,
+            thresholds,
+            counts: vec![[Counts::default(); QUERIES]; norms.len()],
+            close: vec![Vec::new(); self.queries.len()],
+            rows: Vec::new(),
+        };
+        self.for_each_tile(scoring, &norms, &changes, interrupt, &mut counting)?;
+        let block_counts = counting.finish();
         for (counts, &counted) in counts.iter_mut().zip(block_counts.as_flattened()) {
             found_nan += counted.nan;
             *counts = counted;
@@ -228,15 +233,17 @@ impl Piece {
             sort_distinct(excluded.list(query), left_out);
         });
         let mut selected: Vec<Best> = self.queries.clone().map(|_| Best::new(n)).collect();
-        let mut blocks: Vec<_> = selected.chunks_mut(QUERIES).map(BestOfBlock::new).collect();
-        let mut found_nan = 0;
-        self.for_each_tile(
+        let mut selecting = Selecting {
             scoring,
-            &norms,
-            &changes,
-            interrupt,
-            |block, items, tile| found_nan += blocks[block].offer(scoring.level, items, tile),
-        )?;
+            first_query: self.queries.start,
+            norms: &norms,
+            blocks: selected.chunks_mut(QUERIES).map(BestOfBlock::new).collect(),
+            nan: 0,
+            close: vec![Vec::new(); self.queries.len()],
+            rows: Vec::new(),
+        };
+        self.for_each_tile(scoring, &norms, &changes, interrupt, &mut selecting)?;
+        let found_nan = selecting.finish();
         for (best, selected) in best.iter_mut().zip(selected) {
             *best = Some(selected);
         }
@@ -256,17 +263,19 @@ impl Piece {
         norms
     }
 
-    /// Calls `visit(block, items, tile)` with the scores of every block of queries and panel of items.
+    /// Shows the visitor every block of queries and panel of items.
     fn for_each_tile(
         &self,
         scoring: &Scoring,
         norms: &[QueryCoordinates],
         changes: &Changes,
         interrupt: &Interrupt,
-        mut visit: impl FnMut(usize, Range<usize>, &Tile),
+        visitor: &mut impl Visitor,
     ) -> Result<(), Error> {
         let dimension = scoring.queries.columns();
         let queries = self.pack_queries(scoring);
+        let mut integers = Integers::new(scoring, self.queries.clone());
+        let transposed = self.queries.len() > FEW_QUERIES || integers.is_some();
         let mut panel = Panel::new(dimension);
         let mut changes = changes.sorted.iter().peekable();
         let mut tile = Tile::EMPTY;
@@ -274,16 +283,39 @@ impl Piece {
         for first in self.items.clone().step_by(LANES) {
             interrupt.check()?;
             let items = first..(first + LANES).min(self.items.end);
-            if self.queries.len() > FEW_QUERIES {
+            if transposed {
                 panel.fill(scoring, items.clone());
             }
             panel.fill_bias(scoring, items.clone());
+            let mut integers = integers.as_mut().and_then(|integers| {
+                let filled = integers.fill(scoring, &panel.coordinates, &panel.item_bias);
+                filled.then_some(integers)
+            });
             // The rows of the next panel come in while the blocks of this one are computed.
             let next = items.end..(items.end + LANES).min(self.items.end);
             let mut coming = scoring.item_table.rows_of(next).chunks(next_part);
             for (block, norms) in norms.iter().enumerate() {
-                if self.queries.len() > FEW_QUERIES {
-                    coming.next().map(simd::prefetch);
+                coming.next().filter(|_| transposed).map(simd::prefetch);
+                let mut changes = std::iter::from_fn(|| {
+                    changes.next_if(|change| {
+                        change.first_item == first && change.query / QUERIES == block
+                    })
+                });
+                if let Some(integers) = &mut integers
+                    && let Some(thresholds) = visitor.thresholds(block)
+                {
+                    let bounds = integers.bounds(scoring.similarity, block, thresholds);
+                    let (mut above, mut open) = integers.compare(scoring, block, &bounds);
+                    for change in changes {
+                        let others = !(1 << change.lane);
+                        above[change.query % QUERIES] &= others;
+                        open[change.query % QUERIES] &= others;
+                        visitor.take_change(change);
+                    }
+                    visitor.take_comparisons(block, items.clone(), &above, &open);
+                    continue;
+                }
+                if transposed {
                     let packed = &queries[block * dimension..][..dimension];
                     simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
                 } else {
@@ -295,12 +327,10 @@ impl Piece {
                     );
                 }
                 self.finish_tile(scoring, &panel, items.clone(), block, norms, &mut tile);
-                while let Some(change) = changes
-                    .next_if(|change| change.first_item == first && change.query / QUERIES == block)
-                {
+                for change in &mut changes {
                     tile.0[change.query % QUERIES][change.lane] = change.score;
                 }
-                visit(block, items.clone(), &tile);
+                visitor.take_scores(block, items.clone(), &tile);
             }
         }
         Ok(())
@@ -370,6 +400,195 @@ impl Piece {
     }
 }
 
+/// What becomes of the scores, block by block and panel by panel.
+trait Visitor {
+    /// What the scores of a block's queries have to exceed to matter; `None` where all scores matter.
+    fn thresholds(&self, block: usize) -> Option<&QueryCoordinates>;
+
+    /// Takes the scores themselves.
+    fn take_scores(&mut self, block: usize, items: Range<usize>, tile: &Tile);
+
+    /// Takes what is known of the scores: those `above` the thresholds, and those of which that is `open`.
+    ///
+    /// Bits beyond the items mean nothing.
+    fn take_comparisons(&mut self, block: usize, items: Range<usize>, above: &Masks, open: &Masks);
+
+    /// Takes a score that stands apart from these comparisons.
+    fn take_change(&mut self, change: &Change);
+}
+
+/// Counts scores above and level with the targets'.
+struct Counting<'a> {
+    scoring: &'a Scoring<'a>,
+    first_query: usize,
+    norms: &'a [QueryCoordinates],
+    /// The targets' scores.
+    thresholds: Vec<QueryCoordinates>,
+    counts: Vec<[Counts; QUERIES]>,
+    /// For each query, items whose comparison is open: collected until there are as many as a panel holds.
+    close: Vec<Vec<usize>>,
+    rows: Vec<f32>,
+}
+
+impl Counting<'_> {
+    /// Scores the items that were left open for a query.
+    fn score_close(&mut self, query: usize) {
+        let (scoring, close) = (self.scoring, &mut self.close[query]);
+        let norm = self.norms.as_flattened()[query];
+        let scores = exact_scores(
+            scoring,
+            self.first_query + query,
+            norm,
+            close,
+            &mut self.rows,
+        );
+        let threshold = self.thresholds.as_flattened()[query];
+        let counts = simd::count(scoring.level, &scores[..close.len()], threshold);
+        self.counts.as_flattened_mut()[query] += counts;
+        close.clear();
+    }
+
+    /// The counts, once all tiles were seen.
+    fn finish(mut self) -> Vec<[Counts; QUERIES]> {
+        for query in 0..self.close.len() {
+            if !self.close[query].is_empty() {
+                self.score_close(query);
+            }
+        }
+        self.counts
+    }
+}
+
+impl Visitor for Counting<'_> {
+    fn thresholds(&self, block: usize) -> Option<&QueryCoordinates> {
+        Some(&self.thresholds[block])
+    }
+
+    fn take_scores(&mut self, block: usize, items: Range<usize>, tile: &Tile) {
+        simd::count_tile(
+            self.scoring.level,
+            tile,
+            items.len(),
+            &self.thresholds[block],
+            &mut self.counts[block],
+        );
+    }
+
+    fn take_comparisons(&mut self, block: usize, items: Range<usize>, above: &Masks, open: &Masks) {
+        let lanes = first_lanes(items.len());
+        let first = block * QUERIES;
+        for query in first..(first + QUERIES).min(self.close.len()) {
+            let above = above[query - first] & lanes;
+            self.counts[block][query - first].greater += u64::from(above.count_ones());
+            for lane in ones(open[query - first] & lanes) {
+                self.close[query].push(items.start + lane);
+                if self.close[query].len() == LANES {
+                    self.score_close(query);
+                }
+            }
+        }
+    }
+
+    fn take_change(&mut self, change: &Change) {
+        let threshold = self.thresholds.as_flattened()[change.query];
+        let counts = simd::count(self.scoring.level, &[change.score], threshold);
+        self.counts.as_flattened_mut()[change.query] += counts;
+    }
+}
+
+/// Keeps the best items.
+struct Selecting<'a> {
+    scoring: &'a Scoring<'a>,
+    first_query: usize,
+    norms: &'a [QueryCoordinates],
+    blocks: Vec<BestOfBlock<'a>>,
+    nan: u64,
+    /// For each query, items that may be among the best: collected until [`SCORED_AT_ONCE`] are.
+    close: Vec<Vec<usize>>,
+    rows: Vec<f32>,
+}
+
+impl Selecting<'_> {
+    /// Scores the items that may be among a query's best, and keeps those that are.
+    fn score_close(&mut self, query: usize) {
+        let (scoring, close) = (self.scoring, &mut self.close[query]);
+        let norm = self.norms.as_flattened()[query];
+        let scores = exact_scores(
+            scoring,
+            self.first_query + query,
+            norm,
+            close,
+            &mut self.rows,
+        );
+        let block = &mut self.blocks[query / QUERIES];
+        for (item, score) in close.drain(..).zip(scores) {
+            block.best[query % QUERIES].offer(item as i64, score);
+        }
+        block.update_thresholds();
+    }
+
+    /// How many scores were NaN, once all tiles were seen.
+    fn finish(mut self) -> u64 {
+        for query in 0..self.close.len() {
+            if !self.close[query].is_empty() {
+                self.score_close(query);
+            }
+        }
+        self.nan
+    }
+}
+
+impl Visitor for Selecting<'_> {
+    fn thresholds(&self, block: usize) -> Option<&QueryCoordinates> {
+        let block = &self.blocks[block];
+        block.all_full.then_some(&block.thresholds)
+    }
+
+    fn take_scores(&mut self, block: usize, items: Range<usize>, tile: &Tile) {
+        let BestOfBlock {
+            best,
+            thresholds,
+            all_full,
+        } = &mut self.blocks[block];
+        let mut counts = [Counts::default(); QUERIES];
+        let counts = &mut counts[..best.len()];
+        simd::count_tile(self.scoring.level, tile, items.len(), thresholds, counts);
+        let mut offered = false;
+        for ((best, counts), scores) in best.iter_mut().zip(&*counts).zip(&tile.0) {
+            self.nan += counts.nan;
+            // A score of −∞ exceeds nothing, but enters where too few items are kept.
+            if counts.greater > 0 || !*all_full {
+                best.offer_run(items.start, &scores[..items.len()]);
+                offered = true;
+            }
+        }
+        if offered {
+            self.blocks[block].update_thresholds();
+        }
+    }
+
+    fn take_comparisons(&mut self, block: usize, items: Range<usize>, above: &Masks, open: &Masks) {
+        let lanes = first_lanes(items.len());
+        let first = block * QUERIES;
+        for query in first..(first + QUERIES).min(self.close.len()) {
+            for lane in ones((above[query - first] | open[query - first]) & lanes) {
+                self.close[query].push(items.start + lane);
+                if self.close[query].len() == SCORED_AT_ONCE {
+                    self.score_close(query);
+                }
+            }
+        }
+    }
+
+    fn take_change(&mut self, change: &Change) {
+        let block = &mut self.blocks[change.query / QUERIES];
+        let item = change.first_item + change.lane;
+        block.best[change.query % QUERIES].offer(item as i64, change.score);
+        block.update_thresholds();
+        self.nan += u64::from(change.score.is_nan());
+    }
+}
+
 /// The best items of the queries of a block.
 struct BestOfBlock<'a> {
     best: &'a mut [Best],
@@ -396,27 +615,20 @@ impl<'a> BestOfBlock<'a> {
             self.all_full &= best.threshold().is_some();
         }
     }
+}
 
-    /// Offers the scores of a tile, and returns how many are NaN.
-    fn offer(&mut self, level: Level, items: Range<usize>, tile: &Tile) -> u64 {
-        let mut counts = [Counts::default(); QUERIES];
-        let counts = &mut counts[..self.best.len()];
-        simd::count_tile(level, tile, items.len(), &self.thresholds, counts);
-        let mut nan = 0;
-        let mut offered = false;
-        for ((best, counts), scores) in self.best.iter_mut().zip(&*counts).zip(&tile.0) {
-            nan += counts.nan;
-            // A score of −∞ exceeds nothing, but enters where too few items are kept.
-            if counts.greater > 0 || !self.all_full {
-                best.offer_run(items.start, &scores[..items.len()]);
-                offered = true;
-            }
-        }
-        if offered {
-            self.update_thresholds();
-        }
-        nan
-    }
+/// The bits of the first lanes of a panel.
+fn first_lanes(lanes: usize) -> u32 {
+    u32::MAX.checked_shr((LANES - lanes) as u32).unwrap_or(0)
+}
+
+/// Which bits are 1, lowest first.
+fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lane = (bits != 0).then_some(bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(lane)
+    })
 }
 
 /// Room for one number for each query, in blocks.

@@ -282,6 +282,17 @@ pub struct Scoring<'a> {
     pub(super) similarity: Similarity,
     pub(super) overrides: Option<Overrides<'a>>,
     pub(super) level: Level,
+    pub(super) integers: IntegerUse,
+}
+
+/// Whether scores are compared by way of integers first; results do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IntegerUse {
+    WherePays,
+    #[cfg(test)]
+    Always,
+    #[cfg(test)]
+    Never,
 }
 
 impl<'a> Scoring<'a> {
@@ -324,6 +335,7 @@ impl<'a> Scoring<'a> {
             similarity,
             overrides,
             level,
+            integers: IntegerUse::WherePays,
         })
     }
 

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::scoring::IntegerUse;
 use super::*;
 use crate::parallel::{self, Interrupt};
 use crate::rng::{Rng, Stage};
@@ -22,6 +23,16 @@ struct World {
     targets: Vec<i64>,
     candidates: Vec<i64>,
     width: usize,
+}
+
+/// What rows of rough numbers are like.
+#[derive(Clone, Copy, Debug)]
+enum Roughness {
+    /// Nearly the same: scores that rounding can make equal.
+    Alike,
+    Noise,
+    /// Of very different sizes, some of them too large or too small for integers.
+    Sizes,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +168,40 @@ impl World {
             level,
         )
         .unwrap()
+    }
+
+    /// Replaces the small integers by numbers that scores are not exact for.
+    fn roughen(&mut self, seed: u64, roughness: Roughness) {
+        let mut rng = Rng::new(seed, Stage::Split, 1, 0);
+        let dimension = self.dimension.max(1);
+        let base: Vec<f32> = (0..dimension)
+            .map(|_| rng.uniform_f64() as f32 - 0.5)
+            .collect();
+        let values = [
+            &mut self.queries,
+            &mut self.table,
+            &mut self.override_rows,
+            self.bias.get_or_insert_default(),
+        ];
+        for values in values {
+            for row in values.chunks_mut(dimension) {
+                let size = match roughness {
+                    Roughness::Alike => 1e-6,
+                    Roughness::Noise => 1.0,
+                    Roughness::Sizes => 10f32.powi(rng.below(61) as i32 - 40),
+                };
+                for (value, &base) in row.iter_mut().zip(&base) {
+                    let noise = (rng.uniform_f64() as f32 - 0.5) * size;
+                    *value = match roughness {
+                        Roughness::Alike => base + noise,
+                        _ => noise,
+                    };
+                }
+            }
+        }
+        if self.bias.as_ref().is_some_and(Vec::is_empty) {
+            self.bias = None;
+        }
     }
 
     fn excluded(&self) -> ItemLists<'_> {
@@ -295,6 +340,50 @@ properties! {
                 let scoring = world.scoring(similarity, level);
                 let found = top_n(&scoring, n, world.excluded(), &Interrupt::new());
                 prop_assert_eq!(found.as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    fn integers_agree_with_the_definition(shape in shapes(), n in 0usize..90) {
+        let world = World::new(&shape);
+        for similarity in SIMILARITIES {
+            let in_catalogue = world.expected_in_catalogue(similarity);
+            let best = world.expected_top_n(similarity, n);
+            for level in Level::available() {
+                let mut scoring = world.scoring(similarity, level);
+                scoring.integers = IntegerUse::Always;
+                let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
+                let found = rank_catalogue(&scoring, &world.targets, excluded, interrupt);
+                prop_assert_eq!(found.as_ref(), Ok(&in_catalogue));
+                let found = top_n(&scoring, n, excluded, interrupt);
+                prop_assert_eq!(found.as_ref(), Ok(&best));
+            }
+        }
+    }
+
+    fn integers_change_nothing(
+        shape in shapes(),
+        dimension in 0usize..140,
+        num_items in 1usize..300,
+        n in 0usize..20,
+        roughness in prop_oneof![
+            Just(Roughness::Alike),
+            Just(Roughness::Noise),
+            Just(Roughness::Sizes),
+        ],
+    ) {
+        let mut world = World::new(&Shape { dimension, num_items, ..shape });
+        world.roughen(shape.seed, roughness);
+        for similarity in SIMILARITIES {
+            for level in Level::available() {
+                let [with, without] = [IntegerUse::Always, IntegerUse::Never].map(|integers| {
+                    let mut scoring = world.scoring(similarity, level);
+                    scoring.integers = integers;
+                    let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
+                    let compared = rank_catalogue(&scoring, &world.targets, excluded, interrupt);
+                    (compared, top_n(&scoring, n, excluded, interrupt))
+                });
+                prop_assert_eq!(with, without);
             }
         }
     }
