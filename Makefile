@@ -20,10 +20,10 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust bench instructions peers evaluators training-peers results lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-rust bench instructions peers evaluators library-rankers training-peers results lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 $(DEPENDENCIES): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "metatl needs Python 3.10 or newer")'
@@ -62,7 +62,8 @@ instructions: setup  ## Count the instructions of every kernel; fail where one n
 	command -v valgrind >/dev/null || apt-get install --yes --quiet valgrind
 	$(BIN)/python benches/instructions.py
 
-# The peers need Python 3.10 to 3.12 (PEERS_PYTHON names one) and, with a torch of their own, 7 GB.
+# The peers need Python 3.10 to 3.12, LensKit 3.11 or 3.12 (PEERS_PYTHON names one), and 7 GB with a torch of
+# their own.
 .venv-peers-%/.ready: benches/peers/requirements-%.txt
 	$(PEERS_PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12) and "the peers need Python 3.10 to 3.12: PEERS_PYTHON=path")'
 	test -x $(@D)/bin/python || $(PEERS_PYTHON) -m venv $(@D)
@@ -81,6 +82,9 @@ peers: setup .venv-peers-torch/.ready .venv-peers-implicit/.ready  ## Train publ
 
 evaluators: setup .venv-peers-torch/.ready  ## Time the evaluation of given scores beside libraries' own; write docs/evaluators.md
 	$(ONE_THREAD) $(BIN)/python benches/peers/evaluators.py .venv-peers-torch/bin/python docs/evaluators.md
+
+library-rankers: setup .venv-peers-lenskit/.ready  ## Time top N, negatives and metrics beside implicit's and LensKit's; write docs/library_rankers.md
+	$(ONE_THREAD) $(BIN)/python benches/peers/rankers.py .venv-peers-lenskit/bin/python docs/library_rankers.md
 
 training-peers: setup .venv-peers-torch/.ready  ## Time a training step of SASRec beside RecBole's; write docs/training_peers.md
 	$(BIN)/python benches/peers/export.py wines runs/peers/wines

@@ -1,6 +1,7 @@
 """The comparison with public implementations, on planted data and with scores that no peer computed."""
 
 import dataclasses
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ sys.path.insert(0, str(ROOT / "benches" / "peers"))
 import compare  # noqa: E402
 import exchange as exchanges  # noqa: E402
 import export  # noqa: E402
+import rankers  # noqa: E402
+import ranking_data  # noqa: E402
+import timing  # noqa: E402
 
 ITEMS = 130
 USERS = 240
@@ -290,3 +294,144 @@ def test_the_own_way_of_a_peer_is_shown_beside_the_bar():
     assert "4.0000; its own way 60.0" in slow.markdown()
     # The bar is held against the fast way.
     assert slow.missed == row.missed != []
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Vectors, what users have seen, and the lists that a sort of all scores in numpy gives."""
+    data = ranking_data.RankingData.draw(num_users=60, num_items=rankers.NUM_ITEMS, dim=4)
+    scores = data.user_vectors @ data.item_vectors.T
+    scores[data.owners, data.seen] = -np.inf
+    return data, np.argsort(-scores, axis=1)[:, : rankers.TOP]
+
+
+def test_ranking_data_come_back_from_the_folder(world, tmp_path):
+    data, _ = world
+    data.save(tmp_path)
+    found = ranking_data.RankingData.load(tmp_path)
+    for field in dataclasses.fields(data):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(data, field.name))
+
+
+def test_the_seen_items_are_known(world):
+    data, _ = world
+    seen = [set(data.seen[begin:end]) for begin, end in itertools.pairwise(data.indptr)]
+    assert sum(map(len, seen)) == len(data.seen)
+    assert min(map(len, seen)) > 0
+    items = np.random.default_rng(0).integers(0, 100, (data.num_users, 40))
+    expected = [[item in row for item in items] for row, items in zip(seen, items, strict=True)]
+    assert np.any(expected)
+    assert data.has_seen(items).tolist() == expected
+
+
+def test_lists_of_the_same_items_are_accepted(world):
+    data, lists = world
+    _, ours = rankers.top_of_ours(data)
+    rankers.check_lists("numpy", lists, ours, data)
+    # Another item of the same score, as where sums are rounded in another way.
+    level = lists.copy()
+    level[0, -1] = np.setdiff1d(np.arange(100), [*lists[0], *data.seen[: data.indptr[1]]])[0]
+    vectors = data.item_vectors.copy()
+    vectors[level[0, -1]] = vectors[lists[0, -1]]
+    rankers.check_lists("numpy", level, ours, dataclasses.replace(data, item_vectors=vectors))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lists, _: lists[:, :-1], "not .60, 10. items"),
+        (lambda lists, _: np.where(lists == lists[0, 0], -1, lists), "not .60, 10. items"),
+        (lambda lists, data: np.c_[data.seen[data.indptr[:-1]], lists[:, 1:]], "has seen"),
+        (lambda lists, _: np.c_[lists[:, 1], lists[:, 1:]], "twice"),
+        (lambda lists, _: lists[:, ::-1], "scores"),
+        (lambda lists, _: np.r_[lists[1:], lists[:1]], "scores|has seen"),
+    ],
+    ids=["short", "missing", "seen", "twice", "reversed", "another user's"],
+)
+def test_other_lists_are_refused(world, change, words):
+    data, lists = world
+    with pytest.raises(SystemExit, match=words):
+        rankers.check_lists("peer", change(lists, data), lists, data)
+
+
+def libraries_that_find(metrics, negatives=None):
+    """What stands in for the libraries: ten seconds for each work, and metatl's lists."""
+
+    def run(_, folder):
+        data = ranking_data.RankingData.load(folder)
+        lists, targets = np.load(folder / "lists.npy"), np.load(folder / "targets.npy")
+        hits = lists == targets[:, None]
+        np.save(folder / "top-implicit.npy", lists.astype(np.int32))
+        np.save(folder / "top-lenskit.npy", lists)
+        drawn = np.full((data.num_users, rankers.NEGATIVES), data.seen[0]) if negatives is None else negatives
+        np.save(folder / "negatives-lenskit.npy", drawn)
+        found = metrics(np.argmax(hits, axis=1), hits.any(axis=1))
+        figure = {"version": "1.2.3", "seconds": 10.0}
+        return [
+            {"work": "top", "library": "implicit", **figure},
+            {"work": "top", "library": "lenskit", **figure},
+            {"work": "negatives", "library": "lenskit", **figure},
+            {"work": "metrics", "library": "lenskit", **figure, "metrics": found},
+        ]
+
+    return run
+
+
+def metrics_by_formula(places, found):
+    formulas = (1 / (1 + places), np.ones(len(places)), 1 / np.log2(2 + places))
+    values = [float(np.where(found, value, 0).mean()) for value in formulas]
+    return dict(zip(rankers.METRICS, values, strict=True))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """One round of each call is enough where no time is reported."""
+    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_page_of_rankers(monkeypatch, tmp_path):
+    monkeypatch.setattr(rankers, "run_libraries", libraries_that_find(metrics_by_formula))
+    page = tmp_path / "library_rankers.md"
+    rankers.main(["python", str(page), "--users", "50"])
+    text = page.read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith(("| top", "| 100", "| MRR"))]
+    assert [row.split(" | ")[1].split()[0] for row in rows] == [
+        "metatl",
+        "implicit",
+        "LensKit",
+        "metatl",
+        "LensKit",
+        "metatl",
+        "LensKit",
+    ]
+    assert sum("× as fast" in row for row in rows) == 4
+    assert "| implicit 1.2.3 | 10.0 | 5 users |" in text
+    assert "| LensKit 1.2.3 | 10.0 | 500 negatives |" in text
+    # The stand-in's negatives are items of the first user.
+    assert "Of 5,000 negatives\n  each, 0 of metatl's and " in text
+    assert int(text.split("0 of metatl's and ")[1].split(" of LensKit's")[0]) >= 100
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (libraries_that_find(lambda *_: dict.fromkeys(rankers.METRICS, 0.5)), "lenskit: found MRR@10 0.5"),
+        (libraries_that_find(metrics_by_formula, np.zeros((1, 1), int)), "lenskit: negatives are not"),
+    ],
+)
+def test_no_page_where_a_library_finds_something_else(run, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(rankers, "run_libraries", run)
+    with pytest.raises(SystemExit, match=words):
+        rankers.main(["python", str(tmp_path / "page.md"), "--users", "50"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_call_is_timed_several_times(monkeypatch):
+    calls = iter(range(100))
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    seconds, last = timing.least_seconds(lambda: next(calls))
+    assert last == timing.ROUNDS - 1
+    assert 0 < seconds < 1

@@ -1,0 +1,228 @@
+"""Time metatl's ranker, sampler and metrics beside implicit's and LensKit's; write docs/library_rankers.md.
+
+    python benches/peers/rankers.py PEERS_PYTHON docs/library_rankers.md
+
+PEERS_PYTHON is the interpreter of the environment of `requirements-lenskit.txt`, in which
+`library_rankers.py` runs on the same arrays. The page is written only if the libraries find what metatl does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import cpuinfo
+import numpy as np
+import polars as pl
+from ranking_data import RankingData
+from timing import ROUNDS, SECONDS, least_seconds
+
+from metatl import _metatl, evaluate_lists
+from metatl.files import write_text
+
+NUM_ITEMS, DIM, TOP, NEGATIVES = 20_000, 100, 10, 100
+METRICS = (f"MRR@{TOP}", f"HR@{TOP}", f"NDCG@{TOP}")
+SCORE_TOLERANCE = 1e-4
+"""Of scores of about 35: what sums of 100 products in float32 may differ by."""
+METRIC_TOLERANCE = 1e-9
+LIBRARIES = {"metatl": "metatl", "implicit": "implicit", "lenskit": "LensKit"}
+
+WORKS = {
+    "top": (f"top {TOP} of {NUM_ITEMS:,} items", "users", 1),
+    "negatives": (f"{NEGATIVES} negatives a user", "negatives", NEGATIVES),
+    "metrics": (f"{', '.join(METRICS)} of lists of {TOP}", "users", 1),
+}
+"""What a work is called, its unit, and units a user."""
+
+PAGE = """# Ranker, sampler and metrics beside implicit's and LensKit's
+
+{users:,} users who have seen {seen:.0f} items each on average, {items:,} items, d = {dim}; the same arrays
+for all, one run, one thread, the least of {rounds} rounds, or of as many as take {limit:.0f} s.
+
+| work | library | s | a second | metatl is |
+|---|---|---:|---:|---:|
+{rows}
+
+- **Top {top}** by inner product, without what the user has seen. All list the same items, but for items
+  whose scores differ by less than {score_tolerance:g}; none that is seen, none twice. LensKit runs its
+  pipeline for one user at a time.
+- **Negatives** are uniform and verified, with replacement. Where a user has seen the item, LensKit draws
+  again, up to ten times, and then takes it; metatl draws from the items that are left. Of {drawn:,} negatives
+  each, {ours_seen:,} of metatl's and {theirs_seen:,} of LensKit's are items that the user has seen.
+- **Metrics** are of the same lists; all agree to {metric_tolerance:g}. metatl also resamples the users 1,000
+  times for its intervals; LensKit also gives medians and standard deviations.
+
+implicit cannot be asked for negatives: its BPR draws each inside the step that trains on it (`bpr_update`)
+and hands none out. It draws from the interactions, so that popular items come more often, and skips a step
+whose user has seen the item. It measures no given lists either.
+
+What is called in each library is in `benches/peers/library_rankers.py`. Regenerate with
+`make library-rankers`.
+
+Machine: {machine}.
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The seconds that a library takes for a work."""
+
+    work: str
+    library: str
+    version: str
+    seconds: float
+
+
+def top_of_ours(data: RankingData) -> tuple[float, np.ndarray]:
+    seconds, (items, _) = least_seconds(
+        lambda: _metatl.top_n(
+            data.user_vectors,
+            data.item_vectors,
+            TOP,
+            data.indptr,
+            data.seen,
+            item_bias=None,
+            similarity="dot",
+            overrides=None,
+            num_threads=1,
+        )
+    )
+    return seconds, items
+
+
+def negatives_of_ours(data: RankingData) -> tuple[float, np.ndarray]:
+    interactions = _metatl.Interactions(data.indptr, data.seen, data.num_items)
+    users = np.arange(data.num_users)
+    return least_seconds(
+        lambda: _metatl.sample_negatives(interactions, users, NEGATIVES, seed=0, num_threads=1)
+    )
+
+
+def metrics_of_ours(lists: np.ndarray, targets: np.ndarray) -> tuple[float, dict[str, float]]:
+    users = np.arange(len(lists))
+    rows = {"user_id": np.repeat(users, TOP), "item_id": lists.ravel()}
+    listed = pl.DataFrame({**rows, "rank": np.tile(np.arange(1, TOP + 1), len(lists))})
+    chosen = pl.DataFrame({"user_id": users, "target": targets})
+    seconds, evaluation = least_seconds(
+        lambda: evaluate_lists(listed, chosen, metrics=METRICS, num_threads=1)
+    )
+    return seconds, {name: found.value for name, found in evaluation.results.metrics.full.items()}
+
+
+def draw_targets(lists: np.ndarray, num_items: int) -> np.ndarray:
+    """An item for each user: of the list for every other one, of the whole catalogue for the rest."""
+    generator = np.random.default_rng(1)
+    users = np.arange(len(lists))
+    listed = lists[users, generator.integers(0, lists.shape[1], len(lists))]
+    return np.where(users % 2 == 0, listed, generator.integers(0, num_items, len(lists)))
+
+
+def check_lists(library: str, lists: np.ndarray, ours: np.ndarray, data: RankingData) -> None:
+    """Refuse lists whose items are seen, repeated, or at any place worth another score than ours."""
+    if lists.shape != ours.shape or lists.min() < 0 or lists.max() >= data.num_items:
+        raise SystemExit(f"{library}: lists are not {ours.shape} items of {data.num_items}")
+    if data.has_seen(lists).any():
+        raise SystemExit(f"{library}: a list has an item that its user has seen")
+    if (np.diff(np.sort(lists, axis=1), axis=1) == 0).any():
+        raise SystemExit(f"{library}: a list has an item twice")
+    theirs, expected = (
+        np.einsum("bnd,bd->bn", data.item_vectors[items].astype(np.float64), data.user_vectors)
+        for items in (lists, ours)
+    )
+    difference = np.abs(theirs - expected).max()
+    if difference > SCORE_TOLERANCE:
+        raise SystemExit(f"{library}: an item of a list scores {difference:g} other than metatl's there")
+
+
+def check_metrics(library: str, found: dict[str, float], ours: dict[str, float]) -> None:
+    for name, expected in ours.items():
+        if abs(found[name] - expected) > METRIC_TOLERANCE:
+            raise SystemExit(f"{library}: found {name} {found[name]}, metatl {expected}")
+
+
+def run_libraries(python: str, folder: Path) -> list[dict]:
+    """Run the libraries in their environment; what they find lies in the folder afterwards."""
+    script = Path(__file__).with_name("library_rankers.py")
+    command = [python, script, folder, "--negatives", str(NEGATIVES)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def make_rows(figures: list[Figure], users: int) -> str:
+    """Lines of the table, work by work, metatl first in each."""
+    lines = []
+    for work, (name, unit, units) in WORKS.items():
+        group = [figure for figure in figures if figure.work == work]
+        for figure in group:
+            rate = users * units / figure.seconds
+            ratio = "" if figure is group[0] else f"{figure.seconds / group[0].seconds:.1f} × as fast"
+            library = f"{LIBRARIES[figure.library]} {figure.version}"
+            lines.append(f"| {name} | {library} | {figure.seconds:#.3g} | {rate:,.0f} {unit} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("peers_python", help="the interpreter of the peers' environment")
+    parser.add_argument("page", type=Path, help="Markdown file to write")
+    parser.add_argument("--users", type=int, default=10_000)
+    options = parser.parse_args(arguments)
+    data = RankingData.draw(options.users, NUM_ITEMS, DIM)
+    top_seconds, lists = top_of_ours(data)
+    targets = draw_targets(lists, data.num_items)
+    negatives_seconds, negatives = negatives_of_ours(data)
+    metrics_seconds, metrics = metrics_of_ours(lists, targets)
+    machine = (
+        f"{cpuinfo.get_cpu_info()['brand_raw']}, {platform.system()}, Python {platform.python_version()}"
+    )
+    version = metadata.version("metatl")
+    figures = [
+        Figure("top", "metatl", version, top_seconds),
+        Figure("negatives", "metatl", version, negatives_seconds),
+        Figure("metrics", "metatl", version, metrics_seconds),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data.save(folder)
+        np.save(folder / "lists.npy", lists)
+        np.save(folder / "targets.npy", targets)
+        for found in run_libraries(options.peers_python, folder):
+            if found["work"] == "metrics":
+                check_metrics(found["library"], found.pop("metrics"), metrics)
+            figures.append(Figure(**found))
+        for library in ("implicit", "lenskit"):
+            check_lists(library, np.load(folder / f"top-{library}.npy"), lists, data)
+        theirs = np.load(folder / "negatives-lenskit.npy")
+    if theirs.shape != negatives.shape or theirs.min() < 0 or theirs.max() >= data.num_items:
+        raise SystemExit(f"lenskit: negatives are not {negatives.shape} items of {data.num_items}")
+    page = PAGE.format(
+        users=data.num_users,
+        seen=len(data.seen) / data.num_users,
+        items=data.num_items,
+        dim=DIM,
+        rounds=ROUNDS,
+        limit=SECONDS,
+        rows=make_rows(figures, data.num_users),
+        top=TOP,
+        score_tolerance=SCORE_TOLERANCE,
+        drawn=negatives.size,
+        ours_seen=int(data.has_seen(negatives).sum()),
+        theirs_seen=int(data.has_seen(theirs).sum()),
+        metric_tolerance=METRIC_TOLERANCE,
+        machine=machine,
+    )
+    write_text(options.page, page)
+    print(page, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
