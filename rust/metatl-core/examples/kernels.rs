@@ -34,6 +34,8 @@ use world::{CANDIDATES, DIMENSION, LISTS, NUM_ITEMS, World};
 
 const ROWS: usize = 512;
 const CATALOGUE_USERS: usize = 48;
+/// So many that it pays to write the items as integers first.
+const MANY_USERS: usize = 192;
 const TASKS: usize = 4_096;
 const ROW_LENGTH: usize = 15;
 
@@ -163,11 +165,21 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
             black_box(rank_catalogue(&scoring(users), targets, excluded, &NONE).unwrap());
         }));
     }
-    let users = CATALOGUE_USERS;
-    kernels.push(Kernel::new(format!("top_n/{level}"), users, move || {
-        let scoring = world.scoring(users, Similarity::Dot, false, false, level);
-        black_box(top_n(&scoring, 10, world.excluded(users), &NONE).unwrap());
+    let scoring = move |users| world.scoring(users, Similarity::Dot, false, false, level);
+    let users = MANY_USERS;
+    let name = format!("rank_catalogue/{users}/{level}");
+    kernels.push(Kernel::new(name, users, move || {
+        let (targets, excluded) = (&world.targets[..users], world.excluded(users));
+        black_box(rank_catalogue(&scoring(users), targets, excluded, &NONE).unwrap());
     }));
+    for (name, users) in [
+        (format!("top_n/{level}"), CATALOGUE_USERS),
+        (format!("top_n/{MANY_USERS}/{level}"), MANY_USERS),
+    ] {
+        kernels.push(Kernel::new(name, users, move || {
+            black_box(top_n(&scoring(users), 10, world.excluded(users), &NONE).unwrap());
+        }));
+    }
     kernels.push(Kernel::new(
         format!("rank_scores/{level}"),
         NUM_ITEMS,
