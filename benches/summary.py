@@ -35,7 +35,7 @@ metatl reaches. The same as data: `benches/results/performance.json`. Regenerate
 Beside this page: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
 [a training step beside RecBole's](training_peers.md), [evaluators side by side](evaluators.md),
 [ranker, sampler and metrics beside implicit's and LensKit's](library_rankers.md),
-[how much memory large data take](large_data.md).
+[how much memory large data take](large_data.md), [item tables in fewer bits](item_precision.md).
 
 Machine: {machine}. Measured: {limits}.
 """
@@ -76,7 +76,7 @@ class Limits:
         """Units of a work a second that are possible, and what limits them; None where that is not simple."""
         row = DIM * FLOAT
         gather = "gather, score and rank 101 of 20,000 items, d = 100"
-        products = f"2 · {NUM_ITEMS:,} · {DIM} operations a user"
+        products = f"2 · {NUM_ITEMS:,} · {DIM} operations a user in `float32`"
         known = {
             gather: (self.bytes_per_second / (CANDIDATES * row), f"{CANDIDATES} rows of {row} bytes a list"),
             f"{gather}, on one thread": (
