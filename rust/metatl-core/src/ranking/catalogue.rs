@@ -203,12 +203,9 @@ impl Piece {
         });
         let mut counting = Counting {
             scoring,
-            first_query: self.queries.start,
-            norms: &norms,
             thresholds,
             counts: vec![[Counts::default(); QUERIES]; norms.len()],
-            close: vec![Vec::new(); self.queries.len()],
-            rows: Vec::new(),
+            close: CloseItems::new(scoring, self, &norms, LANES),
         };
         self.for_each_tile(scoring, &norms, &changes, interrupt, &mut counting)?;
         let block_counts = counting.finish();
@@ -235,12 +232,9 @@ impl Piece {
         let mut selected: Vec<Best> = self.queries.clone().map(|_| Best::new(n)).collect();
         let mut selecting = Selecting {
             scoring,
-            first_query: self.queries.start,
-            norms: &norms,
             blocks: selected.chunks_mut(QUERIES).map(BestOfBlock::new).collect(),
             nan: 0,
-            close: vec![Vec::new(); self.queries.len()],
-            rows: Vec::new(),
+            close: CloseItems::new(scoring, self, &norms, SCORED_AT_ONCE),
         };
         self.for_each_tile(scoring, &norms, &changes, interrupt, &mut selecting)?;
         let found_nan = selecting.finish();
@@ -417,45 +411,96 @@ trait Visitor {
     fn take_change(&mut self, change: &Change);
 }
 
-/// Counts scores above and level with the targets'.
-struct Counting<'a> {
+/// Items whose comparison with a query's threshold is open, for each query of a piece.
+struct CloseItems<'a> {
     scoring: &'a Scoring<'a>,
     first_query: usize,
     norms: &'a [QueryCoordinates],
-    /// The targets' scores.
-    thresholds: Vec<QueryCoordinates>,
-    counts: Vec<[Counts; QUERIES]>,
-    /// For each query, items whose comparison is open: collected until there are as many as a panel holds.
-    close: Vec<Vec<usize>>,
+    items: Vec<Vec<usize>>,
+    /// A query's items are scored when there are so many of them.
+    at_once: usize,
     rows: Vec<f32>,
 }
 
-impl Counting<'_> {
-    /// Scores the items that were left open for a query.
-    fn score_close(&mut self, query: usize) {
-        let (scoring, close) = (self.scoring, &mut self.close[query]);
-        let norm = self.norms.as_flattened()[query];
-        let scores = exact_scores(
+impl<'a> CloseItems<'a> {
+    fn new(
+        scoring: &'a Scoring<'a>,
+        piece: &Piece,
+        norms: &'a [QueryCoordinates],
+        at_once: usize,
+    ) -> Self {
+        Self {
             scoring,
-            self.first_query + query,
-            norm,
-            close,
-            &mut self.rows,
-        );
-        let threshold = self.thresholds.as_flattened()[query];
-        let counts = simd::count(scoring.level, &scores[..close.len()], threshold);
-        self.counts.as_flattened_mut()[query] += counts;
-        close.clear();
+            first_query: piece.queries.start,
+            norms,
+            items: vec![Vec::new(); piece.queries.len()],
+            at_once,
+            rows: Vec::new(),
+        }
     }
 
-    /// The counts, once all tiles were seen.
-    fn finish(mut self) -> Vec<[Counts; QUERIES]> {
-        for query in 0..self.close.len() {
-            if !self.close[query].is_empty() {
-                self.score_close(query);
+    /// The queries of a block.
+    fn queries_of(&self, block: usize) -> Range<usize> {
+        block * QUERIES..((block + 1) * QUERIES).min(self.items.len())
+    }
+
+    /// Adds the items of a panel whose bits are 1; `take` (query, items, scores) gets those that are scored.
+    fn add(
+        &mut self,
+        query: usize,
+        first_item: usize,
+        mut bits: u32,
+        mut take: impl FnMut(usize, &[usize], &[f32]),
+    ) {
+        while bits != 0 {
+            self.items[query].push(first_item + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+            if self.items[query].len() == self.at_once {
+                self.score(query, &mut take);
             }
         }
-        self.counts
+    }
+
+    /// Scores what is left.
+    fn finish(&mut self, mut take: impl FnMut(usize, &[usize], &[f32])) {
+        for query in 0..self.items.len() {
+            self.score(query, &mut take);
+        }
+    }
+
+    fn score(&mut self, query: usize, take: &mut impl FnMut(usize, &[usize], &[f32])) {
+        let norm = self.norms.as_flattened()[query];
+        let items = &mut self.items[query];
+        let query_row = self.first_query + query;
+        let scores = exact_scores(self.scoring, query_row, norm, items, &mut self.rows);
+        take(query, items, &scores[..items.len()]);
+        items.clear();
+    }
+}
+
+/// Counts scores above and level with the targets'.
+struct Counting<'a> {
+    scoring: &'a Scoring<'a>,
+    /// The targets' scores.
+    thresholds: Vec<QueryCoordinates>,
+    counts: Vec<[Counts; QUERIES]>,
+    close: CloseItems<'a>,
+}
+
+impl Counting<'_> {
+    /// The counts, once all tiles were seen.
+    fn finish(self) -> Vec<[Counts; QUERIES]> {
+        let Self {
+            scoring,
+            thresholds,
+            mut counts,
+            mut close,
+        } = self;
+        close.finish(|query, _, scores| {
+            let threshold = thresholds.as_flattened()[query];
+            counts.as_flattened_mut()[query] += simd::count(scoring.level, scores, threshold);
+        });
+        counts
     }
 }
 
@@ -475,17 +520,19 @@ impl Visitor for Counting<'_> {
     }
 
     fn take_comparisons(&mut self, block: usize, items: Range<usize>, above: &Masks, open: &Masks) {
+        let Self {
+            scoring,
+            thresholds,
+            counts,
+            close,
+        } = self;
         let lanes = first_lanes(items.len());
-        let first = block * QUERIES;
-        for query in first..(first + QUERIES).min(self.close.len()) {
-            let above = above[query - first] & lanes;
-            self.counts[block][query - first].greater += u64::from(above.count_ones());
-            for lane in ones(open[query - first] & lanes) {
-                self.close[query].push(items.start + lane);
-                if self.close[query].len() == LANES {
-                    self.score_close(query);
-                }
-            }
+        for (lane, query) in close.queries_of(block).enumerate() {
+            let above = above[lane] & lanes;
+            counts[block][lane].greater += u64::from(above.count_ones());
+            close.add(query, items.start, open[lane] & lanes, |_, _, scores| {
+                counts[block][lane] += simd::count(scoring.level, scores, thresholds[block][lane]);
+            });
         }
     }
 
@@ -499,41 +546,17 @@ impl Visitor for Counting<'_> {
 /// Keeps the best items.
 struct Selecting<'a> {
     scoring: &'a Scoring<'a>,
-    first_query: usize,
-    norms: &'a [QueryCoordinates],
     blocks: Vec<BestOfBlock<'a>>,
     nan: u64,
-    /// For each query, items that may be among the best: collected until [`SCORED_AT_ONCE`] are.
-    close: Vec<Vec<usize>>,
-    rows: Vec<f32>,
+    close: CloseItems<'a>,
 }
 
 impl Selecting<'_> {
-    /// Scores the items that may be among a query's best, and keeps those that are.
-    fn score_close(&mut self, query: usize) {
-        let (scoring, close) = (self.scoring, &mut self.close[query]);
-        let norm = self.norms.as_flattened()[query];
-        let scores = exact_scores(
-            scoring,
-            self.first_query + query,
-            norm,
-            close,
-            &mut self.rows,
-        );
-        let block = &mut self.blocks[query / QUERIES];
-        for (item, score) in close.drain(..).zip(scores) {
-            block.best[query % QUERIES].offer(item as i64, score);
-        }
-        block.update_thresholds();
-    }
-
     /// How many scores were NaN, once all tiles were seen.
     fn finish(mut self) -> u64 {
-        for query in 0..self.close.len() {
-            if !self.close[query].is_empty() {
-                self.score_close(query);
-            }
-        }
+        self.close.finish(|query, items, scores| {
+            self.blocks[query / QUERIES].offer(query % QUERIES, items, scores);
+        });
         self.nan
     }
 }
@@ -569,22 +592,19 @@ impl Visitor for Selecting<'_> {
 
     fn take_comparisons(&mut self, block: usize, items: Range<usize>, above: &Masks, open: &Masks) {
         let lanes = first_lanes(items.len());
-        let first = block * QUERIES;
-        for query in first..(first + QUERIES).min(self.close.len()) {
-            for lane in ones((above[query - first] | open[query - first]) & lanes) {
-                self.close[query].push(items.start + lane);
-                if self.close[query].len() == SCORED_AT_ONCE {
-                    self.score_close(query);
-                }
-            }
+        for (lane, query) in self.close.queries_of(block).enumerate() {
+            let bits = (above[lane] | open[lane]) & lanes;
+            self.close
+                .add(query, items.start, bits, |_, items, scores| {
+                    self.blocks[block].offer(lane, items, scores);
+                });
         }
     }
 
     fn take_change(&mut self, change: &Change) {
-        let block = &mut self.blocks[change.query / QUERIES];
         let item = change.first_item + change.lane;
-        block.best[change.query % QUERIES].offer(item as i64, change.score);
-        block.update_thresholds();
+        let block = &mut self.blocks[change.query / QUERIES];
+        block.offer(change.query % QUERIES, &[item], &[change.score]);
         self.nan += u64::from(change.score.is_nan());
     }
 }
@@ -608,6 +628,14 @@ impl<'a> BestOfBlock<'a> {
         block
     }
 
+    /// Offers single items to one of the queries.
+    fn offer(&mut self, query: usize, items: &[usize], scores: &[f32]) {
+        for (&item, &score) in items.iter().zip(scores) {
+            self.best[query].offer(item as i64, score);
+        }
+        self.update_thresholds();
+    }
+
     fn update_thresholds(&mut self) {
         self.all_full = true;
         for (threshold, best) in self.thresholds.iter_mut().zip(&*self.best) {
@@ -620,15 +648,6 @@ impl<'a> BestOfBlock<'a> {
 /// The bits of the first lanes of a panel.
 fn first_lanes(lanes: usize) -> u32 {
     u32::MAX.checked_shr((LANES - lanes) as u32).unwrap_or(0)
-}
-
-/// Which bits are 1, lowest first.
-fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let lane = (bits != 0).then_some(bits.trailing_zeros() as usize)?;
-        bits &= bits - 1;
-        Some(lane)
-    })
 }
 
 /// Room for one number for each query, in blocks.
