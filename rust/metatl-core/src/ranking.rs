@@ -11,7 +11,7 @@
 mod best;
 mod candidates;
 mod catalogue;
-mod integers;
+mod estimates;
 mod scores;
 mod scoring;
 

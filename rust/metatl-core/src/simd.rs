@@ -286,6 +286,14 @@ fn check_lengths(query: &[f32], table: Table, rows: &[i64], scores: &[f32]) {
     );
 }
 
+fn check_panel(dimension: usize, rows: &[f32]) {
+    assert!(
+        rows.len() <= dimension * LANES && rows.len().checked_rem(dimension).unwrap_or(0) == 0,
+        "{} numbers for rows of {dimension} dimensions",
+        rows.len()
+    );
+}
+
 /// Dot products of the items of a panel with the queries of a block.
 ///
 /// `panel[k]` holds coordinate k of the items, `queries[k]` coordinate k of the queries.
@@ -399,15 +407,44 @@ pub fn sequential_dots(
     norms: &mut Lanes,
 ) {
     let dimension = query.len();
-    assert!(
-        rows.len() <= dimension * LANES && rows.len().checked_rem(dimension).unwrap_or(0) == 0,
-        "{} numbers for rows of {dimension} dimensions",
-        rows.len()
-    );
+    check_panel(dimension, rows);
     products.fill(0.0);
     norms.0.fill(0.0);
     if dimension > 0 {
         dispatch!(level, sequential_dots(query, rows, products, &mut norms.0));
+    }
+}
+
+/// Whether a level has [`products`] that are faster than [`sequential_dots`].
+#[must_use]
+pub fn has_vectors(level: Level) -> bool {
+    match level.0 {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 | Kind::Avx2 => true,
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon => false,
+        Kind::Scalar => false,
+    }
+}
+
+/// The dot product of a query with each row of a panel, and each row's squared norm, as [`sequential_dots`], but
+/// summed in whatever order is fastest.
+///
+/// # Panics
+/// As [`sequential_dots`].
+pub fn products(
+    level: Level,
+    query: &[f32],
+    rows: &[f32],
+    products: &mut [f32; LANES],
+    norms: &mut Lanes,
+) {
+    let dimension = query.len();
+    check_panel(dimension, rows);
+    products.fill(0.0);
+    norms.0.fill(0.0);
+    if dimension > 0 {
+        dispatch!(level, products(query, rows, products, &mut norms.0));
     }
 }
 
@@ -632,6 +669,8 @@ mod scalar {
     ) {
         sequential_dots_of::<false>(query, rows, products, norms);
     }
+
+    pub(super) use self::sequential_dots as products;
 
     pub(super) fn sequential_dot(left: &[f32], right: &[f32]) -> f32 {
         sequential_dot_of::<false>(left, right)
@@ -926,6 +965,52 @@ mod avx512 {
         totals
     }
 
+    /// Rows that [`products`] works on at a time: their products and norms are as many sums as [`add_lanes`] takes.
+    const ROWS_OF_PRODUCTS: usize = ROWS / 2;
+
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
+        let dimension = query.len();
+        let whole = dimension / WIDTH * WIDTH;
+        let rest = (1_u16 << (dimension - whole)) - 1;
+        let results = products
+            .chunks_mut(ROWS_OF_PRODUCTS)
+            .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
+        for (rows, (products, norms)) in rows.chunks(ROWS_OF_PRODUCTS * dimension).zip(results) {
+            let count = rows.len() / dimension;
+            let pointers: [_; ROWS_OF_PRODUCTS] =
+                std::array::from_fn(|row| rows[row.min(count - 1) * dimension..].as_ptr());
+            let mut sums = [_mm512_setzero_ps(); ROWS];
+            let mut add = |q, rows: [__m512; ROWS_OF_PRODUCTS]| {
+                for (row, e) in rows.into_iter().enumerate() {
+                    sums[row] = _mm512_fmadd_ps(q, e, sums[row]);
+                    let norm = &mut sums[ROWS_OF_PRODUCTS + row];
+                    *norm = _mm512_fmadd_ps(e, e, *norm);
+                }
+            };
+            for k in (0..whole).step_by(WIDTH) {
+                // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
+                unsafe {
+                    let q = _mm512_loadu_ps(query.as_ptr().add(k));
+                    add(q, pointers.map(|row| _mm512_loadu_ps(row.add(k))));
+                }
+            }
+            if rest != 0 {
+                // SAFETY: the mask admits the numbers from `whole` to the length of the query and of each row.
+                unsafe {
+                    let q = _mm512_maskz_loadu_ps(rest, query.as_ptr().add(whole));
+                    add(
+                        q,
+                        pointers.map(|row| _mm512_maskz_loadu_ps(rest, row.add(whole))),
+                    );
+                }
+            }
+            let totals = add_lanes(&sums);
+            products[..count].copy_from_slice(&totals[..count]);
+            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+        }
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
     pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
@@ -1194,6 +1279,52 @@ mod avx2 {
         ]
     }
 
+    /// Rows that [`products`] works on at a time: their products and norms are as many sums as [`add_lanes`] takes.
+    const ROWS_OF_PRODUCTS: usize = ROWS / 2;
+
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
+        let dimension = query.len();
+        let whole = dimension / WIDTH * WIDTH;
+        let rest = first_lanes(dimension - whole);
+        let results = products
+            .chunks_mut(ROWS_OF_PRODUCTS)
+            .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
+        for (rows, (products, norms)) in rows.chunks(ROWS_OF_PRODUCTS * dimension).zip(results) {
+            let count = rows.len() / dimension;
+            let pointers: [_; ROWS_OF_PRODUCTS] =
+                std::array::from_fn(|row| rows[row.min(count - 1) * dimension..].as_ptr());
+            let mut sums = [_mm256_setzero_ps(); ROWS];
+            let mut add = |q, rows: [__m256; ROWS_OF_PRODUCTS]| {
+                for (row, e) in rows.into_iter().enumerate() {
+                    sums[row] = _mm256_fmadd_ps(q, e, sums[row]);
+                    let norm = &mut sums[ROWS_OF_PRODUCTS + row];
+                    *norm = _mm256_fmadd_ps(e, e, *norm);
+                }
+            };
+            for k in (0..whole).step_by(WIDTH) {
+                // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
+                unsafe {
+                    let q = _mm256_loadu_ps(query.as_ptr().add(k));
+                    add(q, pointers.map(|row| _mm256_loadu_ps(row.add(k))));
+                }
+            }
+            if whole < dimension {
+                // SAFETY: the mask admits the numbers from `whole` to the length of the query and of each row.
+                unsafe {
+                    let q = _mm256_maskload_ps(query.as_ptr().add(whole), rest);
+                    add(
+                        q,
+                        pointers.map(|row| _mm256_maskload_ps(row.add(whole), rest)),
+                    );
+                }
+            }
+            let totals = add_lanes(&sums);
+            products[..count].copy_from_slice(&totals[..count]);
+            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+        }
+    }
+
     /// Counts in lanes of 32 bits: a lane sees one score in eight, and no part is long enough to overflow it.
     const COUNTED_AT_ONCE: usize = 1 << 20;
 
@@ -1333,6 +1464,8 @@ mod neon {
     ) {
         scalar::sequential_dots_of::<true>(query, rows, products, norms);
     }
+
+    pub(super) use self::sequential_dots as products;
 
     const WIDTH: usize = 4;
 

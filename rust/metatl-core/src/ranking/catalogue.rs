@@ -7,14 +7,14 @@
 //! compares with nothing.
 //!
 //! Where a threshold is known, that of the target or of the worst of the best, most items are told apart from it
-//! by [`Integers`], at half the cost of a tile of scores, and only the close ones are scored. Results are those of
-//! the scores, to the last bit.
+//! by [`Estimates`], which cost less than a tile of scores, and only the close ones are scored. Results are those
+//! of the scores, to the last bit.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::Best;
-use super::integers::{Integers, exact_scores};
+use super::estimates::{Estimates, FEW_QUERIES, exact_scores};
 use super::scoring::{Scoring, Similarity, check_targets};
 use super::{Comparisons, ItemLists, TopN, check_nan, sort_distinct};
 use crate::Error;
@@ -28,9 +28,6 @@ const CHUNK_QUERIES: usize = 42 * QUERIES;
 
 /// Items that a thread takes at a time when there are too few queries to keep all threads busy.
 const MIN_RANGE_ITEMS: usize = 64 * LANES;
-
-/// As many queries as this are compared with the rows as they lie: transposing the panels would not pay.
-const FEW_QUERIES: usize = 3;
 
 /// Items that may be among the best are scored together: for more of them a threshold would lag behind, and fewer
 /// would leave lanes empty.
@@ -268,8 +265,9 @@ impl Piece {
     ) -> Result<(), Error> {
         let dimension = scoring.queries.columns();
         let queries = self.pack_queries(scoring);
-        let mut integers = Integers::new(scoring, self.queries.clone());
-        let transposed = self.queries.len() > FEW_QUERIES || integers.is_some();
+        let mut estimates = Estimates::new(scoring, self.queries.clone());
+        let transposed = self.queries.len() > FEW_QUERIES
+            || estimates.as_ref().is_some_and(Estimates::needs_panels);
         let mut panel = Panel::new(dimension);
         let mut changes = changes.sorted.iter().peekable();
         let mut tile = Tile::EMPTY;
@@ -281,9 +279,9 @@ impl Piece {
                 panel.fill(scoring, items.clone());
             }
             panel.fill_bias(scoring, items.clone());
-            let mut integers = integers.as_mut().and_then(|integers| {
-                let filled = integers.fill(scoring, &panel.coordinates, &panel.item_bias);
-                filled.then_some(integers)
+            let mut estimates = estimates.as_mut().and_then(|estimates| {
+                let filled = estimates.fill(scoring, &panel.coordinates, &panel.item_bias);
+                filled.then_some(estimates)
             });
             // The rows of the next panel come in while the blocks of this one are computed.
             let next = items.end..(items.end + LANES).min(self.items.end);
@@ -295,11 +293,11 @@ impl Piece {
                         change.first_item == first && change.query / QUERIES == block
                     })
                 });
-                if let Some(integers) = &mut integers
+                if let Some(estimates) = &mut estimates
                     && let Some(thresholds) = visitor.thresholds(block)
                 {
-                    let bounds = integers.bounds(scoring.similarity, block, thresholds);
-                    let (mut above, mut open) = integers.compare(scoring, block, &bounds);
+                    let (mut above, mut open) =
+                        estimates.compare(scoring, block, items.clone(), thresholds);
                     for change in changes {
                         let others = !(1 << change.lane);
                         above[change.query % QUERIES] &= others;
@@ -555,7 +553,7 @@ impl Selecting<'_> {
     /// How many scores were NaN, once all tiles were seen.
     fn finish(mut self) -> u64 {
         self.close.finish(|query, items, scores| {
-            self.blocks[query / QUERIES].offer(query % QUERIES, items, scores);
+            self.nan += self.blocks[query / QUERIES].offer(query % QUERIES, items, scores);
         });
         self.nan
     }
@@ -596,7 +594,7 @@ impl Visitor for Selecting<'_> {
             let bits = (above[lane] | open[lane]) & lanes;
             self.close
                 .add(query, items.start, bits, |_, items, scores| {
-                    self.blocks[block].offer(lane, items, scores);
+                    self.nan += self.blocks[block].offer(lane, items, scores);
                 });
         }
     }
@@ -604,8 +602,7 @@ impl Visitor for Selecting<'_> {
     fn take_change(&mut self, change: &Change) {
         let item = change.first_item + change.lane;
         let block = &mut self.blocks[change.query / QUERIES];
-        block.offer(change.query % QUERIES, &[item], &[change.score]);
-        self.nan += u64::from(change.score.is_nan());
+        self.nan += block.offer(change.query % QUERIES, &[item], &[change.score]);
     }
 }
 
@@ -628,12 +625,13 @@ impl<'a> BestOfBlock<'a> {
         block
     }
 
-    /// Offers single items to one of the queries.
-    fn offer(&mut self, query: usize, items: &[usize], scores: &[f32]) {
+    /// Offers single items to one of the queries, and returns how many scores are NaN.
+    fn offer(&mut self, query: usize, items: &[usize], scores: &[f32]) -> u64 {
         for (&item, &score) in items.iter().zip(scores) {
             self.best[query].offer(item as i64, score);
         }
         self.update_thresholds();
+        scores.iter().filter(|score| score.is_nan()).count() as u64
     }
 
     fn update_thresholds(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::estimates::EstimateKind;
 use crate::Error;
 use crate::simd::{self, Level, Table};
 
@@ -282,17 +283,8 @@ pub struct Scoring<'a> {
     pub(super) similarity: Similarity,
     pub(super) overrides: Option<Overrides<'a>>,
     pub(super) level: Level,
-    pub(super) integers: IntegerUse,
-}
-
-/// Whether scores are compared by way of integers first; results do not depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IntegerUse {
-    WherePays,
-    #[cfg(test)]
-    Always,
-    #[cfg(test)]
-    Never,
+    /// What comparisons with thresholds start from.
+    pub(super) estimates: EstimateKind,
 }
 
 impl<'a> Scoring<'a> {
@@ -335,7 +327,7 @@ impl<'a> Scoring<'a> {
             similarity,
             overrides,
             level,
-            integers: IntegerUse::WherePays,
+            estimates: EstimateKind::WhatPays,
         })
     }
 

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::scoring::IntegerUse;
+use super::estimates::EstimateKind;
 use super::*;
 use crate::parallel::{self, Interrupt};
 use crate::rng::{Rng, Stage};
@@ -31,7 +31,7 @@ enum Roughness {
     /// Nearly the same: scores that rounding can make equal.
     Alike,
     Noise,
-    /// Of very different sizes, some of them too large or too small for integers.
+    /// Of very different sizes, some of them too large or too small for estimates.
     Sizes,
 }
 
@@ -301,6 +301,13 @@ fn on_threads<R: Send>(
     parallel::run(threads, u64::MAX, kernel, || true)
 }
 
+fn levels_and_estimates() -> impl Iterator<Item = (Level, EstimateKind)> {
+    Level::available().into_iter().flat_map(|level| {
+        let kinds = [EstimateKind::Integers, EstimateKind::Products];
+        kinds.map(|kind| (level, kind))
+    })
+}
+
 properties! {
     fn candidates_agree_with_the_definition(shape in shapes()) {
         let world = World::new(&shape);
@@ -344,14 +351,14 @@ properties! {
         }
     }
 
-    fn integers_agree_with_the_definition(shape in shapes(), n in 0usize..90) {
+    fn estimates_agree_with_the_definition(shape in shapes(), n in 0usize..90) {
         let world = World::new(&shape);
         for similarity in SIMILARITIES {
             let in_catalogue = world.expected_in_catalogue(similarity);
             let best = world.expected_top_n(similarity, n);
-            for level in Level::available() {
+            for (level, kind) in levels_and_estimates() {
                 let mut scoring = world.scoring(similarity, level);
-                scoring.integers = IntegerUse::Always;
+                scoring.estimates = kind;
                 let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
                 let found = rank_catalogue(&scoring, &world.targets, excluded, interrupt);
                 prop_assert_eq!(found.as_ref(), Ok(&in_catalogue));
@@ -361,7 +368,7 @@ properties! {
         }
     }
 
-    fn integers_change_nothing(
+    fn estimates_change_nothing(
         shape in shapes(),
         dimension in 0usize..140,
         num_items in 1usize..300,
@@ -375,15 +382,15 @@ properties! {
         let mut world = World::new(&Shape { dimension, num_items, ..shape });
         world.roughen(shape.seed, roughness);
         for similarity in SIMILARITIES {
-            for level in Level::available() {
-                let [with, without] = [IntegerUse::Always, IntegerUse::Never].map(|integers| {
+            for (level, kind) in levels_and_estimates() {
+                let [with, without] = [kind, EstimateKind::Nothing].map(|kind| {
                     let mut scoring = world.scoring(similarity, level);
-                    scoring.integers = integers;
+                    scoring.estimates = kind;
                     let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
                     let compared = rank_catalogue(&scoring, &world.targets, excluded, interrupt);
                     (compared, top_n(&scoring, n, excluded, interrupt))
                 });
-                prop_assert_eq!(with, without);
+                prop_assert_eq!(with, without, "{:?} {:?} {:?}", similarity, level, kind);
             }
         }
     }
