@@ -14,7 +14,9 @@ from property_settings import OF_A_MODEL
 from scipy import optimize
 
 import metatl
-from metatl.exceptions import InvalidArgumentError
+from metatl.exceptions import ConfigError, InvalidArgumentError
+from metatl.fitting import configure
+from metatl.models import find_system
 from metatl.models.bpr_mf import BPRMF, BPRMFConfig
 from metatl.models.contract import NO_ITEM
 from metatl.models.trainable import TensorBatch
@@ -139,3 +141,9 @@ def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_p
     assert evaluation.metrics.sampled["MRR"].value > 0.95
     again = metatl.evaluate(metatl.load_run(tmp_path / "run"), data=groups())
     assert again.metrics == evaluation.metrics
+
+
+def test_settings_without_negatives_are_refused():
+    settings = {"negatives": 0, "shared_negatives": 0}
+    with pytest.raises(ConfigError, match="negatives: the loss needs some"):
+        configure(find_system("bpr"), "tuned", settings, k=3)

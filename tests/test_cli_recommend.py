@@ -81,6 +81,30 @@ def test_many_users(run, wines, tmp_path):
     assert frame["item_id"][:4].to_list() == [found.item_id for found in expected]
 
 
+def test_columns_are_called_as_in_the_data_of_the_run_or_as_said(tmp_path):
+    # 300 buyers, one after the other, each of whom takes eight articles.
+    rows = {
+        "buyer": [buyer for buyer in range(300) for _ in range(8)],
+        "article": [f"i{(7 * row + row // 8) % 150}" for row in range(2400)],
+        "day": range(2400),
+    }
+    data, out = tmp_path / "sales.csv", tmp_path / "answers.parquet"
+    pl.DataFrame(rows).write_csv(data)
+    columns, split = ("buyer", "article", "day"), metatl.SplitSettings(k=2, min_item_count=1)
+    metatl.fit(data, model="popularity", columns=columns, split=split, out=tmp_path / "run", device="cpu")
+    result = recommend(tmp_path / "run", "--input", data, "--out", out)
+    assert result.exit_code == 0, result.output
+    expected = pl.read_parquet(out)
+    assert expected["user_id"].unique().sort().to_list() == list(range(300))
+    pl.DataFrame({"who": rows["buyer"], "what": rows["article"], "when": rows["day"]}).write_csv(data)
+    refused = recommend(tmp_path / "run", "--input", data, "--out", out)
+    assert refused.exit_code == 2
+    assert "buyer" in refused.stderr
+    renamed = recommend(tmp_path / "run", "--input", data, "--out", out, "--columns", "who,what,when")
+    assert renamed.exit_code == 0, renamed.output
+    assert pl.read_parquet(out).equals(expected)
+
+
 def test_bad_input_is_one_line_and_overwrites_nothing(run, tmp_path):
     out = tmp_path / "recommended.parquet"
     out.write_text("old")

@@ -13,7 +13,8 @@ from metatl.histories import Histories
 from metatl.models.melu import MeLU, MeLUConfig
 from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch
-from metatl.ranking import rank_candidates, rank_catalogue, top_n
+from metatl.ranking import encode_blocks, rank_candidates, rank_catalogue, top_n
+from metatl.timings import Timings
 
 NUM_ITEMS = 20
 
@@ -130,6 +131,19 @@ def test_ranking_scores_each_user_with_layers_of_their_own():
         left = [item for item in range(NUM_ITEMS) if item not in histories[user]]
         assert full.greater[user] == sum(row[item] > row[4] for item in left)
         assert best.items[user].tolist() == sorted(left, key=lambda item: -row[item])[:4]
+
+
+def test_the_catalogue_is_scored_once_for_all_rankings():
+    model = build().float()
+    calls = []
+    score_pairs = model.score_pairs
+    model.score_pairs = lambda adapted, items: calls.append(items.shape) or score_pairs(adapted, items)
+    histories, timings = np.array([[3, 1, 5], [0, 7, 9]]), Timings()
+    for rows, block in encode_blocks(model, histories, timings=timings):
+        excluded = Histories.from_matrix(histories[rows])
+        block.rank_catalogue(histories[rows, 0].copy(), excluded)
+        block.top_n(4, excluded)
+    assert calls == [(2, NUM_ITEMS)]
 
 
 @pytest.mark.parametrize("negatives", [None, torch.zeros(1, 5).long()])

@@ -163,6 +163,14 @@ def test_a_cold_user_meets_the_whole_graph():
         assert torch.allclose(query, expected, atol=1e-12)
 
 
+def test_without_layers_no_edge_is_looked_at():
+    model = build(layers=0)
+    model.sample_edges = None
+    items, negatives = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[[5, 6], [7, 8], [9, 10]]])
+    batch = TensorBatch(torch.tensor([0]), items, negatives, torch.tensor([], dtype=torch.int64))
+    assert torch.isfinite(model.training_loss(batch))
+
+
 def test_a_share_of_the_edges_of_the_other_users_is_kept():
     config = MetaCFConfig(edge_share=0.7)
     users = torch.arange(100).repeat_interleave(1000)

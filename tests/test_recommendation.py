@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metatl
+from metatl.evaluation import rank_users
 from metatl.exceptions import InvalidArgumentError
 from metatl.recommendation import MAX_HISTORY, find_names, recommend
 
@@ -140,3 +141,16 @@ def test_interactions_are_answered_user_by_user(wine_run, tmp_path):
     assert answer[1] == recommend(wine_run, [[ids[5], ids[3]]], top=3)[0]
     assert [answer.basis(user) for user in range(3)] == ["history", "history", "popularity"]
     assert answer.unknown_items == ((), (), ("999999999",))
+
+
+def test_users_are_served_with_the_negatives_that_they_are_evaluated_with():
+    interactions = metatl.datasets.xwines()
+    settings = {"max_steps": 1, "eval_every": 1, "init_scale": 1.0}
+    run = metatl.fit(interactions, preset="paper", seed=1, config=settings, device="cpu")
+    split = metatl.cold_start_split(interactions, k=3)
+    users = split.test[:200]
+    evaluated = rank_users(run.model, split, users, None, top=5).lists
+    histories = [[split.item_ids[int(item)] for item in row] for row in split.histories(users)]
+    assert np.array_equal(metatl.recommend(run, histories, top=5).items, evaluated)
+    # Others would give other answers.
+    assert not np.array_equal(rank_users(run.model, split, users, None, top=5, seed=1).lists, evaluated)

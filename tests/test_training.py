@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from test_sequence_models import ring
 
 import metatl
 from metatl.checkpoints import load_checkpoint, save_checkpoint
@@ -226,6 +227,33 @@ def test_resuming_a_finished_run_says_so(finished_run, interactions_file):
     assert final_bytes(finished_run) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "7"], "seed was 0, now 7"),
+        (["--k", "2"], "k was 3, now 2"),
+        (["--cutoff-quantile", "0.5"], "cutoff_quantile was 0.75, now 0.5"),
+        (["--set", "max_steps=3"], "max_steps was"),
+    ],
+)
+def test_a_finished_run_is_not_taken_for_one_of_other_settings(finished_run, options, message):
+    before = final_bytes(finished_run)
+    result = run_here(["train", "--out", str(finished_run), "--resume", *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+    assert final_bytes(finished_run) == before
+
+
+def test_a_finished_run_is_not_taken_for_one_of_other_data(tmp_path):
+    fitted, other = (ring(users=users) for users in (1000, 1100))
+    arguments = {"model": "popularity", "out": tmp_path / "run", "device": "cpu"}
+    metatl.fit(fitted, **arguments)
+    assert metatl.fit(fitted, resume=True, **arguments).record.dataset_fingerprint == fitted.fingerprint
+    with pytest.raises(RunError, match="dataset_fingerprint was"):
+        metatl.fit(other, resume=True, **arguments)
+
+
 def test_an_existing_run_is_refused_then_overwritten(interactions_file, tmp_path):
     out = tmp_path / "run"
     fit_small(interactions_file, out, config={"max_steps": 2})
@@ -353,6 +381,8 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--set", "dim"], "field=value"),
         (["--data", "/nowhere.csv"], "/nowhere.csv"),
         (["--k", "50"], "50"),
+        (["--cutoff-quantile", "1.5"], "cutoff_quantile: found 1.5, expected at least 0 and at most 1"),
+        (["--min-item-count", "0"], "min_item_count: found 0, expected at least 1"),
         (["--device", "abacus"], "expected auto, cpu or cuda"),
     ],
 )

@@ -14,6 +14,9 @@ from property_settings import OF_A_MODEL
 from test_sequence_models import ring
 
 import metatl
+from metatl.exceptions import ConfigError
+from metatl.fitting import configure
+from metatl.models import find_system
 from metatl.models.trainable import TensorBatch
 from metatl.models.transrec import TransRec, TransRecConfig
 from metatl.ranking import rank_candidates
@@ -126,3 +129,9 @@ def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_p
     assert evaluation.metrics.sampled["MRR"].value > 0.95
     again = metatl.evaluate(metatl.load_run(tmp_path / "run"), data=ring())
     assert again.metrics == evaluation.metrics
+
+
+def test_settings_without_negatives_are_refused():
+    settings = {"negatives": 0, "shared_negatives": 0}
+    with pytest.raises(ConfigError, match="negatives: the loss needs some"):
+        configure(find_system("transrec"), "tuned", settings, k=3)

@@ -23,6 +23,7 @@ __all__ = [
     "NoNegativeError",
     "NotANumberError",
     "SequenceSampler",
+    "available_threads",
     "bootstrap_group_means",
     "bootstrap_means",
     "group_by_user",
@@ -221,6 +222,7 @@ def bootstrap_means(
 def bootstrap_group_means(
     values: _Metrics, counts: _Ids, *, resamples: int, seed: int, num_threads: int | None = None
 ) -> _Metrics: ...
+def available_threads() -> int: ...
 def sign_flip_counts(
     differences: _Metrics, *, resamples: int, seed: int, num_threads: int | None = None
 ) -> _Counts: ...

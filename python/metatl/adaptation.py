@@ -1,4 +1,4 @@
-"""The inner loop: adapting to one user from the transitions of the user's support set (Eq. 2 to 4).
+"""MetaTL's inner loop: adapting to one user from the transitions of the user's support set (Eq. 2 to 4).
 
 Training, evaluation and serving run this one loop.
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from metatl.split import ColdStartSplit
 
 CandidateKind = Literal["uniform", "popularity"]
+CANDIDATE_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
+"""Kinds of negatives by the names that commands have for them."""
 Excluded = Literal["all", "history"]
 Part = Literal["test", "validation"]
 

@@ -1,4 +1,4 @@
-"""Episodes: the tasks that MetaTL learns from.
+"""Episodes: the tasks that MetaTL, MeLU and MetaCF learn from.
 
 A task is K+1 interactions of one training user in time order: (i_1 ... i_K, i_K+1). Its support is
 the K-1 transitions i_1 -> i_2 ... i_K-1 -> i_K, its query the transition i_K -> i_K+1 (Sec. 3.2 of

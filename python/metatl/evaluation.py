@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ from metatl.assessment import (
     slices_by,
     user_frame,
 )
-from metatl.candidates import CandidateSets, sample_candidate_sets
+from metatl.candidates import CANDIDATE_KINDS, CandidateSets, sample_candidate_sets
 from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
 from metatl.histories import Histories
 from metatl.interactions import Interactions
@@ -53,15 +53,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from metatl.candidates import CandidateKind
     from metatl.models.contract import Model
     from metatl.report import SourceResults
     from metatl.runs import Run
     from metatl.score_files import ScoresLike
     from metatl.split import ColdStartSplit
-
-CandidateKind = Literal["uniform", "popularity"]
-_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
-
 
 DEFAULT_TOP = 10
 """Items of the lists whose coverage and popularity are reported."""
@@ -139,7 +136,7 @@ def parse_candidates(text: str) -> tuple[CandidateKind, int] | None:
         raise ConfigError(
             f"candidates: found {text!r}, expected uniN or popN with N negatives, as in uni100, or full"
         )
-    return _KINDS[match[1]], int(match[2])
+    return CANDIDATE_KINDS[match[1]], int(match[2])
 
 
 def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
@@ -147,7 +144,7 @@ def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) 
 
     Parameters
     ----------
-    model : FactorisedModel or ScoringModel
+    model : FactorisedModel, PairwiseModel or ScoringModel
         A model.
     split : ColdStartSplit
         The split.
@@ -180,7 +177,7 @@ def rank_users(
 
     Parameters
     ----------
-    model : FactorisedModel or ScoringModel
+    model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     split : ColdStartSplit
         The split.

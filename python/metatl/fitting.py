@@ -86,14 +86,18 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
     try:
         config: BaseModel = config_class(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            # A rule between fields: it names them itself.
-            raise ConfigError(reason) from None
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name}: found {first['input']!r}: {reason}") from None
+        raise _config_error(error) from None
     return config
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        # A rule between fields: it names them itself.
+        return ConfigError(reason)
+    name = ".".join(str(part) for part in first["loc"])
+    return ConfigError(f"{name}: found {first['input']!r}: {reason}")
 
 
 def fit(
@@ -137,7 +141,7 @@ def fit(
     device
         `auto`, `cpu` or `cuda`.
     resume
-        Continue the run in `out`; a finished one is loaded as it is.
+        Continue the run in `out` with the settings that it has; a finished one is loaded.
     overwrite
         Replace the run in `out`.
     on_progress
@@ -158,15 +162,14 @@ def fit(
     if columns is not None and isinstance(data, Interactions):
         raise InvalidArgumentError("columns: interactions in memory have theirs; expected None")
     system = find_system(model, preset)
-    split_settings = split or SplitSettings()
-    if k is not None:
-        split_settings = SplitSettings(**{**split_settings.model_dump(), "k": k})
+    split_settings = _with_k(split or SplitSettings(), k)
     settings = configure(system, preset, config or {}, k=split_settings.k)
     device = resolve_device(device)
     directory = None if out is None else Path(out)
     if directory is not None:
         _check_directory(directory, resume=resume, overwrite=overwrite)
         if resume and is_finished(directory):
+            _check_finished(directory, data, model, preset, settings, seed, split_settings, columns)
             return load_run(directory, device=device)
     interactions = data if isinstance(data, Interactions) else datasets.load(data, columns)
     cold_start = split_settings.split(interactions)
@@ -191,7 +194,7 @@ def fit(
     resume = resume and directory is not None and (directory / "run.json").exists()
     if directory is not None:
         if resume:
-            _check_same_run(read_record(directory), record, directory)
+            check_same_settings(read_record(directory), record.model_dump(mode="json"), directory)
         else:
             _start_directory(directory, record, item_ids, item_counts)
     fitted: Any
@@ -268,8 +271,57 @@ def _check_directory(directory: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _check_same_run(held: RunRecord, asked: RunRecord, directory: Path) -> None:
-    before, now = _flatten(held), _flatten(asked)
+def _with_k(split: SplitSettings, k: int | None) -> SplitSettings:
+    if k is None:
+        return split
+    try:
+        return SplitSettings(**{**split.model_dump(), "k": k})
+    except ValidationError as error:
+        raise _config_error(error) from None
+
+
+def _check_finished(
+    directory: Path,
+    data: str | Path | Interactions,
+    model: str,
+    preset: str,
+    config: BaseModel,
+    seed: int,
+    split: SplitSettings,
+    columns: tuple[str, str, str] | None,
+) -> None:
+    """Refuse a finished run of other settings; a file of data is not read for it."""
+    asked = {
+        "model": model,
+        "preset": preset,
+        "seed": seed,
+        "columns": columns,
+        "split": split.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
+    }
+    if isinstance(data, Interactions):
+        asked["dataset_fingerprint"] = data.fingerprint
+    check_same_settings(read_record(directory), asked, directory)
+
+
+def check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: Path) -> None:
+    """Refuse to continue a run with other settings than it has.
+
+    Parameters
+    ----------
+    held
+        What the run in the directory was started with.
+    asked
+        Fields of such a record, as JSON holds them. Where it runs and where its data lie may change.
+    directory
+        The run directory, for the error.
+
+    Raises
+    ------
+    RunError
+        If a field differs.
+    """
+    before, now = _flatten(held.model_dump(mode="json")), _flatten(asked)
     differences = [
         f"{name} was {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now[name]
     ]
@@ -277,9 +329,12 @@ def _check_same_run(held: RunRecord, asked: RunRecord, directory: Path) -> None:
         raise RunError(f"{directory}: cannot be continued with other settings: {'; '.join(differences)}")
 
 
-def _flatten(record: RunRecord) -> dict[str, Any]:
-    """Give every setting of a run under its own name, but for where it runs and where the data lie."""
-    settings = record.model_dump(mode="json", exclude={"device", "data"})
+def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give every setting under its own name."""
+    settings = {name: value for name, value in record.items() if name not in ("device", "data")}
+    columns = settings.get("columns")
+    if columns is not None:
+        settings["columns"] = list(columns)
     return {**settings, **settings.pop("split"), **settings.pop("config")}
 
 

@@ -155,7 +155,7 @@ def _against_rows(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
 
 
 def exclude(costs: Tensor, excluded: Tensor) -> Tensor:
-    """Raise the costs of some negatives so high that these contribute nothing to a loss or its derivatives.
+    """Raise the costs of some negatives so high that their terms of a loss, and the derivatives, are 0.
 
     Parameters
     ----------
@@ -173,8 +173,8 @@ class PairLoss:
     """The loss of one positive among its negatives, from costs.
 
     ``margin``: mean over negatives of [γ + c⁺ - c⁻]₊, which is a term of Eq. 3 where there is one negative.
-    ``softmax``: -log of the softmax of -cost at the positive. A negative that `exclude`
-    marked does not count.
+    ``softmax``: -log of the softmax of -cost at the positive. The term of a negative that `exclude` marked
+    is 0; the mean of ``margin`` still counts it.
 
     Parameters
     ----------

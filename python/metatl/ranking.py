@@ -6,7 +6,9 @@ and `metatl.metrics` applies the tie rule.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
@@ -323,7 +325,8 @@ class ScoredBlock(NamedTuple):
         return TopItems(*best)
 
 
-class PairwiseBlock(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PairwiseBlock:
     """Some users, whose pairs with items a model scores when they are ranked.
 
     Attributes
@@ -355,13 +358,15 @@ class PairwiseBlock(NamedTuple):
 
     def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
         """Compare the targets (b,) with the catalogue except the excluded items."""
-        return self._catalogue().rank_catalogue(targets, excluded)
+        return self._catalogue.rank_catalogue(targets, excluded)
 
     def top_n(self, n: int, excluded: Histories) -> TopItems:
         """Find the n best items except the excluded ones."""
-        return self._catalogue().top_n(n, excluded)
+        return self._catalogue.top_n(n, excluded)
 
+    @cached_property
     def _catalogue(self) -> ScoredBlock:
+        """The scores of all pairs, which all rankings of the block share."""
         items = np.arange(self.model.num_items)
         with self.timings.stage("rank"):
             scores = self._score(np.broadcast_to(items, (self.num_users, len(items))))
@@ -374,7 +379,7 @@ class PairwiseBlock(NamedTuple):
         return _array(self.model.score_pairs(self.adapted, ids))
 
 
-Block: TypeAlias = Union[FactorisedBlock, PairwiseBlock, ScoredBlock]  # noqa: UP007 - as above
+Block: TypeAlias = FactorisedBlock | PairwiseBlock | ScoredBlock
 
 
 def encode_blocks(
@@ -404,7 +409,7 @@ def encode_blocks(
     ------
     rows : ndarray
         (b,) int64, the numbers of the histories in the block.
-    block : FactorisedBlock or ScoredBlock
+    block : Block
         What ranks them.
 
     Raises

@@ -159,16 +159,17 @@ def recommend(
     seen = np.flatnonzero(counts)
     if len(seen):
         rows = known.select(seen)
-        items[seen], scores[seen] = _best(run.model, rows, top, run.record.seed, num_threads)
+        items[seen], scores[seen] = _best(run.model, rows, top, num_threads)
     popular = np.argsort(-run.item_counts, kind="stable")[:top]
     items[counts == 0], scores[counts == 0] = popular, run.item_counts[popular]
     return Recommendations(run.item_ids, items, scores, counts, unknown)
 
 
 def _best(
-    model: Model, histories: Histories, top: int, seed: int, num_threads: int | None
+    model: Model, histories: Histories, top: int, num_threads: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    return top_n(model, histories.latest(MAX_HISTORY), top, histories, seed=seed, num_threads=num_threads)
+    # With the support negatives of the validation that chose the weights, and of an evaluation by default.
+    return top_n(model, histories.latest(MAX_HISTORY), top, histories, num_threads=num_threads)
 
 
 def _raw_items(histories: Sequence[Sequence[Any]] | Interactions) -> tuple[np.ndarray, pl.Series]:

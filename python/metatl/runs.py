@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import RunError
@@ -43,17 +43,20 @@ FORMAT_VERSION = 1
 
 
 class SplitSettings(BaseModel):
-    """The arguments of :func:`metatl.split.cold_start_split` that a run was made with."""
+    """The arguments of :func:`metatl.split.cold_start_split` that a run was made with.
+
+    That function checks their ranges.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int = Field(default=3, ge=1)
+    k: int = 3
     cutoff: date | None = None
-    cutoff_quantile: float = Field(default=0.75, gt=0, lt=1)
-    min_item_count: int = Field(default=10, ge=1)
-    min_train_rows: int = Field(default=5, ge=1)
+    cutoff_quantile: float = 0.75
+    min_item_count: int = 10
+    min_train_rows: int = 5
     unseen_items: Literal["drop", "keep"] = "drop"
-    validation_share: float = Field(default=0.3, ge=0, lt=1)
+    validation_share: float = 0.3
     split_seed: int = 0
 
     def split(self, interactions: Interactions) -> ColdStartSplit:
@@ -99,7 +102,7 @@ class Run:
     config
         The system's config.
     model
-        The fitted model: a factorised or a scoring model (see :mod:`metatl.models.contract`).
+        The fitted model: a factorised, a pairwise or a scoring model (see :mod:`metatl.models.contract`).
     item_ids
         Raw item ids (I,) in the order of the model's item table.
     item_counts

@@ -5,9 +5,9 @@ its weights adapt to the supports of a meta-batch and takes the loss of the adap
 Every `eval_every` steps the model ranks fixed candidates of the validation users; the best weights by MRR
 are kept.
 
-A checkpoint holds everything that the next step depends on, and the batch of a step are a function
-of (seed, step) alone, so that a resumed training ends in the weights of an uninterrupted one, to the
-byte on a CPU.
+A checkpoint holds what a step changes; the batch of a step is a function of (seed, step) alone, and the
+item vectors of cross-fitting are computed again from the training rows. So a resumed training ends in the
+weights of an uninterrupted one, to the byte on a CPU.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def popularity_trend(train: Interactions, until: int) -> NDArray[np.float32]:
     if half_life <= 0:
         return np.zeros(train.num_items, dtype=np.float32)
     weights = np.exp2(-ages / half_life)
-    counts = np.bincount(train.items, minlength=train.num_items)
+    counts = train.item_counts
     recent = np.bincount(train.items, weights=weights, minlength=train.num_items)
     recent *= counts.sum() / weights.sum()
     return np.log((recent + PRIOR_COUNT) / (counts + PRIOR_COUNT)).astype(np.float32)

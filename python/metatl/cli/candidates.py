@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from metatl.candidates import CandidateKind, CandidateSets, Excluded, Part
 
+# As in `metatl.candidates`, whose import `--help` does not wait for.
 _KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
 _OWN = {"all": "items", "history": "history"}
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FAILED = 2
-INTERRUPTED = 130
+STOPPED_BY_SIGNAL = 128
+INTERRUPTED = STOPPED_BY_SIGNAL + 2
 
 
 @contextmanager

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from metatl.evaluation import Evaluation
     from metatl.metrics import TieRule
 
+# As in `metatl.metrics`, whose import `--help` does not wait for.
 DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
 
 _OPTIONS = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Interactions of many users, one answer for each.",
 )
+@columns_option
 @click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
@@ -34,12 +36,16 @@ def recommend(
     run: Path,
     history: str | None,
     source: Path | None,
+    columns: tuple[str, str, str] | None,
     out: Path | None,
     top: int,
     threads: int | None,
     device: str,
 ) -> None:
     """Recommend items to new users with the run directory RUN; nothing is trained.
+
+    Where the run's data had columns of its own names, --input is expected to have them too, unless --columns
+    says otherwise.
 
     A user's last 50 items count. Items that the run does not know are left out and reported. A user without
     known items gets the most popular ones.
@@ -53,12 +59,14 @@ def recommend(
         raise click.UsageError("give either --history or --input")
     if (source is None) != (out is None):
         raise click.UsageError("--input needs --out, and --out needs --input")
+    if columns is not None and source is None:
+        raise click.UsageError("--columns needs --input")
 
     from metatl.runs import load_run
 
     fitted = load_run(run, device=device)
     if source is not None and out is not None:
-        _answer_file(fitted, source, out, top, threads)
+        _answer_file(fitted, source, columns, out, top, threads)
     elif history is not None:
         _answer_one(fitted, history, top, threads)
 
@@ -96,13 +104,20 @@ def _explain(known_items: int) -> None:
         click.echo("one known item in the history: the answer rests on it alone", err=True)
 
 
-def _answer_file(run: Run, source: Path, out: Path, top: int, threads: int | None) -> None:
-    """Write the items of every user of a file."""
+def _answer_file(
+    run: Run,
+    source: Path,
+    columns: tuple[str, str, str] | None,
+    out: Path,
+    top: int,
+    threads: int | None,
+) -> None:
+    """Write the items of every user of a file; its columns are called as in the run's data, or as said."""
+    from metatl.datasets import load
     from metatl.files import write_parquet
-    from metatl.readers import read_interactions
     from metatl.recommendation import find_names, recommend
 
-    interactions = read_interactions(source)
+    interactions = load(source, columns or run.record.columns)
     answer = recommend(run, interactions, top=top, num_threads=threads)
     frame = answer.frame(interactions.user_ids)
     names = find_names(run, frame["item_id"])

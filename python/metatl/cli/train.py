@@ -9,13 +9,12 @@ import click
 from click.core import ParameterSource
 
 from metatl.cli.columns import columns_option
-from metatl.cli.errors import Command
+from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
 from metatl.models import SYSTEMS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-STOPPED_BY_SIGNAL = 128
 _SPLIT_OPTIONS = {"k", "cutoff", "cutoff_quantile", "min_item_count"}
 
 
@@ -100,10 +99,9 @@ def train(
         cutoff_quantile=cutoff_quantile,
         min_item_count=min_item_count,
     )
+    finished = False
     if resume and (out / "run.json").exists():
-        if is_finished(out):
-            click.echo(f"{out} is finished: nothing to resume")
-            return
+        finished = is_finished(out)
         record = read_record(out)
         given = {
             name
@@ -122,6 +120,7 @@ def train(
         )
     _fit(
         out,
+        finished=finished,
         data=data,
         columns=columns,
         model=model,
@@ -135,7 +134,7 @@ def train(
     )
 
 
-def _fit(out: Path, **arguments: Any) -> None:
+def _fit(out: Path, *, finished: bool, **arguments: Any) -> None:
     from rich.console import Console
 
     from metatl.cli.progress import training_progress
@@ -149,6 +148,9 @@ def _fit(out: Path, **arguments: Any) -> None:
     except TrainingStopped as stopped:
         click.echo(f"{stopped}; continue with: metatl train --out {out} --resume", err=True)
         raise SystemExit(STOPPED_BY_SIGNAL + stopped.signal_number) from None
+    if finished:
+        click.echo(f"{out} is finished: nothing to resume")
+        return
     metrics = read_metrics(out)
     click.echo(
         f"{run.record.model} ({run.record.preset}): validation MRR {metrics['MRR']:.4f}, written to {out}"

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.errors import Command
+from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from metatl.experiments.tuning import Search
-
-STOPPED_BY_SIGNAL = 128
 
 
 @click.command(cls=Command, context_settings={"show_default": True})

@@ -8,14 +8,13 @@ systems of a seed rank the same candidates.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metatl import datasets
+from metatl import _metatl, datasets
 from metatl.exceptions import RunError
 from metatl.experiments.cells import is_finished, make_cell, read_cell
 from metatl.experiments.progress import grid_progress
@@ -221,10 +220,8 @@ def gather(cells: Sequence[Cell], out: Path, failures: Sequence[str] = ()) -> Ou
 
 
 def num_processors() -> int:
-    """Count the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Count the threads that this process may use, as the kernels do: a container's quota counts."""
+    return _metatl.available_threads()
 
 
 def _mrr(cell: Cell, out: Path) -> float:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
@@ -55,7 +55,7 @@ class BPRMFConfig(BaselineConfig):
         Dropout on the user's vector in training.
     regularisation : float
         Weight of the squared vectors and biases of an interaction.
-    loss : {"softmax", "bpr"}
+    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
     negatives : int
         Negatives of each interaction.
     shared_negatives : int
@@ -104,6 +104,12 @@ class BPRMFConfig(BaselineConfig):
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=3000, ge=1)
     eval_every: int = Field(default=300, ge=1)
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        if self.negatives + self.shared_negatives == 0:
+            raise ValueError("negatives: the loss needs some; set negatives or shared_negatives above 0")
+        return self
 
     @property
     def sequences(self) -> SequenceSettings:

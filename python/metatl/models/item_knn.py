@@ -113,7 +113,7 @@ class ItemKNN:
         config : ItemKNNConfig
             The settings.
         """
-        item_counts = np.bincount(train.items, minlength=train.num_items).astype(np.int64)
+        item_counts = train.item_counts
         weights = co_occurrences(
             train.indptr,
             train.items,

@@ -101,7 +101,7 @@ class MarkovChain:
             length_discount=config.length_discount,
             backward=config.backward,
         )
-        counts = np.bincount(train.items, minlength=train.num_items).astype(np.int64)
+        counts = train.item_counts
         return cls(config, transitions, counts)
 
     def score(self, histories: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ class MeLUConfig(BaselineConfig):
         Their rate.
     first_order : bool
         Treat local gradients as constants in the global update.
-    loss : {"softmax", "binary"}
+    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
     negatives : int
         Negatives of each interaction.
     shared_negatives : int

@@ -67,7 +67,7 @@ class MetaCFConfig(BaselineConfig):
         Their initial rate; rates are trained, one per dimension.
     first_order : bool
         Treat inner gradients as constants in the outer gradient.
-    loss : {"softmax", "bpr"}
+    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
     negatives : int
         Negatives of each interaction.
     shared_negatives : int
@@ -191,9 +191,11 @@ class MetaCF(TrainableModel):
         item_degrees : Tensor
             (I,), edges of each item, at least 1.
         """
-        num_users = int(edge_users.max()) + 1 if len(edge_users) else 1
         table = self.item_vectors(item_offsets)
         item_degrees = torch.bincount(edge_items, minlength=self.num_items).clamp(min=1).to(table.dtype)
+        if self.config.layers == 0:
+            return table.unsqueeze(0), item_degrees
+        num_users = int(edge_users.max()) + 1 if len(edge_users) else 1
         user_degrees = torch.bincount(edge_users, minlength=num_users).clamp(min=1).to(table.dtype)
         users, items = user_degrees[edge_users], item_degrees[edge_items]
 
@@ -305,7 +307,8 @@ class MetaCF(TrainableModel):
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the queries of the adapted users."""
-        kept = self.sample_edges(batch.users)
+        # Without layers nothing passes along the edges.
+        kept = self.sample_edges(batch.users) if self.config.layers else slice(0)
         item_layers, item_degrees = self.propagate(self.edge_users[kept], self.edge_items[kept], item_offsets)
         support, target = batch.items[:, :-1], batch.items[:, -1]
         users = self.adapt(support, batch.negatives, item_layers, item_degrees, training=self.training)

@@ -47,7 +47,7 @@ class Popularity:
         config : PopularityConfig
             The settings.
         """
-        return cls(config, np.bincount(train.items, minlength=train.num_items).astype(np.int64))
+        return cls(config, train.item_counts)
 
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item.

@@ -133,7 +133,7 @@ class SessionKNN:
             unit = float(np.median(ages))
             if unit > 0:
                 weights = weights * np.exp2(-ages / (config.half_life * unit))
-        counts = np.bincount(train.items, minlength=train.num_items).astype(np.int64)
+        counts = train.item_counts
         return cls(config, train.indptr, train.items, weights, counts)
 
     def score(self, histories: np.ndarray) -> np.ndarray:

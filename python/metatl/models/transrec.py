@@ -17,7 +17,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
@@ -56,7 +56,7 @@ class TransRecConfig(BaselineConfig):
         Train t_u; without it, t is all there is.
     regularisation : float
         Weight of the squared biases and translations of a pair.
-    loss : {"softmax", "bpr"}
+    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
     negatives : int
         Negatives of each pair.
     shared_negatives : int
@@ -102,6 +102,12 @@ class TransRecConfig(BaselineConfig):
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=600, ge=1)
     eval_every: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        if self.negatives + self.shared_negatives == 0:
+            raise ValueError("negatives: the loss needs some; set negatives or shared_negatives above 0")
+        return self
 
     @property
     def sequences(self) -> SequenceSettings:

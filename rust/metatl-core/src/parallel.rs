@@ -28,8 +28,7 @@ const INLINE_WORK: u64 = 250_000;
 /// How often the waiting thread looks for an interruption.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Asks running kernels to stop. Kernels look at it once per chunk, that is, well within a
-/// millisecond.
+/// Asks running kernels to stop. Kernels look at it at least once per chunk, a matter of milliseconds.
 #[derive(Debug, Default)]
 pub struct Interrupt(AtomicBool);
 

@@ -30,7 +30,7 @@ mod _metatl {
     };
 
     // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, metrics,
-    // negatives, randomisation, ranking, rng, sequences.
+    // negatives, parallel, randomisation, ranking, rng, sequences.
 
     #[pymodule_export]
     use crate::batches::BatchPrefetcher;
@@ -48,6 +48,8 @@ mod _metatl {
     use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]
     use crate::negatives::{sample_negatives, sample_support_negatives};
+    #[pymodule_export]
+    use crate::parallel::available_threads;
     #[pymodule_export]
     use crate::randomisation::sign_flip_counts;
     #[pymodule_export]

@@ -42,6 +42,13 @@ pub(crate) fn run_on<R: Send>(
     }
 }
 
+/// The number of threads that kernels use where no number is given.
+#[pyfunction]
+#[pyo3(signature = ())]
+pub(crate) fn available_threads() -> PyResult<usize> {
+    thread_count(None)
+}
+
 /// The number of threads that a call may use; see [`parallel::thread_count`].
 pub(crate) fn thread_count(num_threads: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
     let requested = num_threads
