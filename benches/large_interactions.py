@@ -30,7 +30,7 @@ from metatl.episodes import episode_sampler
 from metatl.models.metatl_config import MetaTLConfig
 
 split = metatl.cold_start_split(metatl.read_interactions(sys.argv[1]), k=3)
-sampler = episode_sampler(split.train, MetaTLConfig.preset("tuned"), k=3, seed=0)
+sampler = episode_sampler(split.train, MetaTLConfig.preset("tuned").episodes, k=3, seed=0)
 with sampler.prefetch(0, 1024) as batches:
     for _ in range(1000):
         next(batches)

@@ -26,7 +26,9 @@ def test_training_metatl(measure, large_split, preset):
     candidates = metatl.sample_candidate_sets(large_split, large_split.validation)
     fabric = Fabric(accelerator="cpu", devices=1)
     loop = OuterLoop(model, large_split, candidates, config, fabric, None, TrainingState())
-    with episode_sampler(large_split.train, config, k=K, seed=0).prefetch(0, config.batch_size) as batches:
+    with episode_sampler(large_split.train, config.episodes, k=K, seed=0).prefetch(
+        0, config.batch_size
+    ) as batches:
 
         def steps():
             for _ in range(STEPS[preset]):

@@ -66,16 +66,7 @@ def build(preset: str, num_items: int) -> tuple[Any, metatl.training.OuterLoop, 
     # Popularity falls with the number of an item.
     items = (num_items * generator.random(USERS * ROW_LENGTH) ** 2).astype(np.int64)
     data = _metatl.Interactions(np.arange(USERS + 1) * ROW_LENGTH, items, num_items)
-    sampler = _metatl.EpisodeSampler(
-        data,
-        k=K,
-        negatives=config.negatives,
-        shared_negatives=config.shared_negatives,
-        window_share=config.window_share,
-        released_windows=config.released_windows,
-        shuffle_share=config.shuffle_share,
-        seed=0,
-    )
+    sampler = _metatl.EpisodeSampler(data, k=K, seed=0, **config.episodes._asdict())
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu", devices=1)
     state = metatl.training.TrainingState()

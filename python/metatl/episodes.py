@@ -13,32 +13,23 @@ from metatl._metatl import EpisodeSampler
 
 if TYPE_CHECKING:
     from metatl.interactions import Interactions
-    from metatl.models.metatl import MetaTLConfig
+    from metatl.models.contract import EpisodeSettings
 
 __all__ = ["EpisodeSampler", "episode_sampler"]
 
 
-def episode_sampler(train: Interactions, config: MetaTLConfig, *, k: int, seed: int) -> EpisodeSampler:
-    """Build the sampler that a config asks for.
+def episode_sampler(train: Interactions, settings: EpisodeSettings, *, k: int, seed: int) -> EpisodeSampler:
+    """Build the sampler that a model asks for.
 
     Parameters
     ----------
     train
         The training users' interactions.
-    config
-        Its `negatives`, `shared_negatives`, `window_share`, `released_windows` and `shuffle_share`.
+    settings
+        Which tasks.
     k
         Interactions of a user that the model sees, K.
     seed
         Seed of the tasks.
     """
-    return EpisodeSampler(
-        train.index,
-        k=k,
-        negatives=config.negatives,
-        shared_negatives=config.shared_negatives,
-        window_share=config.window_share,
-        released_windows=config.released_windows,
-        shuffle_share=config.shuffle_share,
-        seed=seed,
-    )
+    return EpisodeSampler(train.index, k=k, seed=seed, **settings._asdict())

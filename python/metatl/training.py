@@ -85,7 +85,7 @@ def make_optimizer(model: TrainableModel, config: TrainingConfig) -> torch.optim
 def make_sampler(batches: str, train: Interactions, config: Any, *, k: int, seed: int) -> Sampler:
     """Build the sampler of what a system is trained on: `episodes` or `sequences`."""
     if batches == "episodes":
-        return episode_sampler(train, config, k=k, seed=seed)
+        return episode_sampler(train, config.episodes, k=k, seed=seed)
     return sequence_sampler(train, config.sequences, seed=seed)
 
 

@@ -22,6 +22,30 @@ NO_ITEM = -1
 """Fills unused places in arrays of item ids."""
 
 
+class EpisodeSettings(NamedTuple):
+    """Which tasks a model asks for; see `metatl.episodes`.
+
+    Attributes
+    ----------
+    negatives : int
+        Negatives for each pair of neighbouring items.
+    shared_negatives : int
+        Negatives for the whole batch.
+    window_share : float
+        Share of tasks that are consecutive rows of their user; the others are any rows in time order.
+    shuffle_share : float
+        Share of tasks in random order.
+    released_windows : bool
+        Cut windows as the released program does.
+    """
+
+    negatives: int
+    shared_negatives: int
+    window_share: float
+    shuffle_share: float
+    released_windows: bool = False
+
+
 class SequenceSettings(NamedTuple):
     """Which training sequences a model asks for; see `metatl.sequences`.
 

@@ -28,7 +28,7 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from metatl.models.contract import Encoded, Similarity
+from metatl.models.contract import Encoded, EpisodeSettings, Similarity
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
 from metatl.models.support_negatives import check_negatives, deal
@@ -113,13 +113,22 @@ class MetaCFConfig(BaselineConfig):
     negatives: int = Field(default=8, ge=1)
     shared_negatives: int = Field(default=512, ge=0)
     window_share: float = Field(default=0.5, ge=0, le=1)
-    released_windows: ClassVar[bool] = False
     shuffle_share: float = Field(default=1.0, ge=0, le=1)
     batch_size: int = Field(default=512, ge=1)
     warmup_steps: int = Field(default=30, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=300, ge=1)
     eval_every: int = Field(default=50, ge=1)
+
+    @property
+    def episodes(self) -> EpisodeSettings:
+        """The tasks to train on."""
+        return EpisodeSettings(
+            negatives=self.negatives,
+            shared_negatives=self.shared_negatives,
+            window_share=self.window_share,
+            shuffle_share=self.shuffle_share,
+        )
 
 
 class MetaCF(TrainableModel):

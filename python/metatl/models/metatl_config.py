@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from metatl.adaptation import Reduction, Target  # noqa: TC001 (pydantic reads the annotations)
 from metatl.exceptions import ConfigError
 from metatl.losses import Distance, Loss  # noqa: TC001
+from metatl.models.contract import EpisodeSettings
 from metatl.models.training_config import TrainingConfig
 
 Preset: TypeAlias = Literal["paper", "official", "tuned"]
@@ -237,6 +238,17 @@ class MetaTLConfig(TrainingConfig):
             if wrong:
                 raise ValueError(message)
         return self
+
+    @property
+    def episodes(self) -> EpisodeSettings:
+        """The tasks to train on."""
+        return EpisodeSettings(
+            negatives=self.negatives,
+            shared_negatives=self.shared_negatives,
+            window_share=self.window_share,
+            shuffle_share=self.shuffle_share,
+            released_windows=self.released_windows,
+        )
 
     @property
     def uses_support_loss(self) -> bool:
