@@ -62,6 +62,7 @@ class Scorer:
 
     def __init__(self):
         self.translation = Translation("dot", biased=True, moved=False)
+        self.num_items = NUM_ITEMS
 
     def score(self, histories):
         return np.stack([self.translation.scores(history) for history in histories]).astype(np.float32)

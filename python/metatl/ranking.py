@@ -441,7 +441,7 @@ def _encoder(
     if hasattr(model, "score_pairs"):
         return _pairwise_encoder(cast("PairwiseModel", model), seed, num_threads, timings)
     if not hasattr(model, "encode"):
-        num_items = model.score(np.zeros((1, 1), np.int64)).shape[1]
+        num_items = model.num_items
 
         def score(matrix: np.ndarray) -> Block:
             return ScoredBlock(np.ascontiguousarray(model.score(matrix)), num_threads, timings)

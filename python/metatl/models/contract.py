@@ -219,6 +219,11 @@ class PairwiseModel(Protocol):
 class ScoringModel(Protocol):
     """A model that scores the whole catalogue itself."""
 
+    @property
+    def num_items(self) -> int:
+        """I, size of the catalogue."""
+        ...
+
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item for histories of equal length.
 

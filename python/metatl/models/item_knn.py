@@ -133,6 +133,11 @@ class ItemKNN:
             similarity.data *= train.num_items / total
         return cls(config, similarity, item_counts)
 
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue."""
+        return len(self.item_counts)
+
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item for histories of equal length.
 

@@ -104,6 +104,11 @@ class MarkovChain:
         counts = train.item_counts
         return cls(config, transitions, counts)
 
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue."""
+        return len(self.item_counts)
+
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Give the probability of every item as the next one.
 

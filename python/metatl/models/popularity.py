@@ -49,6 +49,11 @@ class Popularity:
         """
         return cls(config, train.item_counts)
 
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue."""
+        return len(self.item_counts)
+
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item.
 

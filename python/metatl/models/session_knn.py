@@ -136,6 +136,11 @@ class SessionKNN:
         counts = train.item_counts
         return cls(config, train.indptr, train.items, weights, counts)
 
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue."""
+        return len(self.item_counts)
+
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item for histories of equal length.
 
