@@ -202,6 +202,20 @@ def test_a_folder_that_is_not_there_is_told_before_the_work(tmp_path, form):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_data_are_not_written_over(tmp_path):
+    data = write_shop(tmp_path / "shop.csv")
+    before = data.read_bytes()
+    assert_one_line(shop(data, data), "--out: found", "which the command reads")
+    assert_one_line(shop(data, tmp_path / "c.parquet", "--train", data), "--train: found")
+    twice = tmp_path / "c.parquet"
+    assert_one_line(shop(data, twice, "--train", twice), "--train: found", "which --out names too")
+    link = tmp_path / "link.csv"
+    link.symlink_to(data)
+    assert_one_line(shop(data, link), "--out: found")
+    assert data.read_bytes() == before
+    assert not twice.exists()
+
+
 def test_bad_options_are_told():
     for options in (["--kind", "all"], ["--k", "0"], ["--n", "0"], ["--users", "train"], ["--format", "csv"]):
         result = run("wines", "-o", "a", *options)

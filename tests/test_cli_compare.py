@@ -70,6 +70,15 @@ def test_every_output_is_written(files, tmp_path):
     assert "<svg" in (tmp_path / "report.svg").read_text()
 
 
+def test_what_is_compared_is_not_written_over(files, tmp_path):
+    before = files[1].read_bytes()
+    assert_one_line(run(*files, "--users", files[1]), "--users: found", "which the command reads")
+    twice = tmp_path / "report"
+    assert_one_line(run(*files, "--json", twice, "--latex", twice), "--latex: found", "--json names too")
+    assert files[1].read_bytes() == before
+    assert not twice.exists()
+
+
 def test_options_reach_the_comparison(files, tmp_path):
     out = tmp_path / "report.json"
     result = run(*files[:2], "--metrics", "hr@10", "--ranking", "full", "--resamples", 50, "--json", out)

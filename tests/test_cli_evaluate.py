@@ -325,6 +325,7 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
     broken[0] = np.nan
     np.save(tmp_path / "nan.npy", broken)
     (tmp_path / "text.csv").write_text("user_id,item_id,score\nu1,i1,high\n")
+    (tmp_path / "bare.csv").write_text("0.3,0.1,0.2\n0.1,0.2,0.3\n")
     (tmp_path / "cut.parquet").write_bytes(candidates.read_bytes()[:-100])
     out = tmp_path / "results.json"
     out.write_text("old")
@@ -334,12 +335,44 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
         ([candidates, tmp_path / "nan.npy"], ["101 NaN"]),
         ([candidates, tmp_path / "text.csv"], ["text.csv", "line 2", "'score'", "'high'"]),
         ([candidates, tmp_path / "none.npy"], ["none.npy", "no such file"]),
+        (["--no-candidates", tmp_path / "bare.csv"], ["bare.csv", "line 1", "found numbers", "header"]),
+        ([candidates, stranger / "scores.npy", "--metrics", f"HR@{10**20}"], ["HR@1", "known are"]),
         ([tmp_path / "cut.parquet", stranger / "scores.npy"], ["cut.parquet"]),
         ([stranger / "scores.npy", stranger / "scores.npy"], ["scores.npy", "Parquet"]),
     ):
         assert_one_line(evaluate("scores", *files, "--out", out), *parts)
         assert out.read_text() == "old"
     assert evaluate("scores", candidates).exit_code == 2
+
+
+def test_columns_may_be_called_by_numbers(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("0,1,2\n3,1,2\n1,2,3\n")
+    result = evaluate("scores", "--no-candidates", path, "--metrics", "HR@1", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["metrics"]["sampled"]["HR@1"]["value"] == 0.5
+
+
+def test_inputs_are_not_written_over(run, stranger, tmp_path):
+    candidates, scores = stranger / "candidates.parquet", stranger / "scores.npy"
+    attributes, twice = tmp_path / "attributes.csv", tmp_path / "twice"
+    attributes.write_text("user_id,country\n")
+    read = {path: path.read_bytes() for path in (candidates, scores, attributes, run / "run.json")}
+    for option in ("--json", "--markdown", "--latex", "--per-user"):
+        for path in (candidates, scores, attributes):
+            result = evaluate("scores", candidates, scores, "--attributes", attributes, option, path)
+            assert_one_line(result, f"{option}: found {path}, which the command reads")
+        assert_one_line(evaluate(run, option, run / "run.json"), f"{option}: found", "run.json")
+    result = evaluate("scores", candidates, scores, "--json", twice, "--per-user", twice)
+    assert_one_line(result, "--per-user: found", "which --json names too")
+    assert not twice.exists()
+    assert {path: path.read_bytes() for path in read} == read
+
+
+def test_more_items_than_there_are_make_a_list_of_all(run, tmp_path):
+    result = evaluate(run, "--top", 10**12, "--metrics", "MRR", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
 
 
 def test_a_run_is_compared_with_a_strangers_scores(run, stranger, tmp_path):

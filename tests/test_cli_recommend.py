@@ -130,6 +130,17 @@ def test_bad_input_is_one_line_and_overwrites_nothing(run, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_the_question_is_not_written_over(run, tmp_path):
+    visitors = tmp_path / "visitors.csv"
+    visitors.write_text("user_id,item_id,timestamp\nu,1,1\n")
+    for out in (visitors, run / "run.json"):
+        before = out.read_bytes()
+        result = recommend(run, "--input", visitors, "--out", out)
+        assert result.exit_code == 2
+        assert "which the command reads" in result.stderr
+        assert out.read_bytes() == before
+
+
 def test_either_one_user_or_a_file(run, tmp_path):
     assert recommend(run).exit_code == 2
     assert recommend(run, "--history", "1", "--input", "x.csv").exit_code == 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +54,36 @@ def test_a_link_is_followed(tmp_path):
         temporary.write_text("x")
     assert link.is_symlink()
     assert target.read_text() == "x"
+
+
+def test_a_pipe_stays_a_pipe_and_gets_the_content(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(path.read_text()))
+    reader.start()
+    with replace_file(path) as temporary:
+        temporary.write_text("through")
+    reader.join(timeout=10)
+    assert got == ["through"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_device_stays_a_device():
+    with replace_file("/dev/null") as temporary:
+        temporary.write_text("gone")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("kept")
+    path.chmod(0o444)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anything
+    with pytest.raises(PermissionError, match=r"a\.txt"), replace_file(path):
+        pass
+    assert path.read_text() == "kept"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_missing_folder_is_named_by_the_path_that_was_given(tmp_path):

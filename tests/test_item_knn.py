@@ -19,7 +19,8 @@ def training_rows(sequences, num_items):
     lengths = [len(sequence) for sequence in sequences]
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     items = np.array([item for sequence in sequences for item in sequence], dtype=np.int64)
-    return SimpleNamespace(indptr=indptr, items=items, num_items=num_items)
+    counts = np.bincount(items, minlength=num_items)
+    return SimpleNamespace(indptr=indptr, items=items, num_items=num_items, item_counts=counts)
 
 
 def slow_similarities(sequences, num_items, config):

@@ -20,7 +20,8 @@ NUM_ITEMS = 7
 def training_rows(sequences):
     indptr = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
     items = np.array([item for sequence in sequences for item in sequence], dtype=np.int64)
-    return SimpleNamespace(indptr=indptr, items=items, num_items=NUM_ITEMS)
+    counts = np.bincount(items, minlength=NUM_ITEMS)
+    return SimpleNamespace(indptr=indptr, items=items, num_items=NUM_ITEMS, item_counts=counts)
 
 
 def slow_probabilities(last, sequences, config):

@@ -13,7 +13,8 @@ from metatl.models.popularity import Popularity, PopularityConfig
 
 
 def fitted(items, num_items):
-    train = SimpleNamespace(items=np.array(items, dtype=np.int64), num_items=num_items)
+    counts = np.bincount(np.array(items, dtype=np.int64), minlength=num_items)
+    train = SimpleNamespace(item_counts=counts)
     return Popularity.fit(train, PopularityConfig.preset("tuned"))
 
 

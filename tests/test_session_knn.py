@@ -26,11 +26,13 @@ def training_rows(sequences, last_times=None):
         for last, sequence in zip(last_times, sequences, strict=True)
         for place in range(len(sequence))
     ]
+    items = np.array([item for sequence in sequences for item in sequence], dtype=np.int64)
     return SimpleNamespace(
         indptr=indptr,
-        items=np.array([item for sequence in sequences for item in sequence], dtype=np.int64),
+        items=items,
         timestamps=np.array(times, dtype=np.int64),
         num_items=NUM_ITEMS,
+        item_counts=np.bincount(items, minlength=NUM_ITEMS),
     )
 
 

@@ -323,6 +323,30 @@ def test_a_damaged_checkpoint_is_one_clear_error(finished_run, tmp_path, file, d
         load_checkpoint(tmp_path / file)
 
 
+def test_a_checkpoint_has_the_same_bytes_in_every_process(tmp_path):
+    script = (
+        "import sys, numpy as np; from pathlib import Path; from metatl.checkpoints import save_checkpoint;"
+        "save_checkpoint(Path(sys.argv[1]), {'a': np.arange(3.0), 'b': np.zeros((2, 1))}, {'step': 7})"
+    )
+    contents = set()
+    for number in range(4):
+        path = tmp_path / f"{number}.safetensors"
+        subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    tensors, record = load_checkpoint(path)
+    assert record == {"step": 7}
+    assert tensors["a"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_finished_run_without_weights_says_how_to_get_some(tmp_path):
+    out = tmp_path / "run"
+    metatl.fit(ring(), model="popularity", out=out, device="cpu")
+    (out / "best.safetensors").unlink()
+    with pytest.raises(RunError, match=r"best\.safetensors is missing; train again with .* --overwrite"):
+        metatl.load_run(out)
+
+
 def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("metatl.checkpoints.FORMAT_VERSION", 999)
     save_checkpoint(tmp_path / "x.safetensors", {"a": np.zeros(3)}, {})

@@ -10,7 +10,10 @@ from metatl.trends import popularity_trend
 
 def rows(items, ages, num_items):
     return SimpleNamespace(
-        items=np.array(items), timestamps=1_000 - np.array(ages, dtype=np.int64), num_items=num_items
+        items=np.array(items),
+        timestamps=1_000 - np.array(ages, dtype=np.int64),
+        num_items=num_items,
+        item_counts=np.bincount(items, minlength=num_items),
     )
 
 

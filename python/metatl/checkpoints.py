@@ -60,9 +60,20 @@ def save_checkpoint(path: Path, tensors: Mapping[str, NDArray[Any]], record: Map
         "sha256": _digest(arrays),
         "record": json.dumps(record, sort_keys=True),
     }
-    content = safetensors.numpy.save(arrays, metadata=metadata)
+    content = _in_order(safetensors.numpy.save(arrays, metadata=metadata))
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the header of a safetensors file, whose metadata come in an order that changes by process.
+
+    A header is JSON, filled up with spaces to a multiple of 8 bytes, after its length in 8 bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -252,6 +252,7 @@ def _rank(
     count = len(users.candidates)
     sampled = RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
     full = RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
+    top = min(top, len(whole.item_table))
     lists = np.empty((count, top), np.int64) if top else None
     for start in range(0, count, BLOCK_USERS):
         rows = np.arange(start, min(start + BLOCK_USERS, count))

@@ -200,6 +200,7 @@ def rank_users(
         One entry per user.
     """
     timings = timings or Timings()
+    top = min(top, split.num_items)
     targets = split.targets(users)
     excluded = Histories(split.cold.indptr, split.cold.items).select(users)
     shown = Histories.from_matrix(split.histories(users))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
+import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +23,8 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file beside `path`, then put it in the place of `path`.
 
     The temporary file is flushed to disk before the rename, and its folder after it. If the block
-    raises, the temporary file is removed and `path` stays as it was. A symbolic link is followed.
+    raises, the temporary file is removed and `path` stays as it was. A symbolic link is followed. What is
+    no file, such as a pipe, stays what it is and gets the content once it is complete.
 
     Parameters
     ----------
@@ -30,7 +34,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        An empty file in the same folder, to be written by the block.
+        An empty file, to be written by the block.
 
     Raises
     ------
@@ -46,7 +50,18 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> path.read_text()
     '42'
     """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            temporary.touch()
+            yield temporary
+            with temporary.open("rb") as content, path.open("wb") as pipe:
+                shutil.copyfileobj(content, pipe)
+        return
     target = Path(os.path.realpath(path))
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         # Made here, and exclusively, so that it gets the permissions that the user's umask asks for.

@@ -99,7 +99,7 @@ def _parse_metric(name: str) -> Metric:
     kind, at, cutoff = name.strip().upper().partition("@")
     if kind == "MRR" and not at:
         return Metric("MRR", None)
-    if kind in ("HR", "NDCG", "MRR") and cutoff.isdecimal() and int(cutoff) >= 1:
+    if kind in ("HR", "NDCG", "MRR") and cutoff.isdecimal() and 1 <= int(cutoff) < 2**63:
         return Metric(cast("Literal['MRR', 'HR', 'NDCG']", kind), int(cutoff))
     raise ConfigError(
         f"unknown metric {name.strip()!r}; known are MRR, MRR@k, HR@k and NDCG@k with k = 1, 2, …, "

@@ -210,6 +210,11 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     path = Path(path)
     record = read_record(path)
     if not (path / "best.safetensors").exists():
+        if is_finished(path):
+            raise RunError(
+                f"{path}: best.safetensors is missing; train again with "
+                f"`metatl train --out {path} --overwrite`"
+            )
         raise RunError(
             f"{path}: the run has no weights yet; continue it with `metatl train --out {path} --resume`"
         )

@@ -32,8 +32,10 @@ def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreT
         The candidates, whose ids say of what type the table's are.
     """
     lines = _lines(path)
-    header = next(lines).text.rstrip("\r\n")
+    first = next(lines)
+    header = first.text.rstrip("\r\n")
     lines.close()
+    _check_header(header, separator, first.line)
     schema: dict[str, pl.DataType] = dict.fromkeys(_parse(header, separator).columns, pl.Float32())
     for name in schema.keys() & {"user_id", "item_id"}:
         schema[name] = pl.String() if sets is None else getattr(sets, f"{name}s").dtype
@@ -58,6 +60,20 @@ def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreT
         return pl.concat([pl.Series(name, [], schema[name]), *(rows[name] for rows in blocks([name]))])
 
     return ScoreTable(schema, column, blocks)
+
+
+def _check_header(header: str, separator: str, line: int) -> None:
+    """Refuse a first line of numbers: a row of scores would be taken for names, and its user lost.
+
+    0, 1, 2, … are names that some programs give to columns without any.
+    """
+    names = next(csv.reader([header], delimiter=separator), [])
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return
+    if numbers and numbers != list(range(len(numbers))):
+        raise DataError("found numbers, expected a header: the names of the columns", line=line)
 
 
 def _lines(path: Path) -> Generator[Block]:

@@ -9,6 +9,7 @@ import click
 
 from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
+from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -102,6 +103,7 @@ def candidates(
     from metatl.files import write_parquet
     from metatl.split import cold_start_split
 
+    check_outputs([data], {"--out": out, "--train": train})
     for path in (out, train):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: found no folder {path.parent} to write it to")

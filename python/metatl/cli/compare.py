@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.errors import Command
+from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from metatl.paired_users import PerUser
@@ -84,6 +85,8 @@ def compare(
     from metatl.paired_users import pair_users, user_differences
     from metatl.per_user import read_per_user
 
+    outputs = {"--json": json, "--markdown": markdown, "--latex": latex, "--users": users, "--plot": plot}
+    check_outputs(files, outputs)
     if plot is not None:
         from metatl.comparison_plot import check_plot_file, write_plot
 

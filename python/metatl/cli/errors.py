@@ -20,8 +20,8 @@ INTERRUPTED = STOPPED_BY_SIGNAL + 2
 def one_line_errors() -> Iterator[None]:
     """End the command with one line on stderr where the block raises what a user can mend.
 
-    `MetatlError` and `OSError` end it with exit code 2, Ctrl-C with 130. Anything else is a fault of ours
-    and keeps its traceback. Usable as a decorator too: `@one_line_errors()`.
+    `MetatlError`, `OSError` and a lack of memory end it with exit code 2, Ctrl-C with 130. Anything else is
+    a fault of ours and keeps its traceback. Usable as a decorator too: `@one_line_errors()`.
     """
     from metatl.exceptions import MetatlError
 
@@ -34,6 +34,8 @@ def one_line_errors() -> Iterator[None]:
         if error.errno == errno.EPIPE:
             raise
         raise _Failure(_describe(error)) from None
+    except MemoryError as error:
+        raise _Failure(f"out of memory: {error or 'the settings ask for too much'}") from None
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None

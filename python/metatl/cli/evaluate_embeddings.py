@@ -67,6 +67,7 @@ def embeddings(
     from metatl.embedding_evaluation import evaluate_embeddings
 
     options = CommonOptions(**common)
+    options.check(candidates, queries, items, item_ids, bias)
     with users_progress(Console(stderr=True)) as on_progress:
         evaluation = evaluate_embeddings(
             candidates,

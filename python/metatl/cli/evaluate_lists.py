@@ -49,6 +49,7 @@ def trec(
     from metatl.list_evaluation import evaluate_lists
 
     options = CommonOptions(**common)
+    options.check(lists, targets)
     evaluation = evaluate_lists(
         lists,
         targets,

@@ -62,6 +62,8 @@ def run(
 
     options = CommonOptions(**common)
     for path, name in zip(runs, names, strict=True):
+        written = options if len(runs) == 1 else options.of_one(name)
+        written.check(data, *runs)
         evaluation = evaluate_users(
             load_run(path, device=device),
             data=data,
@@ -71,4 +73,4 @@ def run(
             top=top,
             **options.arguments(),
         )
-        deliver(evaluation, options if len(runs) == 1 else options.of_one(name))
+        deliver(evaluation, written)

@@ -60,6 +60,7 @@ def scores(
     from metatl.score_evaluation import evaluate_scores
 
     options = CommonOptions(**common)
+    options.check(*files, train)
     with users_progress(Console(stderr=True)) as on_progress:
         evaluation = evaluate_scores(
             files[-1],

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metatl.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,6 +62,16 @@ class CommonOptions:
     latex: Path | None
     per_user: Path | None
     threads: int | None
+
+    def check(self, *inputs: Path | str | None) -> None:
+        """Refuse to write over what the command reads, or twice to one file."""
+        outputs = {
+            "--json": self.json_file,
+            "--markdown": self.markdown,
+            "--latex": self.latex,
+            "--per-user": self.per_user,
+        }
+        check_outputs([*inputs, self.attributes], outputs)
 
     def arguments(self) -> dict[str, Any]:
         """Give what every function that evaluates takes."""

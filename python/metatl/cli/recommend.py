@@ -10,6 +10,7 @@ import click
 
 from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
+from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from metatl.recommendation import Recommendations
@@ -61,6 +62,8 @@ def recommend(
         raise click.UsageError("--input needs --out, and --out needs --input")
     if columns is not None and source is None:
         raise click.UsageError("--columns needs --input")
+
+    check_outputs([run, source], {"--out": out})
 
     from metatl.runs import load_run
 

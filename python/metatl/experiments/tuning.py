@@ -101,6 +101,8 @@ def tune(
         preset = configure(system, _PRESET, {}, k=search.split.k).model_dump(mode="json")
         study.enqueue_trial({name: preset[name] for name in space})
 
+    failures: list[str] = []
+
     def objective(trial: Trial) -> float:
         config = _suggest(trial, space)
         try:
@@ -108,6 +110,9 @@ def tune(
         except (TrainingStopped, KeyboardInterrupt):
             # Optuna would count it as failed.
             _take_back(study, trial.number, trial.params)
+            raise
+        except MetatlError as error:
+            failures.append(str(error))
             raise
 
     while (done := _count(study, optuna)) < search.trials:
@@ -117,7 +122,8 @@ def tune(
         if on_trial is not None:
             on_trial(done + 1, _best_value(study, optuna))
     if _best_value(study, optuna) is None:
-        raise ConfigError(f"model: all {search.trials} trials of {search.model} failed")
+        reason = f": {failures[0]}" if failures else ""
+        raise ConfigError(f"model: all {search.trials} trials of {search.model} failed{reason}")
     best = study.best_trial
     settings = TunedSettings(
         model=search.model,
