@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +64,32 @@ def test_ids_are_found_as_text_or_numbers():
     assert recommend(RUN, [["100", "7"]])[0] == recommend(RUN, [[100, 7]])[0]
     texts = run_of(LastItemNeighbours(), ITEM_IDS.cast(pl.String).sort())
     assert [found.item_id for found in recommend(texts, [[100]], top=2)[0]] == ["10", "1000"]
+
+
+@pytest.mark.parametrize(
+    "history", [np.array([100, 7]), torch.tensor([100, 7]), [100.0, 7.0], ["100", "7"], pl.Series([100, 7])]
+)
+def test_ids_are_read_as_they_come(history):
+    run = run_of(LastItemNeighbours())
+    expected = recommend(run, [[100, 7]], top=3)
+    found = recommend(run, [history], top=3)
+    assert found.unknown_items == ((),)
+    assert np.array_equal(found.items, expected.items)
+
+
+@pytest.mark.parametrize(
+    ("histories", "named"),
+    [
+        ("100,7", "histories: found str"),
+        (["100,7"], r"histories\[0\]: found str"),
+        ([[7], 100], r"histories\[1\]: found int"),
+        (pl.DataFrame({"user_id": [1]}), "histories: found DataFrame"),
+        ({"u": [7]}, "histories: found dict"),
+    ],
+)
+def test_what_is_no_list_of_lists_is_named(histories, named):
+    with pytest.raises(InvalidArgumentError, match=named):
+        recommend(run_of(LastItemNeighbours()), histories)
 
 
 def test_only_the_last_items_count_but_none_is_recommended_again():

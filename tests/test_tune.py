@@ -89,10 +89,13 @@ def test_a_search_goes_on_where_it_stopped(ring, tmp_path, monkeypatch):
     tune(search(ring, trials=5), tmp_path / "parts", device="cpu")
     assert seen == whole
     assert len({json.dumps(config) for config in whole}) == 5
-    # Other settings are another search.
-    tune(search(ring, trials=1, seed=1), tmp_path / "parts", device="cpu")
-    tune(search(ring, trials=1, k=2), tmp_path / "parts", device="cpu")
-    assert len(seen) == 7
+    # Other settings are another search, whose result would take the place of this one's.
+    before = (tmp_path / "parts" / "markov.best.json").read_bytes()
+    for other in (search(ring, trials=1, seed=1), search(ring, trials=1, k=2)):
+        with pytest.raises(ConfigError, match=r"markov\.best\.json: found .* K = 3 and seed 0 chose"):
+            tune(other, tmp_path / "parts", device="cpu")
+    assert (tmp_path / "parts" / "markov.best.json").read_bytes() == before
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -128,7 +131,7 @@ def test_a_failed_trial_counts(ring, tmp_path, monkeypatch):
     found = tune(search(ring, trials=4), tmp_path, device="cpu")
     assert (len(calls), found.trials) == (4, 4)
     monkeypatch.setattr(tuning, "fit", lambda *_, **__: (_ for _ in ()).throw(RunError("nan")))
-    with pytest.raises(ConfigError, match="all 2 trials of markov failed"):
+    with pytest.raises(ConfigError, match="all 2 trials of markov failed: nan"):
         tune(search(ring, trials=2), tmp_path / "none", device="cpu")
 
 

@@ -265,7 +265,9 @@ def _attribute(
 ) -> pl.Series:
     columns = [] if attributes is None else [column for column in attributes.columns if column != "user_id"]
     if attributes is None or name not in columns:
-        raise ConfigError(f"by: found {name!r}, expected one of {', '.join([*known, *columns])}")
+        there = ", ".join([*known, *columns])
+        expected = f"one of {there}" if there else "a column of the attributes, and there are none"
+        raise ConfigError(f"by: found {name!r}, expected {expected}")
     if "user_id" not in attributes.columns:
         raise DataError(f"attributes: found no column 'user_id' among {', '.join(columns)}")
     if attributes["user_id"].is_duplicated().any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,7 +146,7 @@ def recommend(
     Raises
     ------
     InvalidArgumentError
-        If `top` is less than 1.
+        If `top` is less than 1, or the histories are no lists of ids.
     NotANumberError
         If a score is not a number.
     """
@@ -176,10 +177,26 @@ def _raw_items(histories: Sequence[Sequence[Any]] | Interactions) -> tuple[np.nd
     """Put the histories' raw ids, as text, into one column with the boundaries of the users."""
     if isinstance(histories, Interactions):
         return histories.indptr, histories.item_ids.cast(pl.String).gather(histories.items)
-    indptr = np.zeros(len(histories) + 1, dtype=np.int64)
-    np.cumsum([len(history) for history in histories], out=indptr[1:])
-    texts = [str(item) for history in histories for item in history]
-    return indptr, pl.Series(texts, dtype=pl.String)
+    rows = _lists("histories", histories)
+    items = [_lists(f"histories[{row}]", history) for row, history in enumerate(rows)]
+    indptr = np.zeros(len(items) + 1, dtype=np.int64)
+    np.cumsum([len(history) for history in items], out=indptr[1:])
+    return indptr, pl.Series([_text(item) for history in items for item in history], dtype=pl.String)
+
+
+def _lists(argument: str, values: Any) -> list[Any]:
+    # A text is a sequence too, of letters; a table is one of columns.
+    if isinstance(values, (str, bytes, Mapping, pl.DataFrame)) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(
+            f"{argument}: found {type(values).__name__}, expected a list of item ids for each user"
+        )
+    return list(values)
+
+
+def _text(item: Any) -> str:
+    """Write an id as the data do: of arrays and tensors the number, and 17 for 17.0."""
+    value = item.item() if hasattr(item, "item") else item
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _look_up(

@@ -41,7 +41,7 @@ def tune(
     """Search for the settings of systems by MRR on validation users; needs Optuna (`metatl[tune]`).
 
     Writes the best settings of each as JSON to --out; `metatl reproduce --configs` reads them. A second call
-    goes on where the first one stopped.
+    goes on where the first one stopped; one for other data, another K or seed needs another --out.
 
     \b
     Examples:

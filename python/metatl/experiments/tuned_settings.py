@@ -56,6 +56,25 @@ def write_tuned_settings(out: Path, settings: TunedSettings) -> Path:
     return path
 
 
+def check_tuned_settings(out: Path, model: str, *, dataset_fingerprint: str, k: int, seed: int) -> None:
+    """Refuse to replace what another search of the system has found.
+
+    Raises
+    ------
+    ConfigError
+        If `out` holds settings that were tried on other data, another K or another seed.
+    """
+    path = out / f"{model}{_ENDING}"
+    if not path.exists():
+        return
+    held = _read(path)
+    if (held.dataset_fingerprint, held.k, held.seed) != (dataset_fingerprint, k, seed):
+        raise ConfigError(
+            f"{path}: found what a search on {held.data} with K = {held.k} and seed {held.seed} chose; "
+            "choose another --out"
+        )
+
+
 def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Read what searches found.
 
@@ -76,10 +95,7 @@ def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for file in sorted(path.rglob(f"*{_ENDING}")):
-        try:
-            settings = TunedSettings.model_validate_json(file.read_bytes())
-        except ValidationError as error:
-            raise ConfigError(f"{file}: {error.errors()[0]['msg']}; tune again") from None
+        settings = _read(file)
         key = settings.model, settings.dataset_fingerprint
         if key in found:
             raise ConfigError(f"{file}: found a second search of {settings.model} on the same data; keep one")
@@ -87,3 +103,10 @@ def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     if not found:
         raise ConfigError(f"{path}: found no file that ends in {_ENDING}; expected what `metatl tune` wrote")
     return found
+
+
+def _read(file: Path) -> TunedSettings:
+    try:
+        return TunedSettings.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {error.errors()[0]['msg']}; tune again") from None

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 from metatl import datasets
 from metatl.exceptions import ConfigError, MetatlError
 from metatl.experiments.search_spaces import SEARCH_SPACES, Choice, Whole
-from metatl.experiments.tuned_settings import TunedSettings, write_tuned_settings
+from metatl.experiments.tuned_settings import (
+    TunedSettings,
+    check_tuned_settings,
+    write_tuned_settings,
+)
 from metatl.fitting import configure, fit
 from metatl.models import find_system
 from metatl.runs import SplitSettings, read_metrics
@@ -94,6 +98,13 @@ def tune(
     system = find_system(search.model)
     space = SEARCH_SPACES[search.model]
     interactions = datasets.load(search.data)
+    check_tuned_settings(
+        out,
+        search.model,
+        dataset_fingerprint=interactions.fingerprint,
+        k=search.split.k,
+        seed=search.seed,
+    )
     out.mkdir(parents=True, exist_ok=True)
     study = _open_study(optuna, search, out, interactions.fingerprint)
     _forget_unfinished(study, optuna)
