@@ -50,8 +50,9 @@ def reference_pair_loss(costs, excluded, config):
     cost, negatives = costs[0], costs[1:]
     if config.loss == "margin":
         return torch.where(excluded, 0.0, torch.relu(config.margin + cost - negatives)).mean()
-    shares = torch.where(excluded, 0.0, torch.exp(-negatives))
-    return -torch.log(torch.exp(-cost) / (torch.exp(-cost) + shares.sum()))
+    # By torch's own softmax: an inner step may drive all costs so far out that their exponentials are 0.
+    logits = torch.cat((-cost[None], torch.where(excluded, -torch.inf, -negatives)))
+    return -torch.log_softmax(logits, dim=0)[0]
 
 
 def reference_query(theta, point, positive, negatives, common, config, factors=1.0):
