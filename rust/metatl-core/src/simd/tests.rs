@@ -239,6 +239,27 @@ properties! {
         }
     }
 
+    fn products_in_any_order_agree_with_double_precision(
+        seed: u64,
+        rows in 0usize..=LANES,
+        dimension in 0usize..140,
+    ) {
+        let items = rough_numbers(seed, rows * dimension);
+        let query = rough_numbers(seed ^ 1, dimension);
+        for level in Level::available() {
+            let (mut found, mut norms) = ([-1.0; LANES], Lanes([-1.0; LANES]));
+            products(level, &query, &items, &mut found, &mut norms);
+            for lane in 0..LANES {
+                let item = items.get(lane * dimension..(lane + 1) * dimension).unwrap_or_default();
+                let query = &query[..item.len()];
+                for (left, found) in [(query, found[lane]), (item, norms.0[lane])] {
+                    let (expected, size) = reference(left, item, false);
+                    prop_assert!((f64::from(found) - expected).abs() <= 1e-5 * size);
+                }
+            }
+        }
+    }
+
     fn distances_of_a_tile_have_the_bits_of_one(seed: u64, special in prop::option::of(0usize..3)) {
         let special = special.map(|kind| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][kind]);
         let numbers = rough_numbers(seed, LANES * QUERIES + LANES + QUERIES);
