@@ -50,7 +50,8 @@ def test_a_bar_beyond_the_limit_is_listed_first(files):
     # 2 threads · 3 GHz · 32 operations over 2 · 20,000 · 100 of them a user.
     assert (
         f"- {RANKING}: 24,000 users a second, bar 60,000. The limit is 48,000, which is below the bar "
-        "(2 · 20,000 · 100 operations a user); reached: 50%." in page.partition("## All figures")[0]
+        "(2 · 20,000 · 100 operations a user in `float32`); reached: 50%."
+        in page.partition("## All figures")[0]
     )
     ours, peer = data["results"]
     assert (ours["value"], ours["bar"], ours["holds"], ours["peer"]) == (24_000.0, 60_000.0, False, None)
