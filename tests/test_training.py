@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,7 @@ def test_a_finished_run_is_not_taken_for_one_of_other_settings(finished_run, opt
     result = run_here(["train", "--out", str(finished_run), "--resume", *options])
     assert result.exit_code == 2
     assert message in result.stderr
+    assert "{" not in result.stderr  # each setting by itself
     assert result.stderr.strip().count("\n") == 0
     assert final_bytes(finished_run) == before
 
@@ -345,6 +347,15 @@ def test_a_finished_run_without_weights_says_how_to_get_some(tmp_path):
     (out / "best.safetensors").unlink()
     with pytest.raises(RunError, match=r"best\.safetensors is missing; train again with .* --overwrite"):
         metatl.load_run(out)
+
+
+def test_a_config_that_cannot_be_is_named(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["config"]["dim"] = "many"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"run\.json: config\.dim: found 'many': .*; train again"):
+        metatl.load_run(tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):

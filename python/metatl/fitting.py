@@ -335,7 +335,8 @@ def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
     columns = settings.get("columns")
     if columns is not None:
         settings["columns"] = list(columns)
-    return {**settings, **settings.pop("split"), **settings.pop("config")}
+    groups = [settings.pop(name) for name in ("split", "config")]
+    return {**settings, **groups[0], **groups[1]}
 
 
 def _start_directory(

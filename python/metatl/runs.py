@@ -222,8 +222,15 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     system = find_system(record.model, record.preset)
     try:
         config = system.config_class().model_validate(record.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(["config", *map(str, first["loc"])])
+        raise RunError(
+            f"{path / 'run.json'}: {name}: found {first['input']!r}: {first['msg']}; train again"
+        ) from None
+    try:
         model = system.model_class().from_tensors(config, record.num_items, tensors)
-    except (ValidationError, KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
     try:
