@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -71,3 +72,33 @@ def test_interactions_in_memory_take_no_names(sales):
     interactions = metatl.datasets.load(sales, ("who", "what", "second"))
     with pytest.raises(metatl.exceptions.InvalidArgumentError, match="columns"):
         metatl.fit(interactions, model="popularity", columns=("who", "what", "second"))
+
+
+EARLIER = 1_600_000_000_000
+"""Milliseconds of September 2020; as seconds, outside the years that there are."""
+
+
+def test_the_unit_of_times_is_said_with_the_column_and_remembered(sales, tmp_path):
+    seconds = metatl.read_interactions(
+        sales, user_column="who", item_column="what", timestamp_column="second"
+    )
+    header, *lines = Path(sales).read_text().splitlines()
+    later = [line.split(",", 1) for line in lines]
+    path = tmp_path / "sales.csv"
+    path.write_text("\n".join([header, *(f"{int(time) * 1000 + EARLIER},{rest}" for time, rest in later)]))
+    refused = run(stats, path, "--columns", "who,what,second")
+    assert refused.exit_code == 2
+    assert "--columns user,item,time:ms" in refused.stderr
+    out = tmp_path / "run"
+    named = ("--columns", "who,what,second:ms")
+    result = run(train, "--data", path, "--model", "popularity", "--out", out, *named)
+    assert result.exit_code == 0, result.stderr
+    assert run(evaluate, out, "--candidates", "uni50").exit_code == 0
+    found = metatl.datasets.load(path, ("who", "what", "second:ms"))
+    assert (found.timestamps - seconds.timestamps == EARLIER * 1000).all()
+
+
+def test_a_colon_in_a_name_is_no_unit(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("who,what,when:day\nu,i,5\n")
+    assert metatl.datasets.load(path, ("who", "what", "when:day")).num_interactions == 1

@@ -24,7 +24,10 @@ _MICROSECOND = timedelta(microseconds=1)
 # What a datetime can hold. Milliseconds that are read as seconds fall outside, so the mistake is found.
 _EARLIEST = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
 _LATEST = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
-_OUTSIDE = "found {}, outside the years 1 to 9999; set timestamp_unit to their unit: s, ms, us or ns"
+_OUTSIDE = (
+    "found {}, outside the years 1 to 9999; set timestamp_unit, or --columns user,item,time:ms, to their "
+    "unit: s, ms, us or ns"
+)
 
 # 1 date, 2 hours and minutes, 3 seconds, 4 fraction of a second, 5 sign, 6 hours and 7 minutes of the offset.
 _ISO_DATE = (

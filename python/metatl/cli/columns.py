@@ -21,5 +21,6 @@ columns_option = click.option(
     callback=_parse,
     metavar="USER,ITEM,TIME",
     show_default=False,
-    help="The file's user, item and timestamp columns.  [default: found by their usual names]",
+    help="The file's user, item and timestamp columns; TIME may end in the unit of numbers, as in day:ms: s, "
+    "ms, us or ns.  [default: found by their usual names]",
 )

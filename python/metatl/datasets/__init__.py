@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +66,8 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     data
         `wines` for the bundled data, else the path of a file; a file that is called `wines` is `./wines`.
     columns
-        Names of a file's user, item and timestamp columns; found by their usual names where not given.
+        Names of a file's user, item and timestamp columns; found by their usual names where not given. The
+        last may end in the unit of numbers, as in ``timestamp:ms``: s, ms, us or ns.
 
     Raises
     ------
@@ -77,13 +78,21 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     """
     from metatl.exceptions import ConfigError
     from metatl.readers import read_interactions
+    from metatl.timestamps import TimestampUnit
 
     if data == BUNDLED:
         if columns is not None:
             raise ConfigError("columns: found names, expected none: the bundled wines need none")
         return xwines()
     user, item, timestamp = columns or (None, None, None)
-    return read_interactions(data, user_column=user, item_column=item, timestamp_column=timestamp)
+    # A name may hold a colon itself: RecBole's end in a type.
+    name, _, ending = (timestamp or "").rpartition(":")
+    unit: TimestampUnit | None = None
+    if name and ending in get_args(TimestampUnit):
+        timestamp, unit = name, cast("TimestampUnit", ending)
+    return read_interactions(
+        data, user_column=user, item_column=item, timestamp_column=timestamp, timestamp_unit=unit
+    )
 
 
 def source(data: str | os.PathLike[str]) -> str:
