@@ -30,6 +30,10 @@ const FEWEST_BLOCKS: usize = 8;
 /// Rounding of one score or bound, over the sizes of what it is a sum of: a few times the 2⁻²⁴ of an addition.
 const ROUNDING: f32 = 1.0 / (1 << 20) as f32;
 
+/// What numbers too small for rounding to be relative can be off by, and more; as a square, the length of a
+/// vector whose norm may have come out as 0.
+const UNDERFLOW: f32 = f32::MIN_POSITIVE;
+
 /// Which estimates a ranking works with; its results do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EstimateKind {
@@ -129,7 +133,8 @@ fn sides(similarity: Similarity, threshold: f32, query_norm: f32) -> (f32, f32) 
             (query_norm - squared, query_norm + squared)
         }
     };
-    (right + ROUNDING * size, right - ROUNDING * size)
+    let slack = ROUNDING * size + UNDERFLOW;
+    (right + slack, right - slack)
 }
 
 /// The scores of a few items for one query, with the bits of [`Scoring::pair_score`].

@@ -455,6 +455,39 @@ fn threads_do_not_change_a_thing() {
     }
 }
 
+/// Squares of these numbers are below the least normal number, or 0: no rounding is relative there.
+#[test]
+fn estimates_of_tiny_numbers_change_nothing() {
+    let sizes = [-30, -25, -23, -22, -21, -20, -19, -18, 0, 10];
+    let numbers: Vec<f32> = sizes
+        .iter()
+        .flat_map(|&size| (0..40).map(move |step| (1.0 + step as f32 / 40.0) * 10f32.powi(size)))
+        .chain([0.0])
+        .collect();
+    let count = numbers.len();
+    let none = vec![0; count + 1];
+    for (level, kind) in levels_and_estimates() {
+        for similarity in SIMILARITIES {
+            let [with, without] = [kind, EstimateKind::Nothing].map(|kind| {
+                let matrix = |name| Matrix::new(name, &numbers, count, 1).unwrap();
+                let (queries, table) = (matrix("queries"), matrix("item_table"));
+                let mut scoring =
+                    Scoring::new(queries, table, None, similarity, None, level).unwrap();
+                scoring.estimates = kind;
+                let excluded = ItemLists::new(NAMES, &none, &[], count, count).unwrap();
+                (0..count as i64)
+                    .step_by(17)
+                    .map(|target| {
+                        let targets = vec![target; count];
+                        rank_catalogue(&scoring, &targets, excluded, &Interrupt::new())
+                    })
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!(with, without, "{similarity:?} {level} {kind:?}");
+        }
+    }
+}
+
 /// Items with the same row tie to the last bit wherever they stand, also where scores are not exact.
 #[test]
 fn equal_rows_tie() {

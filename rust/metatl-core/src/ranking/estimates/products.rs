@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{ROUNDING, factor, sides};
+use super::{ROUNDING, UNDERFLOW, factor, sides};
 use crate::ranking::scoring::{Scoring, Similarity};
 use crate::simd::brackets::Masks;
 use crate::simd::{self, LANES, Lanes, QUERIES, QueryCoordinates};
@@ -76,14 +76,15 @@ impl Products {
         item_norms: &Lanes,
     ) -> ([f32; LANES], [f32; LANES]) {
         let (factor, is_distance) = (factor(similarity), similarity != Similarity::Dot);
-        let query_length = query_norm.sqrt();
+        let length = |norm: f32| (norm + UNDERFLOW).sqrt();
+        let query_length = length(query_norm);
         let (mut left, mut slack) = ([0.0; LANES], [0.0; LANES]);
         for item in 0..LANES {
             let (norm, bias) = (item_norms.0[item], self.bias.0[item]);
-            let error = factor * self.error * (query_length * norm.sqrt());
+            let error = factor * self.error * (query_length * length(norm));
             let norm = if is_distance { norm } else { 0.0 };
             left[item] = factor * products[item] + (bias - norm);
-            slack[item] = error + self.error * norm + ROUNDING * (bias.abs() + norm);
+            slack[item] = error + self.error * norm + ROUNDING * (bias.abs() + norm) + UNDERFLOW;
         }
         (left, slack)
     }
