@@ -202,6 +202,13 @@ def test_a_folder_that_is_not_there_is_told_before_the_work(tmp_path, form):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_bundled_data_are_no_file_to_write_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("wines", "-o", "wines", "--format", "ncf")
+    assert result.exit_code == 0, result.output
+    assert min(path.name for path in tmp_path.iterdir()).startswith("wines.")
+
+
 def test_the_data_are_not_written_over(tmp_path):
     data = write_shop(tmp_path / "shop.csv")
     before = data.read_bytes()

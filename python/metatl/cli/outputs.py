@@ -16,7 +16,8 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
     Parameters
     ----------
     inputs
-        Files that the command reads, and run directories, whose files are all meant.
+        Files that the command reads, and run directories, whose files are all meant. The name of the bundled
+        data is no file.
     outputs
         Options, as they are spelt, and the files that they name.
 
@@ -25,11 +26,12 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
     ConfigError
         If an output is an input or another output; nothing has been written then.
     """
+    from metatl.datasets import BUNDLED
     from metatl.exceptions import ConfigError
 
     taken: dict[str, str] = {}
     for given in inputs:
-        if given is None:
+        if given is None or given == BUNDLED:
             continue
         path = Path(given)
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
