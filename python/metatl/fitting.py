@@ -194,7 +194,7 @@ def fit(
     resume = resume and directory is not None and (directory / "run.json").exists()
     if directory is not None:
         if resume:
-            check_same_settings(read_record(directory), record.model_dump(mode="json"), directory)
+            _check_same_settings(read_record(directory), record.model_dump(mode="json"), directory)
         else:
             _start_directory(directory, record, item_ids, item_counts)
     fitted: Any
@@ -301,10 +301,10 @@ def _check_finished(
     }
     if isinstance(data, Interactions):
         asked["dataset_fingerprint"] = data.fingerprint
-    check_same_settings(read_record(directory), asked, directory)
+    _check_same_settings(read_record(directory), asked, directory)
 
 
-def check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: Path) -> None:
+def _check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: Path) -> None:
     """Refuse to continue a run with other settings than it has.
 
     Parameters
@@ -330,7 +330,7 @@ def check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: Pa
 
 
 def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every setting under its own name."""
+    """Give every setting under its own name, but for where it runs and where the data lie."""
     settings = {name: value for name, value in record.items() if name not in ("device", "data")}
     columns = settings.get("columns")
     if columns is not None:
