@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -447,6 +448,67 @@ def test_gradients_that_come_as_rows_train_as_dense_ones(
         weights.append(metatl.fit(interactions_file, model=name, config=config, device="cpu").model.tensors())
     for (tensor, by_rows), dense in zip(weights[0].items(), weights[1].values(), strict=True):
         np.testing.assert_allclose(by_rows, dense, rtol=1e-5, atol=1e-5, err_msg=tensor)
+
+
+compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+
+
+@compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own, which it catches where they are not errors
+@pytest.mark.parametrize("preset", ["tuned", pytest.param("paper", marks=pytest.mark.slow)])
+def test_a_compiled_training_takes_the_same_steps(interactions_file, preset):
+    config = {"dim": 16, "batch_size": 256, "max_steps": 20, "eval_every": 10}
+    plain, compiled = (
+        metatl.fit(interactions_file, preset=preset, config=config, device="cpu", compiled=compiled)
+        for compiled in (False, True)
+    )
+    for name, tensor in plain.model.tensors().items():
+        np.testing.assert_allclose(compiled.model.tensors()[name], tensor, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own, which it catches where they are not errors
+def test_a_compiled_training_resumes_to_the_same_bytes(interactions_file, tmp_path):
+    fit_small(interactions_file, tmp_path / "whole", compiled=True)
+
+    def stop(progress):
+        if progress.step == 15:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingStopped):
+        fit_small(interactions_file, tmp_path / "parts", compiled=True, on_progress=stop)
+    with pytest.raises(RunError, match="compiled was True, now False"):
+        fit_small(interactions_file, tmp_path / "parts", resume=True)
+    result = run_here(["train", "--out", str(tmp_path / "parts"), "--resume", "--device", "cpu"])
+    assert result.exit_code == 0, result.stderr
+    assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
+
+
+def test_a_system_that_cannot_be_compiled_says_which_can(interactions_file, tmp_path):
+    options = [
+        "--data",
+        str(interactions_file),
+        "--out",
+        str(tmp_path / "run"),
+        "--model",
+        "knn",
+        "--compiled",
+    ]
+    result = run_here(["train", *options])
+    assert result.exit_code == 2
+    assert "compiled: found true for knn, but only metatl can be compiled" in result.stderr
+    settings = {"learner": "mlp", "adapt": "learner", "transition_skip": None, "learner_bias": 0}
+    with pytest.raises(ConfigError, match="no closed form that could be compiled"):
+        metatl.fit(interactions_file, config=settings, device="cpu", compiled=True)
+
+
+def test_a_missing_compiler_is_one_line(interactions_file, tmp_path):
+    environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    options = train_options(interactions_file, tmp_path / "run", "--compiled", "--device", "cpu")
+    result = run_process(options, env=environment)
+    assert result.returncode == 2
+    assert "compiled: torch.compile failed" in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
 
 
 @pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is not None])

@@ -15,7 +15,7 @@ from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import ConfigError, InvalidArgumentError, RunError
 from metatl.interactions import Interactions
-from metatl.models import Batches, System, find_system
+from metatl.models import SYSTEMS, Batches, System, find_system
 from metatl.runs import (
     Run,
     RunRecord,
@@ -112,6 +112,7 @@ def fit(
     split: SplitSettings | None = None,
     columns: tuple[str, str, str] | None = None,
     device: str = "auto",
+    compiled: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -140,6 +141,10 @@ def fit(
         Names of the file's user, item and timestamp columns; found by their usual names where None.
     device
         `auto`, `cpu` or `cuda`.
+    compiled
+        Have torch.compile fuse the kernels of a training step, where the system can: some ten seconds at the
+        start, then steps two to three times as fast on CUDA. It takes a C++ compiler on the processor. Sums
+        are formed in another order, so that weights differ by rounding.
     resume
         Continue the run in `out` with the settings that it has; a finished one is loaded.
     overwrite
@@ -165,6 +170,9 @@ def fit(
     split_settings = _with_k(split or SplitSettings(), k)
     settings = configure(system, preset, config or {}, k=split_settings.k)
     device = resolve_device(device)
+    if compiled and not system.compiles:
+        can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
+        raise ConfigError(f"compiled: found true for {model}, but only {can} can be compiled; leave it out")
     directory = None if out is None else Path(out)
     if directory is not None:
         _check_directory(directory, resume=resume, overwrite=overwrite)
@@ -181,6 +189,7 @@ def fit(
         config=settings.model_dump(mode="json"),
         seed=seed,
         device=device,
+        compiled=compiled,
         data=None if isinstance(data, Interactions) else datasets.source(data),
         columns=columns,
         dataset_fingerprint=interactions.fingerprint,
@@ -248,6 +257,7 @@ def _train(
         config=config,
         seed=record.seed,
         device=record.device,
+        compiled=record.compiled,
         directory=directory,
         resume=resume,
         on_progress=on_progress,

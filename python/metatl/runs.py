@@ -78,6 +78,8 @@ class RunRecord(BaseModel):
     config: dict[str, Any]
     seed: int
     device: str
+    compiled: bool = False
+    """Whether torch.compile fused the kernels of the training steps."""
     data: str | None
     """Name or absolute path of the data; None where `fit` was given interactions in memory."""
     columns: tuple[str, str, str] | None = None

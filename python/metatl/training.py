@@ -24,6 +24,8 @@ from torch import nn
 
 from metatl.batches import Batch, alternate
 from metatl.checkpoints import load_checkpoint, save_checkpoint
+from metatl.cuda_graphs import GraphedStep
+from metatl.device_batches import DeviceBatches
 from metatl.episodes import episode_sampler
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import RunError
@@ -36,7 +38,7 @@ from metatl.stopping import StopSignals, TrainingStopped
 from metatl.trends import popularity_trend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -76,10 +78,26 @@ class Progress:
 
 
 def make_optimizer(model: TrainableModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Build the outer optimiser that a config names."""
+    """Build the outer optimiser that a config names, for the device that the model is on."""
+    parameters, rate = model.parameters(), config.peak_learning_rate
+    if model.device.type == "cuda":
+        # A CUDA graph reads the rate from the device.
+        rate_there = torch.tensor(rate, device=model.device)
+        if config.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=rate_there, fused=True)
+        return torch.optim.Adam(parameters, lr=rate_there, fused=True, capturable=True)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.peak_learning_rate)
-    return torch.optim.Adam(model.parameters(), lr=config.peak_learning_rate, fused=True)
+        return torch.optim.SGD(parameters, lr=rate)
+    return torch.optim.Adam(parameters, lr=rate, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of the next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def make_sampler(batches: str, train: Interactions, config: Any, *, k: int, seed: int) -> Sampler:
@@ -98,6 +116,7 @@ def train(
     config: TrainingConfig,
     seed: int,
     device: str,
+    compiled: bool = False,
     directory: Path | None = None,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -120,6 +139,8 @@ def train(
         Seed of tasks or sequences, and of dropout.
     device
         `cpu` or `cuda`.
+    compiled
+        Whether torch.compile fuses the kernels of a step.
     directory
         Run directory for checkpoints and TensorBoard scalars; None keeps everything in memory.
     resume
@@ -140,6 +161,8 @@ def train(
     fabric = Fabric(
         accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
     )
+    if compiled:
+        model.compile_loss()
     loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
     # The caller's random generators are left as they were.
     cuda = [fabric.device] if device == "cuda" else []
@@ -148,6 +171,7 @@ def train(
         parts = start_items(model, split)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
+        model.train()
         samplers = [make_sampler(batches, part.train, config, k=split.k, seed=seed) for part in parts]
         with alternate(samplers, state.step, config.batch_size) as drawn:
             while not loop.is_finished():
@@ -252,7 +276,11 @@ class OuterLoop:
         self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
         self.module.mark_forward_method("training_loss")
-        self.row_gradients = prepare_row_gradients(model.row_tables, config)
+        on_cuda = fabric.device.type == "cuda"
+        # CUDA sums the gradients of rows into dense ones faster than it could sort them out.
+        self.row_gradients = [] if on_cuda else prepare_row_gradients(model.row_tables, config)
+        self.device_batches: dict[tuple[tuple[int, ...], ...], DeviceBatches] = {}
+        self.graphed_move = GraphedStep(self.move) if on_cuda and model.can_be_captured else None
         keep_freed_memory()
         self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
 
@@ -268,11 +296,31 @@ class OuterLoop:
         The offsets (I, d) belong to the part that the batch's users are in.
         """
         config, state = self.config, self.state
-        self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate(state.step)
-        tensors = TensorBatch(*_to_device(batch, self.fabric.device))
-        loss: torch.Tensor = self.module.training_loss(tensors, item_offsets)
+        set_learning_rate(self.optimizer, config.learning_rate(state.step))
+        tensors = self.to_device(batch)
+        if self.graphed_move is None:
+            loss = self.move(tensors, item_offsets)
+        else:
+            places = tensors.items.data_ptr(), None if item_offsets is None else item_offsets.data_ptr()
+            loss = self.graphed_move((self.model.training, *places), tensors, item_offsets)
+        state.step += 1
+        if state.step % config.eval_every == 0 or state.step == config.max_steps:
+            self.evaluate()
+            self.save()
+        return loss
+
+    def to_device(self, batch: Batch) -> TensorBatch:
+        """Give the batch where the model is; on CUDA the next one of its shape takes its place."""
+        if self.fabric.device.type == "cpu":
+            return TensorBatch(*map(torch.from_numpy, batch))
+        shapes = tuple(array.shape for array in batch)
+        if shapes not in self.device_batches:
+            self.device_batches[shapes] = DeviceBatches(batch, self.fabric.device)
+        return self.device_batches[shapes].copy(batch)
+
+    def move(self, batch: TensorBatch, item_offsets: torch.Tensor | None) -> torch.Tensor:
+        """Move the weights against the loss of a batch, and return the loss."""
+        loss: torch.Tensor = self.module.training_loss(batch, item_offsets)
         self.optimizer.zero_grad(set_to_none=True)
         for table, gradient in self.row_gradients:
             table.grad = gradient.zero_()
@@ -280,10 +328,6 @@ class OuterLoop:
         self.fabric_optimizer.step()
         loss = loss.detach()
         self.loss_sum += loss
-        state.step += 1
-        if state.step % config.eval_every == 0 or state.step == config.max_steps:
-            self.evaluate()
-            self.save()
         return loss
 
     def evaluate(self) -> None:
@@ -297,6 +341,7 @@ class OuterLoop:
         model.before_evaluation(torch.from_numpy(self.split.train_histories()).to(self.fabric.device))
         metrics = candidate_metrics(cast("Model", model), self.split, self.candidates)
         model.after_evaluation()
+        model.train()
         rate = self.config.learning_rate(state.step - 1)
         state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
         self.fabric.log_dict(state.history[-1], step=state.step)
@@ -383,10 +428,3 @@ def restore(
     torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
     if "generator.cuda" in tensors and model.device.type == "cuda":
         torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)
-
-
-def _to_device(batch: Batch, device: torch.device) -> Iterator[torch.Tensor]:
-    for array in batch:
-        tensor = torch.from_numpy(array)
-        # Pinned memory lets the copy overlap the step before.
-        yield tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

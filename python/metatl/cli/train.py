@@ -60,6 +60,9 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option(
+    "--compiled", is_flag=True, help="Fuse the kernels of a step with torch.compile: for long trainings."
+)
 @click.pass_context
 def train(
     context: click.Context,
@@ -78,6 +81,7 @@ def train(
     resume: bool,
     overwrite: bool,
     device: str,
+    compiled: bool,
 ) -> None:
     """Fit a system on the users of a data set and write a run directory.
 
@@ -114,6 +118,7 @@ def train(
         model = model if "model" in given else record.model
         preset = preset if "preset" in given else record.preset
         seed = seed if "seed" in given else record.seed
+        compiled = compiled or record.compiled
         overrides = {**{name: value for name, value in record.config.items() if name != "k"}, **overrides}
         split = record.split.model_copy(
             update={name: getattr(split, name) for name in given & _SPLIT_OPTIONS}
@@ -129,6 +134,7 @@ def train(
         config=overrides,
         split=split,
         device=device,
+        compiled=compiled,
         resume=resume,
         overwrite=overwrite,
     )

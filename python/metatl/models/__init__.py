@@ -33,6 +33,8 @@ class System:
     batches
         What it is trained on by gradients (:mod:`metatl.training`): `episodes` or `sequences`; None for a
         system that `fit` computes in one pass.
+    compiles
+        Whether torch.compile may fuse the kernels of its training steps.
     """
 
     name: str
@@ -42,6 +44,7 @@ class System:
     config: str
     presets: tuple[str, ...]
     batches: Batches | None = None
+    compiles: bool = False
 
     def model_class(self) -> Any:
         """Import the model class; torch is loaded here and not before."""
@@ -64,6 +67,7 @@ SYSTEMS = {
             "MetaTLConfig",
             ("paper", "official", "tuned"),
             batches="episodes",
+            compiles=True,
         ),
         System(
             "popularity",

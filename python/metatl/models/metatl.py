@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from metatl.adaptation import Adapted, InnerLoop, adapt
-from metatl.exceptions import InvalidArgumentError
+from metatl.compilation import compile_function
+from metatl.exceptions import ConfigError, InvalidArgumentError
 from metatl.losses import Geometry, PairLoss, exclude
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
 from metatl.models.dropout import dropout, dropout_factors
@@ -122,6 +123,21 @@ class MetaTL(TrainableModel):
         """The item vectors."""
         return (self.embedding,)
 
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether the inner loop is in closed form, or steps tr alone."""
+        closed_form = isinstance(self.learner, OneLayer) or self.config.adapt == "transition"
+        return closed_form or self.config.inner_steps == 0
+
+    def compile_loss(self) -> None:
+        """Have torch.compile fuse what follows the gathering of rows; their gradients may be sparse."""
+        if not self.can_be_captured:
+            raise ConfigError(
+                f"compiled: learner='mlp' with adapt={self.config.adapt!r} has no closed form that could be "
+                "compiled; leave it out"
+            )
+        self._outer_objective = compile_function(self._outer_objective)  # type: ignore[method-assign]
+
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Outer objective of a batch of tasks; see `episode_loss`."""
         return self.episode_loss(batch.items, batch.negatives, batch.shared_negatives, item_offsets)
@@ -164,11 +180,16 @@ class MetaTL(TrainableModel):
         flat = self._slots(
             torch.cat((items.reshape(-1), negatives.reshape(-1), shared_negatives)), item_offsets
         )
-        sizes = [items.numel(), negatives.numel(), shared_negatives.numel()]
+        return self._outer_objective(flat, items.shape, negatives.shape)
+
+    def _outer_objective(self, flat: Slots, items_shape: torch.Size, negatives_shape: torch.Size) -> Tensor:
+        """Outer objective from the slots of all tasks, followed by those of all negatives."""
+        sizes = [items_shape.numel(), negatives_shape.numel()]
+        sizes.append(flat.items.numel() - sum(sizes))
         in_tasks, in_pairs, common = flat.divide(lambda part: torch.split(part, sizes))
-        *sequence, target = in_tasks.in_shape(items.shape).divide(lambda part: part.unbind(1))
-        own, query_own = in_pairs.in_shape(negatives.shape).divide(
-            lambda part: torch.split(part, [items.shape[1] - 2, 1], dim=1)
+        *sequence, target = in_tasks.in_shape(items_shape).divide(lambda part: part.unbind(1))
+        own, query_own = in_pairs.in_shape(negatives_shape).divide(
+            lambda part: torch.split(part, [items_shape[1] - 2, 1], dim=1)
         )
         supporting = self.config.shared_support_negatives
         support = Support(
@@ -327,6 +348,8 @@ class MetaTL(TrainableModel):
         """Gather rows and biases of items of any shape; padding gets a zero row."""
         padded = self.config.released_windows
         ids = items.clamp(min=0) if padded else items
+        if ids.device.type == "cuda":
+            ids = ids.int()  # half the passes of the sort that sums the gradients of equal items
         rows = self.embedding(ids)
         if offsets is not None:
             rows = rows + functional.embedding(ids, offsets)

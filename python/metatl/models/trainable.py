@@ -66,6 +66,24 @@ class TrainableModel(nn.Module):
         """Tables that `training_loss` reads row by row, calling the module, and in no other way."""
         return ()
 
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether `training_loss` always runs the same kernels and never waits for the device.
+
+        Then a CUDA device replays whole steps as graphs (`metatl.cuda_graphs`).
+        """
+        return False
+
+    def compile_loss(self) -> None:
+        """Have torch.compile fuse the kernels of `training_loss`, at its first call.
+
+        Raises
+        ------
+        ConfigError
+            If these settings cannot be compiled.
+        """
+        raise NotImplementedError
+
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Loss of a batch, a scalar.
 

@@ -57,6 +57,10 @@ class OneLayer(nn.Module):
         return torch.addcmul(torch.addcmul(transitions, self.skip[0], heads), self.skip[1], tails)
 
 
+_MOMENTUM, _EPSILON = 0.1, 1e-5
+"""Of the running statistics; added to variances. torch's own."""
+
+
 class PairNorm(nn.Module):
     """Batch norm over the pair axis: each place of the support has its own mean, variance, scale and offset.
 
@@ -83,14 +87,26 @@ class PairNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Normalise (B, S, f)."""
         if self.training:
+            if features.device.type == "cuda":
+                return self._normalise_on_cuda(features)
             return functional.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, training=True
             )
         pairs, known = features.shape[1], self.weight.shape[0]
         places = torch.arange(known - pairs, known, device=features.device).clamp(min=0)
-        scale = self.weight[places] * torch.rsqrt(self.running_var[places] + 1e-5)
+        scale = self.weight[places] * torch.rsqrt(self.running_var[places] + _EPSILON)
         offset = self.bias[places] - self.running_mean[places] * scale
         return features * scale.unsqueeze(-1) + offset.unsqueeze(-1)
+
+    def _normalise_on_cuda(self, features: Tensor) -> Tensor:
+        """Do what `functional.batch_norm` does, whose CUDA kernels give each of the few places one block."""
+        variance, mean = torch.var_mean(features, dim=(0, 2), unbiased=False)
+        with torch.no_grad():
+            count = features.shape[0] * features.shape[2]
+            self.running_mean.lerp_(mean, _MOMENTUM)
+            self.running_var.lerp_(variance * (count / (count - 1)), _MOMENTUM)
+        scale = self.weight * torch.rsqrt(variance + _EPSILON)
+        return torch.addcmul((self.bias - mean * scale).unsqueeze(-1), features, scale.unsqueeze(-1))
 
 
 class Mlp(nn.Module):
