@@ -6,6 +6,7 @@ The default run gives a property 1,000 examples and leaves out the tests that ar
 
 import os
 import signal
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +14,10 @@ import pytest
 # The tests' tensors are small: torch's threads would cost more than they save, and wait for each other where
 # the machine is busy. Set before anything imports torch; commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Without a CUDA device Triton runs its kernels step by step; it asks when it is imported.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 hypothesis.settings.register_profile(
     "default",

@@ -7,7 +7,8 @@ and `metatl.metrics` applies the tie rule.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -21,13 +22,18 @@ from metatl.timings import Timings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import torch
     from torch import Tensor
 
-    from metatl.models.contract import FactorisedModel, Model, PairwiseModel, Similarity
+    from metatl.cuda_ranking import CudaBlock
+    from metatl.models.contract import Encoded, FactorisedModel, Model, PairwiseModel, Similarity
 
 ENCODE_BLOCK_ITEMS = 2**15
 """Items, support negatives included, that are encoded at once: so many that the calls of torch cost little,
 so few that the memory which they take and free is kept (`metatl.memory.keep_freed_memory`)."""
+
+ACCELERATOR_BLOCK_ITEMS = 2**18
+"""The same on an accelerator, which takes as long for a few as for many."""
 
 SCORE_BLOCK_BYTES = 64 * 2**20
 """Memory for the scores of one block of users where a model scores the whole catalogue."""
@@ -304,7 +310,7 @@ class ScoredBlock(NamedTuple):
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
         """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
         with self.timings.stage("rank"):
-            _check_items("candidates", candidates, self.scores.shape[1])
+            check_items("candidates", candidates, self.scores.shape[1])
             chosen = np.take_along_axis(self.scores, candidates, axis=1)
             counts = _metatl.rank_scores(chosen, num_threads=self.num_threads)
         return RankCounts(*counts)
@@ -352,7 +358,7 @@ class PairwiseBlock:
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
         """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
         with self.timings.stage("rank"):
-            _check_items("candidates", candidates, self.model.num_items)
+            check_items("candidates", candidates, self.model.num_items)
             counts = _metatl.rank_scores(self._score(candidates), num_threads=self.num_threads)
         return RankCounts(*counts)
 
@@ -379,7 +385,7 @@ class PairwiseBlock:
         return _array(self.model.score_pairs(self.adapted, ids))
 
 
-Block: TypeAlias = FactorisedBlock | PairwiseBlock | ScoredBlock
+Block: TypeAlias = "FactorisedBlock | CudaBlock | PairwiseBlock | ScoredBlock"
 
 
 def encode_blocks(
@@ -426,7 +432,7 @@ def encode_blocks(
     timings = timings or Timings()
     keep_freed_memory()
     num_items, max_rows, encode = _encoder(model, seed, num_threads, timings)
-    _check_items("histories", histories.items, num_items)
+    check_items("histories", histories.items, num_items)
     for rows, matrix in histories.blocks(max_rows, ENCODE_BLOCK_ITEMS):
         with timings.stage("encode"):
             block = encode(matrix)
@@ -451,31 +457,61 @@ def _encoder(
     import torch
 
     factorised = cast("FactorisedModel", model)
-    item_table = _array(factorised.item_table)
-    item_bias = None if factorised.item_bias is None else _array(factorised.item_bias)
     device = factorised.item_table.device
+    num_items = len(factorised.item_table)
+    finish = (_cuda_finisher if ranks_on_cuda(device) else _finisher)(factorised, num_threads, timings)
 
     def encode(matrix: np.ndarray) -> Block:
-        negatives = _support_negatives(factorised, matrix, len(item_table), seed, num_threads)
-        encoded = factorised.encode(
-            torch.from_numpy(matrix).to(device), None if negatives is None else negatives.to(device)
+        negatives = _support_negatives(factorised, matrix, num_items, seed, num_threads)
+        return finish(
+            factorised.encode(
+                torch.from_numpy(matrix).to(device), None if negatives is None else negatives.to(device)
+            )
         )
+
+    at_once = ENCODE_BLOCK_ITEMS if device.type == "cpu" else ACCELERATOR_BLOCK_ITEMS
+    return num_items, max(1, at_once // (1 + factorised.support_negatives)), encode
+
+
+def _finisher(
+    model: FactorisedModel, num_threads: int | None, timings: Timings
+) -> Callable[[Encoded], FactorisedBlock]:
+    """Tell how to put what a model has encoded before the kernels of the processor."""
+    item_table = _array(model.item_table)
+    item_bias = None if model.item_bias is None else _array(model.item_bias)
+
+    def finish(encoded: Encoded) -> FactorisedBlock:
         overrides = None
         if encoded.overrides is not None:
             indptr, items, rows = encoded.overrides.ragged()
             overrides = (_array(indptr), _array(items), _array(rows))
         return FactorisedBlock(
-            _array(encoded.queries),
-            item_table,
-            item_bias,
-            factorised.similarity,
-            overrides,
-            num_threads,
-            timings,
+            _array(encoded.queries), item_table, item_bias, model.similarity, overrides, num_threads, timings
         )
 
-    max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + factorised.support_negatives))
-    return len(item_table), max_rows, encode
+    return finish
+
+
+def ranks_on_cuda(device: torch.device) -> bool:
+    """Whether a model's device ranks by itself: a CUDA device, with Triton to write its kernels in."""
+    return device.type == "cuda" and find_spec("triton") is not None
+
+
+def _cuda_finisher(
+    model: FactorisedModel, num_threads: int | None, timings: Timings
+) -> Callable[[Encoded], CudaBlock]:
+    """Tell how to put what a model has encoded before the kernels of its CUDA device."""
+    from metatl.cuda_ranking import Catalogue, CudaBlock
+
+    catalogue = Catalogue.of(model.item_table, model.item_bias, model.similarity)
+    on_processor = cache(lambda: _finisher(model, num_threads, timings))
+
+    def finish(encoded: Encoded) -> CudaBlock:
+        return CudaBlock(
+            encoded.queries, catalogue, encoded.overrides, lambda: on_processor()(encoded), timings
+        )
+
+    return finish
 
 
 def _pairwise_encoder(
@@ -533,7 +569,7 @@ def _check_rows(histories: Histories, name: str, values: np.ndarray | Histories)
         )
 
 
-def _check_items(name: str, items: np.ndarray, num_items: int) -> None:
+def check_items(name: str, items: np.ndarray, num_items: int) -> None:
     """Check that every item is one of the catalogue: numpy would take -1 for the last one."""
     outside = items[(items < 0) | (items >= num_items)]
     if len(outside):
