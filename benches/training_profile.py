@@ -59,18 +59,20 @@ MetaTL, K = {k}, batches of 1,024 tasks, {threads} threads of an {machine}. Rege
 """
 
 
-def build(preset: str, num_items: int) -> tuple[Any, metatl.training.OuterLoop, _metatl.EpisodeSampler]:
+def build(
+    preset: str, num_items: int, *, batch_size: int = 1024, fabric: Fabric | None = None
+) -> tuple[Any, metatl.training.OuterLoop, _metatl.EpisodeSampler]:
     """Everything that a step needs, on random interactions."""
-    config = configure(find_system("metatl"), preset, NEVER, k=K)
+    config = configure(find_system("metatl"), preset, {**NEVER, "batch_size": batch_size}, k=K)
     generator = np.random.default_rng(0)
     # Popularity falls with the number of an item.
     items = (num_items * generator.random(USERS * ROW_LENGTH) ** 2).astype(np.int64)
     data = _metatl.Interactions(np.arange(USERS + 1) * ROW_LENGTH, items, num_items)
     sampler = _metatl.EpisodeSampler(data, k=K, seed=0, **config.episodes._asdict())
     torch.manual_seed(0)
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Fabric(accelerator="cpu", devices=1) if fabric is None else fabric
     state = metatl.training.TrainingState()
-    model = MetaTL(config, num_items)
+    model = MetaTL(config, num_items).to(fabric.device)
     # Neither a split nor candidates: it is never evaluated.
     return config, metatl.training.OuterLoop(model, None, None, config, fabric, None, state), sampler  # type: ignore[arg-type]
 

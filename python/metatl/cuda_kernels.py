@@ -74,7 +74,7 @@ def compare_catalogue(
         query_at = queries + user
         item_at = items + item
         score = tl.zeros((users_at_once, items_at_once), tl.float32)
-        for _ in range(dim):
+        for _ in tl.range(dim, loop_unroll_factor=4):
             left = tl.load(query_at, mask=is_user, other=0.0)
             right = tl.load(item_at, mask=is_item, other=0.0)
             score = _add_term(score, left[:, None], right[None, :], of_product)

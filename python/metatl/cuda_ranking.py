@@ -122,29 +122,29 @@ class CudaBlock:
             target_scores = self._scores(target.unsqueeze(1))[:, 0]
             above, level, undefined = self._sweep(target, target_scores)
 
-            def count(users: Tensor, scores: Tensor, sign: int) -> None:
+            def count(users: Tensor, items: Tensor, scores: Tensor, sign: int) -> None:
                 against = target_scores[users]
-                above.index_add_(0, users, (scores > against).int(), alpha=sign)
-                level.index_add_(0, users, (scores == against).int(), alpha=sign)
-                undefined.index_add_(0, users, scores.isnan().int(), alpha=sign)
+                counts = items != target[users]
+                above.index_add_(0, users, (counts & (scores > against)).int(), alpha=sign)
+                level.index_add_(0, users, (counts & (scores == against)).int(), alpha=sign)
+                undefined.index_add_(0, users, (counts & scores.isnan()).int(), alpha=sign)
 
             # A pair of user and item as one number.
             users = torch.arange(len(target), device=target.device)
-            own = users * num_items + target
             lengths = torch.from_numpy(excluded.lengths).to(target.device)
             owners = users.repeat_interleave(lengths, output_size=len(excluded_items))
             left_out = torch.unique(owners * num_items + excluded_items)
             taken_off = left_out
             if self.overrides is not None:
                 users, places = (self.overrides.items != NO_ITEM).nonzero(as_tuple=True)
-                moved = users * num_items + self.overrides.items[users, places]
+                items = self.overrides.items[users, places]
+                moved = users * num_items + items
                 taken_off = torch.unique(torch.cat((left_out, moved)))
-                wanted = ~torch.isin(moved, torch.cat((left_out, own)))
-                users, places = users[wanted], places[wanted]
-                count(users, self._moved_scores(self.overrides, users, places), 1)
-            taken_off = taken_off[~torch.isin(taken_off, own)]
+                wanted = ~torch.isin(moved, left_out)
+                users, places, items = users[wanted], places[wanted], items[wanted]
+                count(users, items, self._moved_scores(self.overrides, users, places), 1)
             users, items = taken_off // num_items, taken_off % num_items
-            count(users, self._pairs(self.catalogue.rows, users, items, items), -1)
+            count(users, items, self._pairs(self.catalogue.rows, users, items, items), -1)
             _check_numbers(undefined.sum() + target_scores.isnan().sum())
             return _counts(above, level)
 
