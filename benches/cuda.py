@@ -59,9 +59,9 @@ graph launches the kernels of a step at once (`metatl.cuda_graphs`); `--compiled
 Bar: {bar:,.0f} tasks a second.
 
 {training}
-Batches are drawn in a thread of their own, and the loop fetches one while the device works on the step before;
-at 8,192 tasks a compiled step is nearly as short as drawing its batch takes. The loss after {warm_up} steps is
-the same in all ways, to {difference:.0e} of it.
+Batches are drawn in a thread of their own, and the loop fetches one while the device works on the step
+before; at 8,192 tasks a compiled step is nearly as short as drawing its batch takes. The loss after {warm_up}
+steps is the same in all ways, to {difference:.0e} of it.
 
 ## Where the time of a step goes
 

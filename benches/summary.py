@@ -35,7 +35,8 @@ metatl reaches. The same as data: `benches/results/performance.json`. Regenerate
 Beside this page: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
 [a training step beside RecBole's](training_peers.md), [evaluators side by side](evaluators.md),
 [ranker, sampler and metrics beside implicit's and LensKit's](library_rankers.md),
-[how much memory large data take](large_data.md), [training and ranking on a GPU](cuda.md), [item tables in fewer bits](item_precision.md).
+[how much memory large data take](large_data.md), [training and ranking on a GPU](cuda.md),
+[item tables in fewer bits](item_precision.md).
 
 Machine: {machine}. Measured: {limits}.
 """
