@@ -33,7 +33,7 @@ pub const QUERIES: usize = 12;
 /// Rows that [`dots`] works on at a time.
 const ROWS: usize = 8;
 
-/// Numbers in a cache line.
+/// Numbers of `f32` in a cache line.
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
 
@@ -376,15 +376,50 @@ fn transpose_four(_rows: &[f32], _panel: &mut [Lanes], _lane: usize) -> usize {
 }
 
 /// Asks for numbers that will be needed before long.
-pub fn prefetch(values: &[f32]) {
+pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LINE) {
+    for line in values.chunks(LINE * size_of::<f32>() / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing, and SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;
+}
+
+/// Writes rows of a table of bfloat16, the upper halves of `f32`, one after the other as `f32`.
+///
+/// # Panics
+/// If the table lacks one of the rows, or they are not as many numbers as `values`.
+pub fn widen_bf16(
+    level: Level,
+    bits: &[u16],
+    columns: usize,
+    rows: impl ExactSizeIterator<Item = usize>,
+    values: &mut [f32],
+) {
+    assert_eq!(rows.len() * columns, values.len(), "room for other rows");
+    if columns > 0 {
+        dispatch!(level, widen_bf16(bits, columns, rows, values));
+    }
+}
+
+/// Writes rows of a table of whole numbers, one after the other as `f32`, each times the scale of its row.
+///
+/// # Panics
+/// As [`widen_bf16`], and if a row has no scale.
+pub fn widen_int8(
+    level: Level,
+    codes: &[i8],
+    scales: &[f32],
+    columns: usize,
+    rows: impl ExactSizeIterator<Item = usize>,
+    values: &mut [f32],
+) {
+    assert_eq!(rows.len() * columns, values.len(), "room for other rows");
+    if columns > 0 {
+        dispatch!(level, widen_int8(codes, scales, columns, rows, values));
+    }
 }
 
 /// The dot product of one pair, in the arithmetic of [`dot_tile`]: the same bits.
@@ -738,6 +773,37 @@ mod scalar {
     }
 
     #[inline(always)]
+    pub(super) fn widen_bf16(
+        bits: &[u16],
+        columns: usize,
+        rows: impl Iterator<Item = usize>,
+        values: &mut [f32],
+    ) {
+        for (row, values) in rows.zip(values.chunks_exact_mut(columns)) {
+            let bits = &bits[row * columns..][..columns];
+            for (value, &bits) in values.iter_mut().zip(bits) {
+                *value = f32::from_bits(u32::from(bits) << 16);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn widen_int8(
+        codes: &[i8],
+        scales: &[f32],
+        columns: usize,
+        rows: impl Iterator<Item = usize>,
+        values: &mut [f32],
+    ) {
+        for (row, values) in rows.zip(values.chunks_exact_mut(columns)) {
+            let (codes, scale) = (&codes[row * columns..][..columns], scales[row]);
+            for (value, &code) in values.iter_mut().zip(codes) {
+                *value = f32::from(code) * scale;
+            }
+        }
+    }
+
+    #[inline(always)]
     pub(super) fn ones(words: &[u64]) -> u64 {
         words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
@@ -800,6 +866,27 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn add_bias_to_tile(rows: &mut [[f32; LANES]], bias: &Lanes) {
             scalar::add_bias_to_tile(rows, bias);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn widen_bf16(
+            bits: &[u16],
+            columns: usize,
+            rows: impl Iterator<Item = usize>,
+            values: &mut [f32],
+        ) {
+            scalar::widen_bf16(bits, columns, rows, values);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn widen_int8(
+            codes: &[i8],
+            scales: &[f32],
+            columns: usize,
+            rows: impl Iterator<Item = usize>,
+            values: &mut [f32],
+        ) {
+            scalar::widen_int8(codes, scales, columns, rows, values);
         }
     };
 }

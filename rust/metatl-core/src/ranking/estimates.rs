@@ -98,16 +98,19 @@ impl Estimates {
 
     /// Compares a block of queries with the items of the panel: which scores are above the thresholds for
     /// certain, and which are neither that nor below for certain.
+    ///
+    /// `rows` holds those of the items, `count` of them.
     pub(super) fn compare(
         &mut self,
         scoring: &Scoring,
         block: usize,
-        items: Range<usize>,
+        rows: &[f32],
+        count: usize,
         thresholds: &QueryCoordinates,
     ) -> (Masks, Masks) {
         match self {
             Self::Integers(integers) => integers.compare(scoring, block, thresholds),
-            Self::Products(products) => products.compare(scoring, block, items, thresholds),
+            Self::Products(products) => products.compare(scoring, block, rows, count, thresholds),
         }
     }
 }
@@ -147,10 +150,11 @@ pub(super) fn exact_scores(
     items: &[usize],
     rows: &mut Vec<f32>,
 ) -> [f32; LANES] {
-    rows.clear();
-    for &item in items {
-        rows.extend_from_slice(scoring.item_table.row(item));
-    }
+    let dimension = scoring.queries.columns();
+    rows.resize(items.len() * dimension, 0.0);
+    scoring
+        .item_table
+        .write_rows(scoring.level, items.iter().copied(), rows);
     let mut scores = [0.0; LANES];
     let mut norms = Lanes([0.0; LANES]);
     let query_row = scoring.queries.row(query);
@@ -161,7 +165,8 @@ pub(super) fn exact_scores(
             let mut distance =
                 simd::squared_distance_from_dot(*score, query_norm, norms.0[position]);
             if !distance.is_finite() {
-                distance = scoring.exact_squared_distance(query, scoring.item_table.row(item));
+                let row = &rows[position * dimension..][..dimension];
+                distance = scoring.exact_squared_distance(query, row);
             }
             *score = simd::score_from_squared_distance(distance, scoring.similarity.takes_root());
         }

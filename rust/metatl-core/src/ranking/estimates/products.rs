@@ -44,11 +44,11 @@ impl Products {
         &self,
         scoring: &Scoring,
         block: usize,
-        items: Range<usize>,
+        rows: &[f32],
+        count: usize,
         thresholds: &QueryCoordinates,
     ) -> (Masks, Masks) {
         let (mut above, mut open) = ([0; QUERIES], [0; QUERIES]);
-        let rows = scoring.item_table.rows_of(items.clone());
         let (mut products, mut item_norms) = ([0.0; LANES], Lanes([0.0; LANES]));
         let of_block = self.norms.iter().enumerate().skip(block * QUERIES);
         for (lane, (offset, &norm)) in of_block.take(QUERIES).enumerate() {
@@ -56,7 +56,7 @@ impl Products {
             simd::products(scoring.level, query, rows, &mut products, &mut item_norms);
             let (left, slack) = self.left_sides(scoring.similarity, norm, &products, &item_norms);
             let (most, least) = sides(scoring.similarity, thresholds[lane], norm);
-            for item in 0..items.len() {
+            for item in 0..count {
                 let is_above = left[item] - slack[item] > most;
                 // What is not comparable is open.
                 let is_below = left[item] + slack[item] < least;
