@@ -277,10 +277,9 @@ impl Piece {
         for first in self.items.clone().step_by(LANES) {
             interrupt.check()?;
             let items = first..(first + LANES).min(self.items.end);
-            let rows = scoring
-                .item_table
-                .rows_of(scoring.level, items.clone(), &mut room);
+            let mut rows = &[][..];
             if transposed {
+                rows = scoring.rows_of(items.clone(), &mut room);
                 panel.fill(scoring, rows, items.len());
             }
             panel.fill_bias(scoring, items.clone());
@@ -306,7 +305,7 @@ impl Piece {
                     && let Some(thresholds) = visitor.thresholds(block)
                 {
                     let (mut above, mut open) =
-                        estimates.compare(scoring, block, rows, items.len(), thresholds);
+                        estimates.compare(scoring, block, items.clone(), thresholds);
                     for change in changes {
                         let others = !(1 << change.lane);
                         above[change.query % QUERIES] &= others;
@@ -320,6 +319,7 @@ impl Piece {
                     let packed = &queries[block * dimension..][..dimension];
                     simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
                 } else {
+                    rows = scoring.rows_of(items.clone(), &mut room);
                     self.fill_tile_in_place(scoring, rows, &mut panel.item_norms, &mut tile);
                 }
                 self.finish_tile(scoring, &panel, rows, block, norms, &mut tile);

@@ -98,19 +98,16 @@ impl Estimates {
 
     /// Compares a block of queries with the items of the panel: which scores are above the thresholds for
     /// certain, and which are neither that nor below for certain.
-    ///
-    /// `rows` holds those of the items, `count` of them.
     pub(super) fn compare(
         &mut self,
         scoring: &Scoring,
         block: usize,
-        rows: &[f32],
-        count: usize,
+        items: Range<usize>,
         thresholds: &QueryCoordinates,
     ) -> (Masks, Masks) {
         match self {
             Self::Integers(integers) => integers.compare(scoring, block, thresholds),
-            Self::Products(products) => products.compare(scoring, block, rows, count, thresholds),
+            Self::Products(products) => products.compare(scoring, block, items, thresholds),
         }
     }
 }

@@ -342,6 +342,14 @@ impl<'a> Scoring<'a> {
         })
     }
 
+    /// Consecutive rows of the item table; `room` is for rows that have to be written out.
+    pub(super) fn rows_of<'b>(&self, items: Range<usize>, room: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        self.item_table.rows_of(self.level, items, room)
+    }
+
     /// The row of an item for one query; `room` is for a row that has to be written out.
     pub(super) fn item_row<'b>(
         &self,
@@ -354,7 +362,7 @@ impl<'a> Scoring<'a> {
     {
         self.overrides
             .and_then(|overrides| Some(overrides.rows.row(overrides.find(query, item as i64)?)))
-            .unwrap_or_else(|| self.item_table.rows_of(self.level, item..item + 1, room))
+            .unwrap_or_else(|| self.rows_of(item..item + 1, room))
     }
 
     /// |q|² in the arithmetic of the catalogue kernel; 0 where the similarity does not need it.
