@@ -15,6 +15,7 @@ import numpy as np
 from metatl import _metatl
 from metatl.exceptions import InvalidArgumentError
 from metatl.histories import Histories
+from metatl.item_tables import ItemFormat, ItemTable, check_has_item_vectors
 from metatl.memory import keep_freed_memory
 from metatl.timings import Timings
 
@@ -73,6 +74,7 @@ def rank_candidates(
     candidates: np.ndarray,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> RankCounts:
@@ -88,6 +90,8 @@ def rank_candidates(
         (B, 1 + n) int64, the target in column 0.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -101,14 +105,16 @@ def rank_candidates(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty or the shapes do not fit.
+        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
     histories = _as_histories(histories)
     _check_rows(histories, "candidates", candidates)
     counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
-    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads, timings=timings):
+    for rows, block in encode_blocks(
+        model, histories, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
+    ):
         counts.greater[rows], counts.equal[rows] = block.rank_candidates(candidates[rows])
     return counts
 
@@ -120,6 +126,7 @@ def rank_catalogue(
     excluded: Histories,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> RankCounts:
@@ -137,6 +144,8 @@ def rank_catalogue(
         B rows of items that do not count for that user; the target among them still does.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -150,7 +159,7 @@ def rank_catalogue(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty or the shapes do not fit.
+        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
@@ -158,7 +167,9 @@ def rank_catalogue(
     _check_rows(histories, "targets", targets)
     _check_rows(histories, "excluded", excluded)
     counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
-    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads, timings=timings):
+    for rows, block in encode_blocks(
+        model, histories, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
+    ):
         counts.greater[rows], counts.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
     return counts
 
@@ -170,6 +181,7 @@ def top_n(
     excluded: Histories,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
 ) -> TopItems:
     """Find each user's best items in the whole catalogue.
@@ -186,6 +198,8 @@ def top_n(
         B rows of items that the user does not get.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
 
@@ -197,14 +211,16 @@ def top_n(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty or the shapes do not fit.
+        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
     histories = _as_histories(histories)
     _check_rows(histories, "excluded", excluded)
     best = TopItems(np.empty((len(histories), n), np.int64), np.empty((len(histories), n), np.float32))
-    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads):
+    for rows, block in encode_blocks(
+        model, histories, seed=seed, item_table=item_table, num_threads=num_threads
+    ):
         best.items[rows], best.scores[rows] = block.top_n(n, excluded.select(rows))
     return best
 
@@ -216,8 +232,8 @@ class FactorisedBlock(NamedTuple):
     ----------
     queries : ndarray
         (b, d) float32.
-    item_table : ndarray
-        (I, d) float32.
+    item_table : ItemTable
+        (I, d).
     item_bias : ndarray or None
         (I,) float32.
     similarity : {"dot", "l2", "squared_l2"}
@@ -231,7 +247,7 @@ class FactorisedBlock(NamedTuple):
     """
 
     queries: np.ndarray
-    item_table: np.ndarray
+    item_table: ItemTable
     item_bias: np.ndarray | None
     similarity: Similarity
     overrides: tuple[np.ndarray, np.ndarray, np.ndarray] | None
@@ -243,7 +259,7 @@ class FactorisedBlock(NamedTuple):
         with self.timings.stage("rank"):
             counts = _metatl.rank_candidates(
                 self.queries,
-                self.item_table,
+                self.item_table.arrays,
                 candidates,
                 item_bias=self.item_bias,
                 similarity=self.similarity,
@@ -257,7 +273,7 @@ class FactorisedBlock(NamedTuple):
         with self.timings.stage("rank"):
             counts = _metatl.rank_catalogue(
                 self.queries,
-                self.item_table,
+                self.item_table.arrays,
                 targets,
                 excluded.indptr,
                 excluded.items,
@@ -272,7 +288,7 @@ class FactorisedBlock(NamedTuple):
         """Find the n best items except the excluded ones."""
         best = _metatl.top_n(
             self.queries,
-            self.item_table,
+            self.item_table.arrays,
             n,
             excluded.indptr,
             excluded.items,
@@ -387,6 +403,7 @@ def encode_blocks(
     histories: Histories | np.ndarray,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> Iterator[tuple[np.ndarray, Block]]:
@@ -400,6 +417,8 @@ def encode_blocks(
         B rows of at least one item; (B, L) int64 where they are of equal length.
     seed : int
         Seed of the support negatives, for models that use them. A user's depend on it and the history alone.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -415,7 +434,7 @@ def encode_blocks(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty.
+        If a history is empty, or the model has no item vectors to round.
     """
     histories = _as_histories(histories)
     empty = np.flatnonzero(histories.lengths == 0)
@@ -425,7 +444,7 @@ def encode_blocks(
         )
     timings = timings or Timings()
     keep_freed_memory()
-    num_items, max_rows, encode = _encoder(model, seed, num_threads, timings)
+    num_items, max_rows, encode = _encoder(model, seed, item_table, num_threads, timings)
     _check_items("histories", histories.items, num_items)
     for rows, matrix in histories.blocks(max_rows, ENCODE_BLOCK_ITEMS):
         with timings.stage("encode"):
@@ -434,10 +453,12 @@ def encode_blocks(
 
 
 def _encoder(
-    model: Model, seed: int, num_threads: int | None, timings: Timings
+    model: Model, seed: int, item_table: ItemFormat | ItemTable, num_threads: int | None, timings: Timings
 ) -> tuple[int, int, Callable[[np.ndarray], Block]]:
     """Tell how many items there are, how many users to take at once, and how."""
     # Not isinstance: the contract's module imports torch, which a model that scores by itself does not need.
+    if item_table != "float32":
+        check_has_item_vectors(model)
     if hasattr(model, "score_pairs"):
         return _pairwise_encoder(cast("PairwiseModel", model), seed, num_threads, timings)
     if not hasattr(model, "encode"):
@@ -451,12 +472,12 @@ def _encoder(
     import torch
 
     factorised = cast("FactorisedModel", model)
-    item_table = _array(factorised.item_table)
+    table = _item_table(factorised, item_table, num_threads)
     item_bias = None if factorised.item_bias is None else _array(factorised.item_bias)
     device = factorised.item_table.device
 
     def encode(matrix: np.ndarray) -> Block:
-        negatives = _support_negatives(factorised, matrix, len(item_table), seed, num_threads)
+        negatives = _support_negatives(factorised, matrix, len(table), seed, num_threads)
         encoded = factorised.encode(
             torch.from_numpy(matrix).to(device), None if negatives is None else negatives.to(device)
         )
@@ -466,7 +487,7 @@ def _encoder(
             overrides = (_array(indptr), _array(items), _array(rows))
         return FactorisedBlock(
             _array(encoded.queries),
-            item_table,
+            table,
             item_bias,
             factorised.similarity,
             overrides,
@@ -475,7 +496,22 @@ def _encoder(
         )
 
     max_rows = max(1, ENCODE_BLOCK_ITEMS // (1 + factorised.support_negatives))
-    return len(item_table), max_rows, encode
+    return len(table), max_rows, encode
+
+
+def _item_table(
+    model: FactorisedModel, item_table: ItemFormat | ItemTable, num_threads: int | None
+) -> ItemTable:
+    """Round the model's item vectors, or check that a table can be theirs."""
+    if not isinstance(item_table, ItemTable):
+        return ItemTable.of(model, item_table, num_threads=num_threads)
+    own = ItemTable.of(model, "float32")
+    if item_table.numbers.shape != own.numbers.shape:
+        raise InvalidArgumentError(
+            f"item_table: found the shape {item_table.numbers.shape}, expected {own.numbers.shape}, that of "
+            "the model's item vectors"
+        )
+    return item_table
 
 
 def _pairwise_encoder(
