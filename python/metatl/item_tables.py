@@ -25,7 +25,7 @@ ItemFormat: TypeAlias = Literal["float32", "bf16", "int8"]
 class ItemTable:
     """One vector for each of I items.
 
-    Made from a model by `of`, from an array by `float32`, `bf16` or `int8`. Rounded arrays cannot be written to.
+    Made from a model by `of`, from an array by `float32`, `bf16` or `int8`; rounded arrays are read-only.
 
     Attributes
     ----------

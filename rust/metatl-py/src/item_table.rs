@@ -70,15 +70,12 @@ pub(crate) enum ItemTableArrays<'py> {
 impl<'py> ItemTableArrays<'py> {
     /// A matrix of float32, a matrix of uint16 that holds bfloat16, or a tuple of int8 and scales.
     pub(crate) fn new(value: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if value.is_instance_of::<PyTuple>() {
-            let Ok((codes, scales)) = value.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
+        if let Ok(tuple) = value.cast::<PyTuple>() {
+            let Ok((codes, scales)) = tuple.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
             else {
+                let found = format_args!("a tuple of {}", tuple.len());
                 let expected = "a tuple of two arrays: whole numbers, scales";
-                return Err(arrays::invalid(
-                    "item_table",
-                    arrays::display(value),
-                    expected,
-                ));
+                return Err(arrays::invalid("item_table", found, expected));
             };
             return Ok(Self::Int8 {
                 codes: arrays::matrix("item_table[0]", &codes)?,
