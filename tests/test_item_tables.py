@@ -131,7 +131,7 @@ WRONG = [
         (
             "item_table[1]",
             (CODES, np.array([1, 1, special, 1, 1], np.float32)),
-            "at position 2, expected finite",
+            "1 scales that are not finite, expected none",
         )
         for special in SPECIAL
     ),

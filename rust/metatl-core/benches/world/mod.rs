@@ -1,9 +1,6 @@
 //! What the benchmarks and the instruction counts work on: random vectors, items and lists.
 
-use metatl_core::parallel::Interrupt;
-use metatl_core::ranking::{
-    ItemLists, ItemTable, Matrix, Overrides, Scoring, Similarity, round_to_bf16, round_to_int8,
-};
+use metatl_core::ranking::{ItemLists, ItemTable, Matrix, Overrides, Scoring, Similarity};
 use metatl_core::rng::{Rng, Stage};
 use metatl_core::simd::Level;
 
@@ -46,10 +43,16 @@ impl World {
         let offsets = |each: usize| (0..=LISTS).map(|list| (list * each) as i64).collect();
         // Consecutive items are distinct.
         let moved = (0..LISTS * OVERRIDDEN).map(|item| (item % num_items) as i64);
-        let matrix = Matrix::new("table", &table, num_items, DIMENSION).unwrap();
         Self {
-            bf16: round_to_bf16(matrix, &Interrupt::new()).unwrap(),
-            int8: round_to_int8(matrix, &Interrupt::new()).unwrap(),
+            // Simpler than rounding, which gives memory back: kernels that take it again would have to clear it.
+            bf16: table
+                .iter()
+                .map(|value| (value.to_bits() >> 16) as u16)
+                .collect(),
+            int8: (
+                table.iter().map(|value| (value * 254.0) as i8).collect(),
+                vec![1.0 / 254.0; num_items],
+            ),
             table,
             bias,
             queries,

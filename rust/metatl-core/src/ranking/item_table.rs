@@ -65,13 +65,13 @@ impl<'a> ItemTable<'a> {
                 format_args!("{}, one for each item", codes.rows()),
             ));
         }
-        match scales.iter().position(|scale| !scale.is_finite()) {
-            Some(position) => Err(Error::invalid(
+        match scales.iter().filter(|scale| !scale.is_finite()).count() {
+            0 => Ok(()),
+            count => Err(Error::invalid(
                 argument,
-                format_args!("{} at position {position}", scales[position]),
-                "finite scales",
+                format_args!("{count} scales that are not finite"),
+                "none",
             )),
-            None => Ok(()),
         }
     }
 

@@ -724,11 +724,11 @@ fn scales_are_checked() {
         (&[1.0][..], "1 scales, expected 2, one for each item"),
         (
             &[1.0, f32::NAN],
-            "NaN at position 1, expected finite scales",
+            "1 scales that are not finite, expected none",
         ),
         (
-            &[f32::INFINITY, 1.0],
-            "inf at position 0, expected finite scales",
+            &[f32::INFINITY, f32::NEG_INFINITY],
+            "2 scales that are not finite, expected none",
         ),
     ] {
         assert_eq!(check(scales), Err(format!("item_table[1]: found {found}")));
