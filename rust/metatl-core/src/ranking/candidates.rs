@@ -151,11 +151,19 @@ impl Scratch {
     ) -> bool {
         let (width, dimension) = (self.scores.len(), table.columns());
         let exist = |item: &i64| (*item as u64) < table.rows() as u64;
+        let mut remaining = candidates;
         if !candidates[..width].iter().all(exist) {
             return false;
         }
         let parts = candidates[..width].chunks(WRITTEN_OUT);
         for (items, scores) in parts.zip(self.scores.chunks_mut(WRITTEN_OUT)) {
+            // Those of the next part, or of the next list: nobody has checked these yet.
+            remaining = &remaining[items.len()..];
+            for &item in remaining.iter().take(WRITTEN_OUT) {
+                if exist(&item) {
+                    table.prefetch_row(item as usize);
+                }
+            }
             self.rows.resize(items.len() * dimension, 0.0);
             let numbers = items.iter().map(|&item| item as usize);
             table.write_rows(level, numbers, &mut self.rows);

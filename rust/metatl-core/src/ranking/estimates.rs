@@ -148,7 +148,9 @@ pub(super) fn exact_scores(
     rows: &mut Vec<f32>,
 ) -> [f32; LANES] {
     let dimension = scoring.queries.columns();
-    rows.resize(items.len() * dimension, 0.0);
+    // Room for all that may come: growing it again would clear it again.
+    rows.resize(LANES * dimension, 0.0);
+    let rows = &mut rows[..items.len() * dimension];
     scoring
         .item_table
         .write_rows(scoring.level, items.iter().copied(), rows);
