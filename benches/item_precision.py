@@ -66,14 +66,15 @@ vectors, biases and what adaptation moved for one user are not rounded. Models w
 ## What it saves
 
 The table takes half of the memory in `bf16` and about a quarter in `int8`. Times are processor times of the
-kernels on one thread of an {machine} with {level}, d = {dim}, the least of several
-calls; in brackets, how many times as fast as `float32`.
+kernels on one thread of an {machine}, d = {dim}, the least of several calls; in brackets, how
+many times as fast as `float32`.
 
 {speeds}
-One user's best items are bound by reading the table, and so are candidates of a table that is larger than the
-caches. For many users at once the table is read once for hundreds of them, and written out in `float32` while
-that happens: products bound these, and nothing is gained but memory. Making the user's vector costs the same
-whatever the table, and is not in these times.
+Where the table is read for one user, or rows of a large one for each candidate, reading it takes much of the
+time, and `int8` gains most. Each number has to become `float32` first, so nothing gains as much as it saves
+bytes. Many users at once share what is read and written out: their time goes into products, and only memory
+is saved. Making a user's vector costs the same whatever the table, and is not in these times. The model keeps
+its own vectors: what is saved is what ranking reads.
 
 ## What it changes
 
