@@ -93,6 +93,29 @@ def test_options_reach_the_evaluation(run, tmp_path):
     assert list(content["metrics"]["full"]) == ["HR@3", "MRR", "AUC", "mean rank", "median rank"]
 
 
+def test_the_item_table_can_be_rounded(run, tmp_path):
+    wines = tmp_path / "wines"
+    small = {"max_steps": 20, "eval_every": 20}
+    metatl.fit("wines", config=small, out=wines, device="cpu")
+    ranks, contents = {}, {}
+    for item_format in ("float32", "bf16", "int8"):
+        out, per_user = tmp_path / f"{item_format}.json", tmp_path / f"{item_format}.parquet"
+        result = evaluate(wines, "--item-table", item_format, "--json", out, "--per-user", per_user)
+        assert result.exit_code == 0, result.output
+        contents[item_format] = json.loads(out.read_text())
+        jsonschema.validate(contents[item_format], json.loads(results_schema()))
+        assert contents[item_format]["model"]["item_table"] == item_format
+        assert ("int8 item table" in result.output) == (item_format == "int8")
+        ranks[item_format] = pl.read_parquet(per_user)["rank"].to_numpy()
+    exact = metatl.evaluate(metatl.load_run(wines), item_table="int8")
+    assert contents["int8"]["metrics"]["full"]["MRR"]["value"] == exact.metrics.full["MRR"].value
+    same = [(ranks[item_format] == ranks["float32"]).mean() for item_format in ("bf16", "int8")]
+    assert 1 > same[0] > same[1] > 0.5
+    assert_one_line(
+        evaluate(run, "--item-table", "int8"), "item_table", "ItemKNN has no item vectors to round"
+    )
+
+
 def test_the_metrics_by_default_are_those_of_the_library():
     assert DEFAULT_METRICS.split(",") == list(METRICS)
 

@@ -41,6 +41,26 @@ def test_one_user(run, wines):
     assert len(expected) == 5
 
 
+def test_the_item_table_can_be_rounded(run, wines, tmp_path):
+    fitted = tmp_path / "bpr"
+    metatl.fit("wines", model="bpr", config={"max_steps": 20, "eval_every": 20}, out=fitted, device="cpu")
+    history = wines[10:13]
+    shown = recommend(fitted, "--history", ",".join(map(str, history)), "--item-table", "int8")
+    assert shown.exit_code == 0, shown.output
+    loaded = metatl.load_run(fitted)
+    by_name = metatl.recommend(loaded, [history], item_table="int8")
+    made_once = metatl.recommend(loaded, [history], item_table=metatl.ItemTable.of(loaded.model, "int8"))
+    assert by_name[0] == made_once[0]
+    assert by_name[0] != metatl.recommend(loaded, [history])[0]
+    for found in by_name[0]:
+        row = next(line for line in shown.stdout.splitlines() if str(found.item_id) in line)
+        assert f"{found.score:.4f}" in row
+    refused = recommend(run, "--history", str(wines[0]), "--item-table", "bf16")
+    assert refused.exit_code == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "ItemKNN has no item vectors to round" in refused.stderr
+
+
 def test_unknown_items_are_reported(run, wines):
     result = recommend(run, "--history", f'{wines[0]},nonesuch,"a, b"')
     assert result.exit_code == 0

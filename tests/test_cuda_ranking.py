@@ -11,7 +11,7 @@ import torch
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.histories import Histories
 from metatl.models.contract import NO_ITEM, Encoded, Overrides
-from metatl.ranking import _cuda_finisher, _finisher, rank_candidates, rank_catalogue, ranks_on_cuda
+from metatl.ranking import _cuda_finisher, rank_candidates, rank_catalogue, ranks_on_cuda
 from metatl.timings import Timings
 
 pytest.importorskip("triton")
@@ -42,7 +42,8 @@ def world(generator, similarity, *, users, items, dim, bias=True, moved=0):
         overrides = Overrides(torch.from_numpy(ids).to(DEVICE), integers(generator, users, moved, dim))
     model = Table(integers(generator, items, dim), integers(generator, items) if bias else None, similarity)
     encoded = Encoded(integers(generator, users, dim), overrides)
-    return [finish(model, None, Timings())(encoded) for finish in (_cuda_finisher, _finisher)]
+    on_device = _cuda_finisher(model, None, Timings())(encoded)
+    return [on_device, on_device.on_processor()]
 
 
 def lists(generator, users, items):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from metatl.evaluation import evaluate
     from metatl.fitting import fit
     from metatl.interactions import Interactions
+    from metatl.item_tables import ItemTable
     from metatl.list_evaluation import evaluate_lists
     from metatl.paired_comparison import compare_users
     from metatl.readers import read_interactions
@@ -28,6 +29,7 @@ _MODULES = {
     "CandidateSets": "metatl.candidates",
     "ColdStartSplit": "metatl.split",
     "Interactions": "metatl.interactions",
+    "ItemTable": "metatl.item_tables",
     "Run": "metatl.runs",
     "SplitSettings": "metatl.runs",
     "cold_start_split": "metatl.split",
@@ -47,6 +49,7 @@ __all__ = [
     "CandidateSets",
     "ColdStartSplit",
     "Interactions",
+    "ItemTable",
     "Run",
     "SplitSettings",
     "cold_start_split",

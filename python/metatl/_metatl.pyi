@@ -33,6 +33,8 @@ __all__ = [
     "rank_score_matrix",
     "rank_scores",
     "ranks",
+    "round_to_bf16",
+    "round_to_int8",
     "sample_candidates",
     "sample_negatives",
     "sample_support_negatives",
@@ -45,6 +47,8 @@ __all__ = [
 _Ids: TypeAlias = npt.NDArray[np.int64]
 _Weights: TypeAlias = npt.NDArray[np.float64]
 _Rows: TypeAlias = npt.NDArray[np.float32]
+# (I, d) float32; the bits of bfloat16; whole numbers (I, d) and their rows' scales (I,)
+_ItemTable: TypeAlias = _Rows | npt.NDArray[np.uint16] | tuple[npt.NDArray[np.int8], _Rows]
 _Metrics: TypeAlias = npt.NDArray[np.float64]
 _Counts: TypeAlias = npt.NDArray[np.int64]
 _Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
@@ -163,7 +167,7 @@ class BatchPrefetcher:
 
 def rank_candidates(
     queries: _Rows,
-    item_table: _Rows,
+    item_table: _ItemTable,
     candidates: _Ids,
     *,
     item_bias: _Rows | None,
@@ -173,7 +177,7 @@ def rank_candidates(
 ) -> _Comparisons: ...
 def rank_catalogue(
     queries: _Rows,
-    item_table: _Rows,
+    item_table: _ItemTable,
     targets: _Ids,
     excluded_indptr: _Ids,
     excluded_items: _Ids,
@@ -185,7 +189,7 @@ def rank_catalogue(
 ) -> _Comparisons: ...
 def top_n(
     queries: _Rows,
-    item_table: _Rows,
+    item_table: _ItemTable,
     n: int,
     excluded_indptr: _Ids,
     excluded_items: _Ids,
@@ -195,6 +199,10 @@ def top_n(
     overrides: _Overrides | None,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Rows]: ...
+def round_to_bf16(item_table: _Rows, *, num_threads: int | None = None) -> npt.NDArray[np.uint16]: ...
+def round_to_int8(
+    item_table: _Rows, *, num_threads: int | None = None
+) -> tuple[npt.NDArray[np.int8], _Rows]: ...
 def rank_scores(scores: _Rows, *, num_threads: int | None = None) -> _Comparisons: ...
 def rank_score_matrix(
     scores: _Rows,

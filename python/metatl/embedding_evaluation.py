@@ -13,6 +13,7 @@ from metatl.evaluation import DEFAULT_TOP
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.histories import Histories
 from metatl.item_places import find_places, read_items
+from metatl.item_tables import ItemTable
 from metatl.list_metrics import list_metrics
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import FactorisedBlock, RankCounts
@@ -146,9 +147,8 @@ def evaluate_embeddings(
         users = _in_catalogue(sets, table["item_id"])
     given = {"queries": queries, "items": items, "item_ids": item_ids, "bias": bias}
     files |= {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
-    block = FactorisedBlock(
-        vectors, catalogue.vectors, catalogue.bias, similarity, None, num_threads, timings
-    )
+    vectors_of_items = ItemTable.float32(catalogue.vectors)
+    block = FactorisedBlock(vectors, vectors_of_items, catalogue.bias, similarity, None, num_threads, timings)
     sampled, full, lists = _rank(block, users, top, on_progress)
     compared = len(table) - users.others.lengths - 1
     ranked = RankedUsers(

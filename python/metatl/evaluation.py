@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from metatl.candidates import CandidateKind
+    from metatl.item_tables import ItemFormat, ItemTable
     from metatl.models.contract import Model
     from metatl.report import SourceResults
     from metatl.runs import Run
@@ -167,6 +168,7 @@ def rank_users(
     *,
     top: int = 0,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> UserRanks:
@@ -189,6 +191,8 @@ def rank_users(
         N, items of each user's list; 0 for no lists.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -207,7 +211,9 @@ def rank_users(
     sampled = None if candidates is None else _empty_counts(len(users))
     full = _empty_counts(len(users))
     lists = np.empty((len(users), top), np.int64) if top else None
-    for rows, block in encode_blocks(model, shown, seed=seed, num_threads=num_threads, timings=timings):
+    for rows, block in encode_blocks(
+        model, shown, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
+    ):
         if sampled is not None and candidates is not None:
             sampled.greater[rows], sampled.equal[rows] = block.rank_candidates(candidates[rows])
         full.greater[rows], full.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
@@ -233,6 +239,7 @@ def evaluate_users(
     top: int = DEFAULT_TOP,
     by: Sequence[str] = (),
     attributes: pl.DataFrame | None = None,
+    item_table: ItemFormat = "float32",
     num_threads: int | None = None,
 ) -> Evaluation[Results]:
     """Evaluate a run on the test users of its split, and keep what came out for each of them.
@@ -261,6 +268,8 @@ def evaluate_users(
         quarters) or columns of `attributes`.
     attributes : polars.DataFrame, optional
         What is known of users: ``user_id`` (raw) and columns to slice by.
+    item_table : {"float32", "bf16", "int8"}
+        What the model's item vectors are rounded to.
     num_threads : int, optional
         Threads of the kernels.
 
@@ -273,6 +282,8 @@ def evaluate_users(
     ------
     ConfigError
         If an argument is unknown.
+    InvalidArgumentError
+        If the item table is to be rounded, and the system has no item vectors.
     RunError
         If the data is not what the run was fitted on.
     DataError
@@ -304,6 +315,7 @@ def evaluate_users(
         None if sets is None else sets.candidates,
         top=top,
         seed=seed,
+        item_table=item_table,
         num_threads=num_threads,
         timings=timings,
     )
@@ -318,7 +330,7 @@ def evaluate_users(
             candidates=None if sets is None else _report_candidates(sets),
             dataset=_report_dataset(run, data, interactions, split),
             protocol=_report_protocol(run, split, ties, seed),
-            model=_report_model(run),
+            model=_report_model(run, item_table),
             timings={},
             metatl_version=metadata.version("metatl"),
         )
@@ -356,13 +368,14 @@ def _report_lists(run: Run, split: ColdStartSplit, lists: np.ndarray | None) -> 
     return ListsReport(**asdict(list_metrics(lists, split.targets(split.test), run.item_counts)))
 
 
-def _report_model(run: Run) -> ModelReport:
+def _report_model(run: Run, item_table: ItemFormat) -> ModelReport:
     return ModelReport(
         name=run.record.model,
         preset=run.record.preset,
         config=run.record.config,
         seed=run.record.seed,
         run=None if run.path is None else str(run.path),
+        item_table=item_table,
     )
 
 
@@ -379,6 +392,7 @@ def evaluate(
     metrics: Sequence[str] | str = ...,
     by: Sequence[str] = ...,
     attributes: pl.DataFrame | None = ...,
+    item_table: ItemFormat = ...,
     num_threads: int | None = ...,
 ) -> Results: ...
 

@@ -16,6 +16,7 @@ import numpy as np
 from metatl import _metatl
 from metatl.exceptions import InvalidArgumentError
 from metatl.histories import Histories
+from metatl.item_tables import ItemFormat, ItemTable, check_has_item_vectors
 from metatl.memory import keep_freed_memory
 from metatl.timings import Timings
 
@@ -79,6 +80,7 @@ def rank_candidates(
     candidates: np.ndarray,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> RankCounts:
@@ -94,6 +96,8 @@ def rank_candidates(
         (B, 1 + n) int64, the target in column 0.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -107,14 +111,16 @@ def rank_candidates(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty or the shapes do not fit.
+        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
     histories = _as_histories(histories)
     _check_rows(histories, "candidates", candidates)
     counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
-    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads, timings=timings):
+    for rows, block in encode_blocks(
+        model, histories, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
+    ):
         counts.greater[rows], counts.equal[rows] = block.rank_candidates(candidates[rows])
     return counts
 
@@ -126,6 +132,7 @@ def rank_catalogue(
     excluded: Histories,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> RankCounts:
@@ -143,6 +150,8 @@ def rank_catalogue(
         B rows of items that do not count for that user; the target among them still does.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -156,7 +165,7 @@ def rank_catalogue(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty or the shapes do not fit.
+        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
@@ -164,7 +173,9 @@ def rank_catalogue(
     _check_rows(histories, "targets", targets)
     _check_rows(histories, "excluded", excluded)
     counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
-    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads, timings=timings):
+    for rows, block in encode_blocks(
+        model, histories, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
+    ):
         counts.greater[rows], counts.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
     return counts
 
@@ -176,6 +187,7 @@ def top_n(
     excluded: Histories,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
 ) -> TopItems:
     """Find each user's best items in the whole catalogue.
@@ -192,6 +204,8 @@ def top_n(
         B rows of items that the user does not get.
     seed : int
         Seed of the support negatives, for models that use them.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
 
@@ -203,14 +217,16 @@ def top_n(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty or the shapes do not fit.
+        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
     histories = _as_histories(histories)
     _check_rows(histories, "excluded", excluded)
     best = TopItems(np.empty((len(histories), n), np.int64), np.empty((len(histories), n), np.float32))
-    for rows, block in encode_blocks(model, histories, seed=seed, num_threads=num_threads):
+    for rows, block in encode_blocks(
+        model, histories, seed=seed, item_table=item_table, num_threads=num_threads
+    ):
         best.items[rows], best.scores[rows] = block.top_n(n, excluded.select(rows))
     return best
 
@@ -222,8 +238,8 @@ class FactorisedBlock(NamedTuple):
     ----------
     queries : ndarray
         (b, d) float32.
-    item_table : ndarray
-        (I, d) float32.
+    item_table : ItemTable
+        (I, d).
     item_bias : ndarray or None
         (I,) float32.
     similarity : {"dot", "l2", "squared_l2"}
@@ -237,7 +253,7 @@ class FactorisedBlock(NamedTuple):
     """
 
     queries: np.ndarray
-    item_table: np.ndarray
+    item_table: ItemTable
     item_bias: np.ndarray | None
     similarity: Similarity
     overrides: tuple[np.ndarray, np.ndarray, np.ndarray] | None
@@ -249,7 +265,7 @@ class FactorisedBlock(NamedTuple):
         with self.timings.stage("rank"):
             counts = _metatl.rank_candidates(
                 self.queries,
-                self.item_table,
+                self.item_table.arrays,
                 candidates,
                 item_bias=self.item_bias,
                 similarity=self.similarity,
@@ -263,7 +279,7 @@ class FactorisedBlock(NamedTuple):
         with self.timings.stage("rank"):
             counts = _metatl.rank_catalogue(
                 self.queries,
-                self.item_table,
+                self.item_table.arrays,
                 targets,
                 excluded.indptr,
                 excluded.items,
@@ -278,7 +294,7 @@ class FactorisedBlock(NamedTuple):
         """Find the n best items except the excluded ones."""
         best = _metatl.top_n(
             self.queries,
-            self.item_table,
+            self.item_table.arrays,
             n,
             excluded.indptr,
             excluded.items,
@@ -393,6 +409,7 @@ def encode_blocks(
     histories: Histories | np.ndarray,
     *,
     seed: int = 0,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> Iterator[tuple[np.ndarray, Block]]:
@@ -406,6 +423,8 @@ def encode_blocks(
         B rows of at least one item; (B, L) int64 where they are of equal length.
     seed : int
         Seed of the support negatives, for models that use them. A user's depend on it and the history alone.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to, or the table that was made of them once.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -421,7 +440,7 @@ def encode_blocks(
     Raises
     ------
     InvalidArgumentError
-        If a history is empty.
+        If a history is empty, or the model has no item vectors to round.
     """
     histories = _as_histories(histories)
     empty = np.flatnonzero(histories.lengths == 0)
@@ -431,7 +450,7 @@ def encode_blocks(
         )
     timings = timings or Timings()
     keep_freed_memory()
-    num_items, max_rows, encode = _encoder(model, seed, num_threads, timings)
+    num_items, max_rows, encode = _encoder(model, seed, item_table, num_threads, timings)
     check_items("histories", histories.items, num_items)
     for rows, matrix in histories.blocks(max_rows, ENCODE_BLOCK_ITEMS):
         with timings.stage("encode"):
@@ -440,10 +459,12 @@ def encode_blocks(
 
 
 def _encoder(
-    model: Model, seed: int, num_threads: int | None, timings: Timings
+    model: Model, seed: int, item_table: ItemFormat | ItemTable, num_threads: int | None, timings: Timings
 ) -> tuple[int, int, Callable[[np.ndarray], Block]]:
     """Tell how many items there are, how many users to take at once, and how."""
     # Not isinstance: the contract's module imports torch, which a model that scores by itself does not need.
+    if item_table != "float32":
+        check_has_item_vectors(model)
     if hasattr(model, "score_pairs"):
         return _pairwise_encoder(cast("PairwiseModel", model), seed, num_threads, timings)
     if not hasattr(model, "encode"):
@@ -459,7 +480,10 @@ def _encoder(
     factorised = cast("FactorisedModel", model)
     device = factorised.item_table.device
     num_items = len(factorised.item_table)
-    finish = (_cuda_finisher if ranks_on_cuda(device) else _finisher)(factorised, num_threads, timings)
+    if item_table == "float32" and ranks_on_cuda(device):
+        finish: Callable[[Encoded], Block] = _cuda_finisher(factorised, num_threads, timings)
+    else:
+        finish = _finisher(factorised, item_table, num_threads, timings)
 
     def encode(matrix: np.ndarray) -> Block:
         negatives = _support_negatives(factorised, matrix, num_items, seed, num_threads)
@@ -474,10 +498,10 @@ def _encoder(
 
 
 def _finisher(
-    model: FactorisedModel, num_threads: int | None, timings: Timings
+    model: FactorisedModel, item_table: ItemFormat | ItemTable, num_threads: int | None, timings: Timings
 ) -> Callable[[Encoded], FactorisedBlock]:
     """Tell how to put what a model has encoded before the kernels of the processor."""
-    item_table = _array(model.item_table)
+    table = _item_table(model, item_table, num_threads)
     item_bias = None if model.item_bias is None else _array(model.item_bias)
 
     def finish(encoded: Encoded) -> FactorisedBlock:
@@ -486,10 +510,25 @@ def _finisher(
             indptr, items, rows = encoded.overrides.ragged()
             overrides = (_array(indptr), _array(items), _array(rows))
         return FactorisedBlock(
-            _array(encoded.queries), item_table, item_bias, model.similarity, overrides, num_threads, timings
+            _array(encoded.queries), table, item_bias, model.similarity, overrides, num_threads, timings
         )
 
     return finish
+
+
+def _item_table(
+    model: FactorisedModel, item_table: ItemFormat | ItemTable, num_threads: int | None
+) -> ItemTable:
+    """Round the model's item vectors, or check that a table can be theirs."""
+    if not isinstance(item_table, ItemTable):
+        return ItemTable.of(model, item_table, num_threads=num_threads)
+    own = ItemTable.of(model, "float32")
+    if item_table.numbers.shape != own.numbers.shape:
+        raise InvalidArgumentError(
+            f"item_table: found the shape {item_table.numbers.shape}, expected {own.numbers.shape}, that of "
+            "the model's item vectors"
+        )
+    return item_table
 
 
 def ranks_on_cuda(device: torch.device) -> bool:
@@ -504,7 +543,7 @@ def _cuda_finisher(
     from metatl.cuda_ranking import Catalogue, CudaBlock
 
     catalogue = Catalogue.of(model.item_table, model.item_bias, model.similarity)
-    on_processor = cache(lambda: _finisher(model, num_threads, timings))
+    on_processor = cache(lambda: _finisher(model, "float32", num_threads, timings))
 
     def finish(encoded: Encoded) -> CudaBlock:
         return CudaBlock(

@@ -17,6 +17,7 @@ from metatl.ranking import top_n
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatl.item_tables import ItemFormat, ItemTable
     from metatl.models.contract import Model
     from metatl.runs import Run
 
@@ -119,6 +120,7 @@ def recommend(
     histories: Sequence[Sequence[Any]] | Interactions,
     *,
     top: int = 10,
+    item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
 ) -> Recommendations:
     """Recommend items to new users.
@@ -135,6 +137,9 @@ def recommend(
         whatever their type. The last 50 known items count. Unknown ones are left out and reported.
     top : int
         Items per user.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        What the model's item vectors are rounded to. For one call after another make the table once:
+        ``metatl.ItemTable.of(run.model, "int8")``.
     num_threads : int, optional
         Threads of the kernels.
 
@@ -146,7 +151,7 @@ def recommend(
     Raises
     ------
     InvalidArgumentError
-        If `top` is less than 1, or the histories are no lists of ids.
+        If `top` is less than 1, the histories are no lists of ids, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
@@ -160,17 +165,24 @@ def recommend(
     seen = np.flatnonzero(counts)
     if len(seen):
         rows = known.select(seen)
-        items[seen], scores[seen] = _best(run.model, rows, top, num_threads)
+        items[seen], scores[seen] = _best(run.model, rows, top, item_table, num_threads)
     popular = np.argsort(-run.item_counts, kind="stable")[:top]
     items[counts == 0], scores[counts == 0] = popular, run.item_counts[popular]
     return Recommendations(run.item_ids, items, scores, counts, unknown)
 
 
 def _best(
-    model: Model, histories: Histories, top: int, num_threads: int | None
+    model: Model, histories: Histories, top: int, item_table: ItemFormat | ItemTable, num_threads: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     # With the support negatives of the validation that chose the weights, and of an evaluation by default.
-    return top_n(model, histories.latest(MAX_HISTORY), top, histories, num_threads=num_threads)
+    return top_n(
+        model,
+        histories.latest(MAX_HISTORY),
+        top,
+        histories,
+        item_table=item_table,
+        num_threads=num_threads,
+    )
 
 
 def _raw_items(histories: Sequence[Sequence[Any]] | Interactions) -> tuple[np.ndarray, pl.Series]:

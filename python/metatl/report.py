@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from metatl.item_tables import ItemFormat  # noqa: TC001 (pydantic reads it)
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -140,6 +142,9 @@ class ModelReport(_Part):
     config: dict[str, Any]
     seed: int
     run: str | None = Field(description="the run directory; null for a system that was fitted without one")
+    item_table: ItemFormat = Field(
+        default="float32", description="what the item vectors were rounded to for ranking"
+    )
 
 
 class SourceReport(_Part):

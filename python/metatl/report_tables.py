@@ -136,7 +136,9 @@ def with_interval(name: str, found: EstimateReport) -> str:
 def system_name(figures: Figures) -> str:
     """Name what was evaluated."""
     if isinstance(figures, Results):
-        return f"{figures.model.name} ({figures.model.preset})"
+        model = figures.model
+        rounded = "" if model.item_table == "float32" else f", {model.item_table} item table"
+        return f"{model.name} ({model.preset}{rounded})"
     return figures.source.name if isinstance(figures, SourceResults) else "evaluation"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metatl.cli.errors import Command
 from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
+
+if TYPE_CHECKING:
+    from metatl.item_tables import ItemFormat
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -29,6 +32,12 @@ from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_opt
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
 )
+@click.option(
+    "--item-table",
+    default="float32",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    help="What the item vectors are rounded to.",
+)
 @evaluation_options
 def run(
     runs: tuple[Path, ...],
@@ -38,6 +47,7 @@ def run(
     top: int,
     seed: int,
     device: str,
+    item_table: ItemFormat,
     **common: Any,
 ) -> None:
     """Evaluate run directories on the test users of their split.
@@ -71,6 +81,7 @@ def run(
             candidates=candidates,
             seed=seed,
             top=top,
+            item_table=item_table,
             **options.arguments(),
         )
         deliver(evaluation, written)

@@ -13,6 +13,7 @@ from metatl.cli.errors import Command
 from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
+    from metatl.item_tables import ItemFormat
     from metatl.recommendation import Recommendations
     from metatl.runs import Run
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
 )
+@click.option(
+    "--item-table",
+    default="float32",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    help="What the item vectors are rounded to.",
+)
 def recommend(
     run: Path,
     history: str | None,
@@ -42,6 +49,7 @@ def recommend(
     top: int,
     threads: int | None,
     device: str,
+    item_table: ItemFormat,
 ) -> None:
     """Recommend items to new users with the run directory RUN; nothing is trained.
 
@@ -69,12 +77,12 @@ def recommend(
 
     fitted = load_run(run, device=device)
     if source is not None and out is not None:
-        _answer_file(fitted, source, columns, out, top, threads)
+        _answer_file(fitted, source, columns, out, top, item_table, threads)
     elif history is not None:
-        _answer_one(fitted, history, top, threads)
+        _answer_one(fitted, history, top, item_table, threads)
 
 
-def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
+def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, threads: int | None) -> None:
     """Print one user's items."""
     from rich.console import Console
     from rich.table import Table
@@ -82,7 +90,7 @@ def _answer_one(run: Run, history: str, top: int, threads: int | None) -> None:
     from metatl.recommendation import find_names, recommend
 
     items = [item.strip() for item in next(csv.reader([history]), []) if item.strip()]
-    answer = recommend(run, [items], top=top, num_threads=threads)
+    answer = recommend(run, [items], top=top, item_table=item_table, num_threads=threads)
     if answer.unknown_items[0]:
         click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
     _explain(int(answer.known_items[0]))
@@ -113,6 +121,7 @@ def _answer_file(
     columns: tuple[str, str, str] | None,
     out: Path,
     top: int,
+    item_table: ItemFormat,
     threads: int | None,
 ) -> None:
     """Write the items of every user of a file; its columns are called as in the run's data, or as said."""
@@ -121,7 +130,7 @@ def _answer_file(
     from metatl.recommendation import find_names, recommend
 
     interactions = load(source, columns or run.record.columns)
-    answer = recommend(run, interactions, top=top, num_threads=threads)
+    answer = recommend(run, interactions, top=top, item_table=item_table, num_threads=threads)
     frame = answer.frame(interactions.user_ids)
     names = find_names(run, frame["item_id"])
     if names is not None:

@@ -101,6 +101,47 @@ fn catalogue(criterion: &mut Criterion) {
     }
 }
 
+/// Every way of ranking, with each format of the item table.
+fn item_tables(criterion: &mut Criterion) {
+    for num_items in [NUM_ITEMS, 50 * NUM_ITEMS] {
+        let world = World::new(num_items);
+        let interrupt = &Interrupt::new();
+        for (format, table) in world.item_tables() {
+            let scoring = |users| {
+                world.scoring_with(table, users, Similarity::L2, false, false, Level::fastest())
+            };
+            let mut group = criterion.benchmark_group(format!("item_tables/{num_items}/{format}"));
+            group.throughput(Throughput::Elements(LISTS as u64));
+            group.bench_function("rank_candidates", |bencher| {
+                let scoring = scoring(LISTS);
+                bencher.iter(|| {
+                    let candidates = black_box(&world.candidates);
+                    rank_candidates(&scoring, candidates, CANDIDATES, interrupt).unwrap()
+                });
+            });
+            for users in if num_items == NUM_ITEMS {
+                &[1, USERS][..]
+            } else {
+                &[1]
+            } {
+                let (users, scoring) = (*users, scoring(*users));
+                group.throughput(Throughput::Elements(users as u64));
+                group.bench_function(BenchmarkId::new("top_n", users), |bencher| {
+                    let excluded = world.excluded(users);
+                    bencher.iter(|| top_n(&scoring, black_box(10), excluded, interrupt).unwrap());
+                });
+                group.bench_function(BenchmarkId::new("rank_catalogue", users), |bencher| {
+                    let excluded = world.excluded(users);
+                    let targets = &world.targets[..users];
+                    bencher.iter(|| {
+                        rank_catalogue(&scoring, black_box(targets), excluded, interrupt).unwrap()
+                    });
+                });
+            }
+        }
+    }
+}
+
 fn scores(criterion: &mut Criterion) {
     let world = World::new(NUM_ITEMS);
     let level = Level::fastest();
@@ -186,6 +227,6 @@ fn configuration() -> Criterion {
 criterion_group! {
     name = benches;
     config = configuration();
-    targets = candidates, catalogue, scores, metrics
+    targets = candidates, catalogue, item_tables, scores, metrics
 }
 criterion_main!(benches);

@@ -21,7 +21,8 @@ use metatl_core::negatives::{sample_negatives, sample_support_negatives};
 use metatl_core::parallel::Interrupt;
 use metatl_core::randomisation::sign_flip_counts;
 use metatl_core::ranking::{
-    Matrix, Similarity, rank_candidates, rank_catalogue, rank_scores, top_n,
+    Matrix, Similarity, rank_candidates, rank_catalogue, rank_scores, round_to_bf16, round_to_int8,
+    top_n,
 };
 use metatl_core::rng::{Rng, Stage};
 use metatl_core::sequences::{Draw, SequenceSampler, SequenceSettings};
@@ -180,6 +181,7 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
             black_box(top_n(&scoring(users), 10, world.excluded(users), &NONE).unwrap());
         }));
     }
+    kernels.extend(item_tables(world, level));
     kernels.push(Kernel::new(
         format!("rank_scores/{level}"),
         NUM_ITEMS,
@@ -188,6 +190,30 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
             black_box(rank_scores(scores, level, &NONE).unwrap());
         },
     ));
+    kernels
+}
+
+/// Candidates, and the best items for one user, with each format of the item table.
+fn item_tables(world: &World, level: Level) -> Vec<Kernel<'_>> {
+    let mut kernels = Vec::new();
+    for (format, table) in world.item_tables() {
+        let scoring =
+            move |users| world.scoring_with(table, users, Similarity::Dot, false, false, level);
+        if format != "float32" {
+            let name = format!("rank_candidates/{format}/{level}");
+            kernels.push(Kernel::new(name, ROWS, move || {
+                let candidates = &world.candidates[..ROWS * CANDIDATES];
+                black_box(rank_candidates(&scoring(ROWS), candidates, CANDIDATES, &NONE).unwrap());
+            }));
+        }
+        kernels.push(Kernel::new(
+            format!("top_n/1/{format}/{level}"),
+            1,
+            move || {
+                black_box(top_n(&scoring(1), 10, world.excluded(1), &NONE).unwrap());
+            },
+        ));
+    }
     kernels
 }
 
@@ -205,6 +231,18 @@ fn group_bootstrap<'a>(
         let means = bootstrap_group_means(&groups, &counts, columns, resamples, 0, &NONE);
         black_box(means.unwrap());
     })
+}
+
+fn rounding(world: &World) -> Vec<Kernel<'_>> {
+    let table = Matrix::new("table", &world.table, NUM_ITEMS, DIMENSION).unwrap();
+    vec![
+        Kernel::new("round_to_bf16", NUM_ITEMS, move || {
+            black_box(round_to_bf16(table, &NONE).unwrap());
+        }),
+        Kernel::new("round_to_int8", NUM_ITEMS, move || {
+            black_box(round_to_int8(table, &NONE).unwrap());
+        }),
+    ]
 }
 
 fn statistics(world: &World) -> Vec<Kernel<'_>> {
@@ -309,6 +347,7 @@ fn main() -> Result<(), String> {
             .into_iter()
             .flat_map(|level| ranking(&world, level)),
     );
+    kernels.extend(rounding(&world));
     kernels.extend(statistics(&world));
     match arguments.as_slice() {
         [limits] if limits == "limits" => {

@@ -12,11 +12,15 @@ mod best;
 mod candidates;
 mod catalogue;
 mod estimates;
+mod item_table;
+mod rounding;
 mod scores;
 mod scoring;
 
 pub use candidates::rank_candidates;
 pub use catalogue::{rank_catalogue, top_n};
+pub use item_table::ItemTable;
+pub use rounding::{NUMBERS_PER_NANOSECOND, round_to_bf16, round_to_int8};
 pub use scores::{rank_score_matrix, rank_scores, top_n_scores};
 pub use scoring::{ItemLists, Matrix, Overrides, Scoring, Similarity};
 

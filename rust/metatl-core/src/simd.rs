@@ -33,7 +33,7 @@ pub const QUERIES: usize = 12;
 /// Rows that [`dots`] works on at a time.
 const ROWS: usize = 8;
 
-/// Numbers in a cache line.
+/// Numbers of `f32` in a cache line.
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
 
@@ -44,6 +44,9 @@ const PREFETCH_DISTANCE: usize = 16;
 /// Tables of fewer numbers than this stay in the second-level cache and are not prefetched.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_TABLE: usize = 1 << 18;
+
+/// Numbers of `f32` in the longest vector of any level.
+const LONGEST_VECTOR: usize = 16;
 
 /// The environment variable that forces a level, for tests and for measurements.
 pub const LEVEL_VARIABLE: &str = "METATL_SIMD";
@@ -168,6 +171,17 @@ impl Level {
     }
 }
 
+impl Level {
+    /// The level that multiplies rows in fewer bits: its vectors are read whole, so none is longer than a row.
+    fn for_rows_of(self, dimension: usize) -> Self {
+        if dimension < LONGEST_VECTOR {
+            Self::SCALAR
+        } else {
+            self
+        }
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.0.name())
@@ -286,11 +300,10 @@ fn check_lengths(query: &[f32], table: Table, rows: &[i64], scores: &[f32]) {
     );
 }
 
-fn check_panel(dimension: usize, rows: &[f32]) {
+fn check_panel(dimension: usize, numbers: usize) {
     assert!(
-        rows.len() <= dimension * LANES && rows.len().checked_rem(dimension).unwrap_or(0) == 0,
-        "{} numbers for rows of {dimension} dimensions",
-        rows.len()
+        numbers <= dimension * LANES && numbers.checked_rem(dimension).unwrap_or(0) == 0,
+        "{numbers} numbers for rows of {dimension} dimensions"
     );
 }
 
@@ -376,15 +389,50 @@ fn transpose_four(_rows: &[f32], _panel: &mut [Lanes], _lane: usize) -> usize {
 }
 
 /// Asks for numbers that will be needed before long.
-pub fn prefetch(values: &[f32]) {
+pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LINE) {
+    for line in values.chunks(LINE * size_of::<f32>() / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing, and SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;
+}
+
+/// Writes rows of a table of bfloat16, the upper halves of `f32`, one after the other as `f32`.
+///
+/// # Panics
+/// If the table lacks one of the rows, or they are not as many numbers as `values`.
+pub fn widen_bf16(
+    level: Level,
+    bits: &[u16],
+    columns: usize,
+    rows: impl ExactSizeIterator<Item = usize>,
+    values: &mut [f32],
+) {
+    assert_eq!(rows.len() * columns, values.len(), "room for other rows");
+    if columns > 0 {
+        dispatch!(level, widen_bf16(bits, columns, rows, values));
+    }
+}
+
+/// Writes rows of a table of whole numbers, one after the other as `f32`, each times the scale of its row.
+///
+/// # Panics
+/// As [`widen_bf16`], and if a row has no scale.
+pub fn widen_int8(
+    level: Level,
+    codes: &[i8],
+    scales: &[f32],
+    columns: usize,
+    rows: impl ExactSizeIterator<Item = usize>,
+    values: &mut [f32],
+) {
+    assert_eq!(rows.len() * columns, values.len(), "room for other rows");
+    if columns > 0 {
+        dispatch!(level, widen_int8(codes, scales, columns, rows, values));
+    }
 }
 
 /// The dot product of one pair, in the arithmetic of [`dot_tile`]: the same bits.
@@ -407,7 +455,7 @@ pub fn sequential_dots(
     norms: &mut Lanes,
 ) {
     let dimension = query.len();
-    check_panel(dimension, rows);
+    check_panel(dimension, rows.len());
     products.fill(0.0);
     norms.0.fill(0.0);
     if dimension > 0 {
@@ -440,11 +488,53 @@ pub fn products(
     norms: &mut Lanes,
 ) {
     let dimension = query.len();
-    check_panel(dimension, rows);
+    check_panel(dimension, rows.len());
     products.fill(0.0);
     norms.0.fill(0.0);
     if dimension > 0 {
         dispatch!(level, products(query, rows, products, &mut norms.0));
+    }
+}
+
+/// [`products`] with rows of bfloat16, the upper halves of `f32`.
+///
+/// # Panics
+/// As [`products`].
+pub fn products_of_bf16(
+    level: Level,
+    query: &[f32],
+    rows: &[u16],
+    products: &mut [f32; LANES],
+    norms: &mut Lanes,
+) {
+    let dimension = query.len();
+    check_panel(dimension, rows.len());
+    products.fill(0.0);
+    norms.0.fill(0.0);
+    if dimension > 0 {
+        let level = level.for_rows_of(dimension);
+        dispatch!(level, products_of_bf16(query, rows, products, &mut norms.0));
+    }
+}
+
+/// [`products`] with rows of whole numbers.
+///
+/// # Panics
+/// As [`products`].
+pub fn products_of_int8(
+    level: Level,
+    query: &[f32],
+    rows: &[i8],
+    products: &mut [f32; LANES],
+    norms: &mut Lanes,
+) {
+    let dimension = query.len();
+    check_panel(dimension, rows.len());
+    products.fill(0.0);
+    norms.0.fill(0.0);
+    if dimension > 0 {
+        let level = level.for_rows_of(dimension);
+        dispatch!(level, products_of_int8(query, rows, products, &mut norms.0));
     }
 }
 
@@ -533,7 +623,7 @@ pub fn score_from_squared_distance(distance: f32, root: bool) -> f32 {
 
 /// Kernels in plain Rust. The vector levels compile some of them again, with their own instructions.
 mod scalar {
-    use super::{Counts, LANES, Lanes, QueryCoordinates, Table, Tile};
+    use super::{Counts, LANES, LONGEST_VECTOR, Lanes, QueryCoordinates, Table, Tile};
     use super::{score_from_squared_distance, squared_distance_from_dot};
 
     /// Partial sums of a row: enough for the compiler to fill registers.
@@ -738,6 +828,90 @@ mod scalar {
     }
 
     #[inline(always)]
+    pub(super) fn widen_bf16(
+        bits: &[u16],
+        columns: usize,
+        rows: impl Iterator<Item = usize>,
+        values: &mut [f32],
+    ) {
+        for (row, values) in rows.zip(values.chunks_exact_mut(columns)) {
+            let bits = &bits[row * columns..][..columns];
+            widen(bits, values, |bits| f32::from_bits(u32::from(bits) << 16));
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn widen_int8(
+        codes: &[i8],
+        scales: &[f32],
+        columns: usize,
+        rows: impl Iterator<Item = usize>,
+        values: &mut [f32],
+    ) {
+        for (row, values) in rows.zip(values.chunks_exact_mut(columns)) {
+            let (codes, scale) = (&codes[row * columns..][..columns], scales[row]);
+            widen(codes, values, |code| f32::from(code) * scale);
+        }
+    }
+
+    pub(super) fn products_of_bf16(
+        query: &[f32],
+        rows: &[u16],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let number = |bits| f32::from_bits(u32::from(bits) << 16);
+        products_of(query, rows, products, norms, number);
+    }
+
+    pub(super) fn products_of_int8(
+        query: &[f32],
+        rows: &[i8],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        products_of(query, rows, products, norms, f32::from);
+    }
+
+    fn products_of<T: Copy>(
+        query: &[f32],
+        rows: &[T],
+        products: &mut [f32],
+        norms: &mut [f32],
+        number: impl Fn(T) -> f32,
+    ) {
+        let results = products.iter_mut().zip(norms);
+        for (row, (product, norm)) in rows.chunks_exact(query.len()).zip(results) {
+            for (q, &e) in query.iter().zip(row) {
+                let e = number(e);
+                *product += q * e;
+                *norm += e * e;
+            }
+        }
+    }
+
+    /// Writes numbers as `f32`, sixteen at a time: the last of them are written twice if they are fewer.
+    #[inline(always)]
+    fn widen<T: Copy>(numbers: &[T], values: &mut [f32], number: impl Fn(T) -> f32) {
+        const AT_ONCE: usize = LONGEST_VECTOR;
+        let parts = numbers.as_chunks::<AT_ONCE>().0.iter();
+        for (numbers, values) in parts.zip(values.as_chunks_mut::<AT_ONCE>().0) {
+            *values = numbers.map(&number);
+        }
+        match (
+            numbers.last_chunk::<AT_ONCE>(),
+            values.last_chunk_mut::<AT_ONCE>(),
+        ) {
+            (Some(numbers), Some(values)) => *values = numbers.map(&number),
+            _ => {
+                for (value, &rest) in values.iter_mut().zip(numbers) {
+                    *value = number(rest);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     pub(super) fn ones(words: &[u64]) -> u64 {
         words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
@@ -801,6 +975,27 @@ macro_rules! compile_plain_kernels {
         pub(super) fn add_bias_to_tile(rows: &mut [[f32; LANES]], bias: &Lanes) {
             scalar::add_bias_to_tile(rows, bias);
         }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn widen_bf16(
+            bits: &[u16],
+            columns: usize,
+            rows: impl Iterator<Item = usize>,
+            values: &mut [f32],
+        ) {
+            scalar::widen_bf16(bits, columns, rows, values);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn widen_int8(
+            codes: &[i8],
+            scales: &[f32],
+            columns: usize,
+            rows: impl Iterator<Item = usize>,
+            values: &mut [f32],
+        ) {
+            scalar::widen_int8(codes, scales, columns, rows, values);
+        }
     };
 }
 
@@ -859,10 +1054,12 @@ fn prefetch_rows(table: Table, rows: &[i64]) {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_storeu_ps, _mm512_add_ps,
-        _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps, _mm512_set1_ps,
-        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps,
+        __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadu_si128, _mm256_loadu_si256,
+        _mm256_storeu_ps, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd,
+        _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+        _mm512_cvtepu16_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask,
+        _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
         _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
@@ -970,9 +1167,61 @@ mod avx512 {
 
     #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
     pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
+        // SAFETY: the caller has as many numbers to be read.
+        let load = |numbers| unsafe { _mm512_loadu_ps(numbers) };
+        // SAFETY: the mask admits numbers that the caller has.
+        let load_last = |numbers, mask| unsafe { _mm512_maskz_loadu_ps(mask, numbers) };
+        products_of(query, rows, products, norms, load, load_last);
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn products_of_bf16(
+        query: &[f32],
+        rows: &[u16],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let load = |numbers: *const u16| {
+            // SAFETY: the caller has as many numbers to be read.
+            let bits = unsafe { _mm256_loadu_si256(numbers.cast()) };
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+        };
+        let load_last = |numbers, mask| _mm512_maskz_mov_ps(mask, load(numbers));
+        products_of(query, rows, products, norms, load, load_last);
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    pub(super) fn products_of_int8(
+        query: &[f32],
+        rows: &[i8],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let load = |numbers: *const i8| {
+            // SAFETY: the caller has as many numbers to be read.
+            let codes = unsafe { _mm_loadu_si128(numbers.cast()) };
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
+        };
+        let load_last = |numbers, mask| _mm512_maskz_mov_ps(mask, load(numbers));
+        products_of(query, rows, products, norms, load, load_last);
+    }
+
+    /// `load` reads a vector, `load_last` those numbers of the last vector of a row that the mask admits: the
+    /// others were read before.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+    fn products_of<T>(
+        query: &[f32],
+        rows: &[T],
+        products: &mut [f32],
+        norms: &mut [f32],
+        load: impl Fn(*const T) -> __m512,
+        load_last: impl Fn(*const T, u16) -> __m512,
+    ) {
         let dimension = query.len();
         let whole = dimension / WIDTH * WIDTH;
-        let rest = (1_u16 << (dimension - whole)) - 1;
+        let last = dimension as isize - WIDTH as isize;
+        let rest = !0_u16 << (WIDTH - (dimension - whole)).min(WIDTH - 1);
         let results = products
             .chunks_mut(ROWS_OF_PRODUCTS)
             .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
@@ -990,24 +1239,30 @@ mod avx512 {
             };
             for k in (0..whole).step_by(WIDTH) {
                 // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
-                unsafe {
+                let (q, rows) = unsafe {
                     let q = _mm512_loadu_ps(query.as_ptr().add(k));
-                    add(q, pointers.map(|row| _mm512_loadu_ps(row.add(k))));
-                }
+                    (q, pointers.map(|row| row.add(k)))
+                };
+                add(q, rows.map(&load));
             }
-            if rest != 0 {
-                // SAFETY: the mask admits the numbers from `whole` to the length of the query and of each row.
-                unsafe {
-                    let q = _mm512_maskz_loadu_ps(rest, query.as_ptr().add(whole));
-                    add(
-                        q,
-                        pointers.map(|row| _mm512_maskz_loadu_ps(rest, row.add(whole))),
-                    );
-                }
+            if whole < dimension {
+                // SAFETY: the mask admits the numbers from `whole` to the length of the query.
+                let q =
+                    unsafe { _mm512_maskz_loadu_ps(rest, query.as_ptr().wrapping_offset(last)) };
+                add(
+                    q,
+                    pointers.map(|row| load_last(row.wrapping_offset(last), rest)),
+                );
             }
             let totals = add_lanes(&sums);
-            products[..count].copy_from_slice(&totals[..count]);
-            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+            if count == ROWS_OF_PRODUCTS {
+                // The same, of a length that the compiler knows.
+                products.copy_from_slice(&totals[..ROWS_OF_PRODUCTS]);
+                norms.copy_from_slice(&totals[ROWS_OF_PRODUCTS..]);
+            } else {
+                products[..count].copy_from_slice(&totals[..count]);
+                norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+            }
         }
     }
 
@@ -1087,13 +1342,15 @@ mod avx512 {
 mod avx2 {
     use std::arch::x86_64::{
         __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_add_epi32, _mm_cvtsi128_si32,
-        _mm_loadu_ps, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_add_ps, _mm256_and_si256,
-        _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256, _mm256_castps128_ps256,
-        _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_extracti128_si256,
-        _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps,
-        _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
-        _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
-        _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+        _mm_loadl_epi64, _mm_loadu_ps, _mm_loadu_si128, _mm_shuffle_epi32, _mm_unpackhi_epi64,
+        _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_castpd_ps, _mm256_castps_pd,
+        _mm256_castps_si256, _mm256_castps128_ps256, _mm256_castsi256_ps, _mm256_castsi256_si128,
+        _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+        _mm256_cvtepu16_epi32, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_insertf128_ps,
+        _mm256_loadu_ps, _mm256_maskload_ps, _mm256_permute2f128_ps, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
+        _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd,
+        _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
     };
 
     use super::{
@@ -1284,9 +1541,61 @@ mod avx2 {
 
     #[target_feature(enable = "avx2,fma,popcnt")]
     pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
+        // SAFETY: the caller has as many numbers to be read.
+        let load = |numbers| unsafe { _mm256_loadu_ps(numbers) };
+        // SAFETY: the mask admits numbers that the caller has.
+        let load_last = |numbers, mask| unsafe { _mm256_maskload_ps(numbers, mask) };
+        products_of(query, rows, products, norms, load, load_last);
+    }
+
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn products_of_bf16(
+        query: &[f32],
+        rows: &[u16],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let load = |numbers: *const u16| {
+            // SAFETY: the caller has as many numbers to be read.
+            let bits = unsafe { _mm_loadu_si128(numbers.cast()) };
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+        };
+        let load_last = |numbers, mask| _mm256_and_ps(_mm256_castsi256_ps(mask), load(numbers));
+        products_of(query, rows, products, norms, load, load_last);
+    }
+
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    pub(super) fn products_of_int8(
+        query: &[f32],
+        rows: &[i8],
+        products: &mut [f32],
+        norms: &mut [f32],
+    ) {
+        let load = |numbers: *const i8| {
+            // SAFETY: the caller has as many numbers to be read.
+            let codes = unsafe { _mm_loadl_epi64(numbers.cast()) };
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))
+        };
+        let load_last = |numbers, mask| _mm256_and_ps(_mm256_castsi256_ps(mask), load(numbers));
+        products_of(query, rows, products, norms, load, load_last);
+    }
+
+    /// `load` reads a vector, `load_last` those numbers of the last vector of a row that the mask admits: the
+    /// others were read before.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn products_of<T>(
+        query: &[f32],
+        rows: &[T],
+        products: &mut [f32],
+        norms: &mut [f32],
+        load: impl Fn(*const T) -> __m256,
+        load_last: impl Fn(*const T, __m256i) -> __m256,
+    ) {
         let dimension = query.len();
         let whole = dimension / WIDTH * WIDTH;
-        let rest = first_lanes(dimension - whole);
+        let last = dimension as isize - WIDTH as isize;
+        let rest = last_lanes(dimension - whole);
         let results = products
             .chunks_mut(ROWS_OF_PRODUCTS)
             .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
@@ -1304,24 +1613,29 @@ mod avx2 {
             };
             for k in (0..whole).step_by(WIDTH) {
                 // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
-                unsafe {
+                let (q, rows) = unsafe {
                     let q = _mm256_loadu_ps(query.as_ptr().add(k));
-                    add(q, pointers.map(|row| _mm256_loadu_ps(row.add(k))));
-                }
+                    (q, pointers.map(|row| row.add(k)))
+                };
+                add(q, rows.map(&load));
             }
             if whole < dimension {
-                // SAFETY: the mask admits the numbers from `whole` to the length of the query and of each row.
-                unsafe {
-                    let q = _mm256_maskload_ps(query.as_ptr().add(whole), rest);
-                    add(
-                        q,
-                        pointers.map(|row| _mm256_maskload_ps(row.add(whole), rest)),
-                    );
-                }
+                // SAFETY: the mask admits the numbers from `whole` to the length of the query.
+                let q = unsafe { _mm256_maskload_ps(query.as_ptr().wrapping_offset(last), rest) };
+                add(
+                    q,
+                    pointers.map(|row| load_last(row.wrapping_offset(last), rest)),
+                );
             }
             let totals = add_lanes(&sums);
-            products[..count].copy_from_slice(&totals[..count]);
-            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+            if count == ROWS_OF_PRODUCTS {
+                // The same, of a length that the compiler knows.
+                products.copy_from_slice(&totals[..ROWS_OF_PRODUCTS]);
+                norms.copy_from_slice(&totals[ROWS_OF_PRODUCTS..]);
+            } else {
+                products[..count].copy_from_slice(&totals[..count]);
+                norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+            }
         }
     }
 
@@ -1373,6 +1687,16 @@ mod avx2 {
             equal,
             nan,
         }
+    }
+
+    /// All bits of the last lanes.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,popcnt")]
+    fn last_lanes(lanes: usize) -> __m256i {
+        _mm256_cmpgt_epi32(
+            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+            _mm256_set1_epi32(WIDTH as i32 - 1 - lanes as i32),
+        )
     }
 
     /// All bits of the first lanes, none of the others.
@@ -1466,6 +1790,7 @@ mod neon {
     }
 
     pub(super) use self::sequential_dots as products;
+    pub(super) use super::scalar::{products_of_bf16, products_of_int8};
 
     const WIDTH: usize = 4;
 

@@ -11,6 +11,7 @@ mod episodes;
 mod error;
 mod grouping;
 mod interactions;
+mod item_table;
 mod metrics;
 mod negatives;
 mod parallel;
@@ -29,8 +30,8 @@ mod _metatl {
         ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
     };
 
-    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, metrics,
-    // negatives, parallel, randomisation, ranking, rng, sequences.
+    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, item_table,
+    // metrics, negatives, parallel, randomisation, ranking, rng, sequences.
 
     #[pymodule_export]
     use crate::batches::BatchPrefetcher;
@@ -44,6 +45,8 @@ mod _metatl {
     use crate::grouping::group_by_user;
     #[pymodule_export]
     use crate::interactions::Interactions;
+    #[pymodule_export]
+    use crate::item_table::{round_to_bf16, round_to_int8};
     #[pymodule_export]
     use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]

@@ -3,13 +3,14 @@
 use metatl_core::Error;
 use metatl_core::parallel::work;
 use metatl_core::ranking::{
-    self, Comparisons, ItemLists, Matrix, Overrides, Scoring, Similarity, TopN,
+    self, Comparisons, ItemLists, ItemTable, Matrix, Overrides, Scoring, Similarity, TopN,
 };
 use metatl_core::simd::Level;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 use crate::error::to_py;
+use crate::item_table::{ItemTableArrays, to_matrix};
 use crate::{arrays, parallel};
 
 /// Two vectors: negatives above and level with the target.
@@ -189,7 +190,7 @@ pub(crate) fn top_n_scores<'py>(
 /// The arguments that make a [`Scoring`], borrowed.
 struct ScoringArrays<'py> {
     queries: PyReadonlyArray2<'py, f32>,
-    item_table: PyReadonlyArray2<'py, f32>,
+    item_table: ItemTableArrays<'py>,
     item_bias: Option<PyReadonlyArray1<'py, f32>>,
     similarity: Similarity,
     overrides: Option<OverrideArrays<'py>>,
@@ -212,7 +213,7 @@ impl<'py> ScoringArrays<'py> {
     ) -> PyResult<Self> {
         Ok(Self {
             queries: arrays::matrix("queries", queries)?,
-            item_table: arrays::matrix("item_table", item_table)?,
+            item_table: ItemTableArrays::new(item_table)?,
             item_bias: item_bias
                 .map(|bias| arrays::vector("item_bias", bias))
                 .transpose()?,
@@ -230,7 +231,7 @@ impl<'py> ScoringArrays<'py> {
         });
         Ok(ScoringParts {
             queries: to_matrix("queries", &self.queries)?,
-            item_table: to_matrix("item_table", &self.item_table)?,
+            item_table: self.item_table.parts()?,
             item_bias: self
                 .item_bias
                 .as_ref()
@@ -264,7 +265,7 @@ fn override_arrays<'py>(value: &Bound<'py, PyAny>) -> PyResult<OverrideArrays<'p
 /// What makes a [`Scoring`], not checked yet: that takes a look at every override.
 struct ScoringParts<'a> {
     queries: Matrix<'a>,
-    item_table: Matrix<'a>,
+    item_table: ItemTable<'a>,
     item_bias: Option<&'a [f32]>,
     similarity: Similarity,
     overrides: Option<(&'a [i64], &'a [i64], Matrix<'a>)>,
@@ -340,11 +341,6 @@ fn level() -> PyResult<Level> {
 /// Estimated nanoseconds for looking at all scores.
 fn score_work(scores: Matrix) -> u64 {
     work(scores.rows(), scores.columns(), 1) / ranking::SCORES_PER_NANOSECOND
-}
-
-fn to_matrix<'a>(argument: &'static str, array: &'a PyReadonlyArray2<f32>) -> PyResult<Matrix<'a>> {
-    let (rows, columns) = (array.shape()[0], array.shape()[1]);
-    Matrix::new(argument, array.as_slice()?, rows, columns).map_err(to_py)
 }
 
 fn to_comparison_arrays(py: Python<'_>, result: Comparisons) -> ComparisonArrays<'_> {

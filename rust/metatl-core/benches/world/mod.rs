@@ -1,6 +1,6 @@
 //! What the benchmarks and the instruction counts work on: random vectors, items and lists.
 
-use metatl_core::ranking::{ItemLists, Matrix, Overrides, Scoring, Similarity};
+use metatl_core::ranking::{ItemLists, ItemTable, Matrix, Overrides, Scoring, Similarity};
 use metatl_core::rng::{Rng, Stage};
 use metatl_core::simd::Level;
 
@@ -14,6 +14,8 @@ const OVERRIDDEN: usize = 8;
 /// Random inputs.
 pub(crate) struct World {
     pub(crate) table: Vec<f32>,
+    bf16: Vec<u16>,
+    int8: (Vec<i8>, Vec<f32>),
     pub(crate) bias: Vec<f32>,
     queries: Vec<f32>,
     pub(crate) candidates: Vec<i64>,
@@ -42,6 +44,15 @@ impl World {
         // Consecutive items are distinct.
         let moved = (0..LISTS * OVERRIDDEN).map(|item| (item % num_items) as i64);
         Self {
+            // Simpler than rounding, which gives memory back: kernels that take it again would have to clear it.
+            bf16: table
+                .iter()
+                .map(|value| (value.to_bits() >> 16) as u16)
+                .collect(),
+            int8: (
+                table.iter().map(|value| (value * 254.0) as i8).collect(),
+                vec![1.0 / 254.0; num_items],
+            ),
             table,
             bias,
             queries,
@@ -52,6 +63,20 @@ impl World {
         }
     }
 
+    /// The item table in each format, by name.
+    pub(crate) fn item_tables(&self) -> [(&'static str, ItemTable<'_>); 3] {
+        let items = self.bias.len();
+        let float32 = Matrix::new("table", &self.table, items, DIMENSION).unwrap();
+        let bf16 = Matrix::new("table", &self.bf16, items, DIMENSION).unwrap();
+        let codes = Matrix::new("table", &self.int8.0, items, DIMENSION).unwrap();
+        let scales = &self.int8.1;
+        [
+            ("float32", ItemTable::Float32(float32)),
+            ("bf16", ItemTable::Bf16(bf16)),
+            ("int8", ItemTable::Int8 { codes, scales }),
+        ]
+    }
+
     pub(crate) fn scoring(
         &self,
         users: usize,
@@ -60,6 +85,19 @@ impl World {
         with_overrides: bool,
         level: Level,
     ) -> Scoring<'_> {
+        let [(_, float32), ..] = self.item_tables();
+        self.scoring_with(float32, users, similarity, with_bias, with_overrides, level)
+    }
+
+    pub(crate) fn scoring_with<'a>(
+        &'a self,
+        item_table: ItemTable<'a>,
+        users: usize,
+        similarity: Similarity,
+        with_bias: bool,
+        with_overrides: bool,
+        level: Level,
+    ) -> Scoring<'a> {
         let matrix = |name, values, rows| Matrix::new(name, values, rows, DIMENSION).unwrap();
         let overrides = with_overrides.then(|| {
             let (offsets, items, rows) = &self.overrides;
@@ -69,7 +107,7 @@ impl World {
         });
         Scoring::new(
             matrix("queries", &self.queries[..users * DIMENSION], users),
-            matrix("item_table", &self.table, self.bias.len()),
+            item_table,
             with_bias.then_some(&self.bias[..]),
             similarity,
             overrides,

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::scoring::{Matrix, Scoring, Similarity, check_item};
-use super::{Comparisons, PRODUCTS_PER_NANOSECOND, check_nan};
+use super::scoring::{Scoring, Similarity, check_item};
+use super::{Comparisons, ItemTable, PRODUCTS_PER_NANOSECOND, check_nan};
 use crate::Error;
 use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk};
-use crate::simd;
+use crate::simd::{self, Level, Table};
 
 /// Compares the first candidate of each query, its target, with the others.
 ///
@@ -56,9 +56,17 @@ pub fn rank_candidates(
     Ok(result)
 }
 
+/// Rows that are written out at a time: few enough to stay in the first-level cache until they are scored.
+const WRITTEN_OUT: usize = 16;
+
+/// Their places.
+const PLACES: [i64; WRITTEN_OUT] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
 /// What one thread works with.
 struct Scratch {
     scores: Vec<f32>,
+    /// Rows of a table in fewer bits, written out.
+    rows: Vec<f32>,
     /// One bit for each item of the catalogue: whether it is overridden for the current query. Nearly every
     /// candidate is looked up in vain.
     overridden: Vec<u64>,
@@ -69,6 +77,7 @@ impl Scratch {
         let overridable = scoring.overrides.map_or(0, |_| scoring.item_table.rows());
         Self {
             scores: vec![0.0; width],
+            rows: Vec::new(),
             overridden: vec![0; overridable.div_ceil(64)],
         }
     }
@@ -83,16 +92,20 @@ impl Scratch {
         candidates: &[i64],
     ) -> Result<&[f32], Error> {
         let width = self.scores.len();
-        let row_scores = |table: Matrix, rows: &[i64], scores: &mut [f32]| {
+        let row_scores = |table: Table, rows: &[i64], scores: &mut [f32]| {
             let (level, query) = (scoring.level, scoring.queries.row(query));
             match scoring.similarity {
-                Similarity::Dot => simd::dots(level, query, table.table(), rows, scores),
+                Similarity::Dot => simd::dots(level, query, table, rows, scores),
                 Similarity::L2 | Similarity::SquaredL2 => {
-                    simd::squared_distances(level, query, table.table(), rows, scores)
+                    simd::squared_distances(level, query, table, rows, scores)
                 }
             }
         };
-        if !row_scores(scoring.item_table, candidates, &mut self.scores) {
+        let found = match scoring.item_table {
+            ItemTable::Float32(table) => row_scores(table.table(), candidates, &mut self.scores),
+            table => self.score_written_out(table, scoring.level, candidates, row_scores),
+        };
+        if !found {
             for (position, &item) in candidates[..width].iter().enumerate() {
                 let position = query * width + position;
                 check_item("candidates", item, position, scoring.item_table.rows())?;
@@ -108,7 +121,8 @@ impl Scratch {
                 if self.overridden[item as usize / 64] & (1 << (item % 64)) != 0
                     && let Some(row) = overrides.find(query, item)
                 {
-                    row_scores(overrides.rows(), &[row as i64], std::slice::from_mut(score));
+                    let rows = overrides.rows().table();
+                    row_scores(rows, &[row as i64], std::slice::from_mut(score));
                 }
             }
             for &item in moved {
@@ -125,5 +139,37 @@ impl Scratch {
             }
         }
         Ok(&self.scores)
+    }
+
+    /// Scores the candidates with rows of a table in fewer bits; `false` if it lacks one of them.
+    fn score_written_out(
+        &mut self,
+        table: ItemTable,
+        level: Level,
+        candidates: &[i64],
+        row_scores: impl Fn(Table, &[i64], &mut [f32]) -> bool,
+    ) -> bool {
+        let (width, dimension) = (self.scores.len(), table.columns());
+        let exist = |item: &i64| (*item as u64) < table.rows() as u64;
+        let mut remaining = candidates;
+        if !candidates[..width].iter().all(exist) {
+            return false;
+        }
+        let parts = candidates[..width].chunks(WRITTEN_OUT);
+        for (items, scores) in parts.zip(self.scores.chunks_mut(WRITTEN_OUT)) {
+            // Those of the next part, or of the next list: nobody has checked these yet.
+            remaining = &remaining[items.len()..];
+            for &item in remaining.iter().take(WRITTEN_OUT) {
+                if exist(&item) {
+                    table.prefetch_row(item as usize);
+                }
+            }
+            self.rows.resize(items.len() * dimension, 0.0);
+            let numbers = items.iter().map(|&item| item as usize);
+            table.write_rows(level, numbers, &mut self.rows);
+            let rows = Table::new(&self.rows, items.len(), dimension);
+            row_scores(rows, &PLACES[..items.len()], scores);
+        }
+        true
     }
 }

@@ -184,9 +184,10 @@ impl Piece {
         let norms = self.query_norms(scoring);
         let mut thresholds = blocks_of_zeros(self.queries.len());
         let mut found_nan = 0;
+        let mut room = Vec::new();
         for (offset, query) in self.queries.clone().enumerate() {
             let target = targets[query] as usize;
-            let row = scoring.item_row(query, target);
+            let row = scoring.item_row(query, target, &mut room);
             let score = scoring.pair_score(query, norms.as_flattened()[offset], target, row);
             thresholds.as_flattened_mut()[offset] = score;
             found_nan += u64::from(score.is_nan() && self.items.contains(&target));
@@ -269,14 +270,17 @@ impl Piece {
         let transposed = self.queries.len() > FEW_QUERIES
             || estimates.as_ref().is_some_and(Estimates::needs_panels);
         let mut panel = Panel::new(dimension);
+        let mut room = Vec::new();
         let mut changes = changes.sorted.iter().peekable();
         let mut tile = Tile::EMPTY;
         let next_part = (LANES * dimension).div_ceil(norms.len().max(1)).max(1);
         for first in self.items.clone().step_by(LANES) {
             interrupt.check()?;
             let items = first..(first + LANES).min(self.items.end);
+            let mut rows = &[][..];
             if transposed {
-                panel.fill(scoring, items.clone());
+                rows = scoring.rows_of(items.clone(), &mut room);
+                panel.fill(scoring, rows, items.len());
             }
             panel.fill_bias(scoring, items.clone());
             let mut estimates = estimates.as_mut().and_then(|estimates| {
@@ -284,10 +288,14 @@ impl Piece {
                 filled.then_some(estimates)
             });
             // The rows of the next panel come in while the blocks of this one are computed.
-            let next = items.end..(items.end + LANES).min(self.items.end);
-            let mut coming = scoring.item_table.rows_of(next).chunks(next_part);
+            let mut coming = items.end * dimension;
+            let all = (items.end + LANES).min(self.items.end) * dimension;
             for (block, norms) in norms.iter().enumerate() {
-                coming.next().filter(|_| transposed).map(simd::prefetch);
+                if transposed && coming < all {
+                    let part = coming..(coming + next_part).min(all);
+                    coming = part.end;
+                    scoring.item_table.prefetch(part);
+                }
                 let mut changes = std::iter::from_fn(|| {
                     changes.next_if(|change| {
                         change.first_item == first && change.query / QUERIES == block
@@ -311,14 +319,10 @@ impl Piece {
                     let packed = &queries[block * dimension..][..dimension];
                     simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
                 } else {
-                    self.fill_tile_in_place(
-                        scoring,
-                        items.clone(),
-                        &mut panel.item_norms,
-                        &mut tile,
-                    );
+                    rows = scoring.rows_of(items.clone(), &mut room);
+                    self.fill_tile_in_place(scoring, rows, &mut panel.item_norms, &mut tile);
                 }
-                self.finish_tile(scoring, &panel, items.clone(), block, norms, &mut tile);
+                self.finish_tile(scoring, &panel, rows, block, norms, &mut tile);
                 for change in &mut changes {
                     tile.0[change.query % QUERIES][change.lane] = change.score;
                 }
@@ -328,15 +332,14 @@ impl Piece {
         Ok(())
     }
 
-    /// The products of a few queries with items as they lie in the table, and the items' norms.
+    /// The products of a few queries with the rows of items as they lie, and the items' norms.
     fn fill_tile_in_place(
         &self,
         scoring: &Scoring,
-        items: Range<usize>,
+        rows: &[f32],
         item_norms: &mut Lanes,
         tile: &mut Tile,
     ) {
-        let rows = scoring.item_table.rows_of(items);
         for (query, products) in self.queries.clone().zip(&mut tile.0) {
             let query = scoring.queries.row(query);
             simd::sequential_dots(scoring.level, query, rows, products, item_norms);
@@ -362,7 +365,7 @@ impl Piece {
         &self,
         scoring: &Scoring,
         panel: &Panel,
-        items: Range<usize>,
+        item_rows: &[f32],
         block: usize,
         query_norms: &QueryCoordinates,
         tile: &mut Tile,
@@ -375,9 +378,9 @@ impl Piece {
                 simd::tile_to_squared_distances(level, rows, query_norms, &panel.item_norms);
             if !finite {
                 for (query, distances) in queries.zip(&mut *rows) {
-                    for (item, distance) in items.clone().zip(distances) {
+                    let item_rows = item_rows.chunks_exact(scoring.queries.columns().max(1));
+                    for (row, distance) in item_rows.zip(distances) {
                         if !distance.is_finite() {
-                            let row = scoring.item_table.row(item);
                             *distance = scoring.exact_squared_distance(query, row);
                         }
                     }
@@ -670,14 +673,12 @@ impl Panel {
         }
     }
 
-    fn fill(&mut self, scoring: &Scoring, items: Range<usize>) {
-        if items.len() < LANES {
+    /// Takes the rows of `count` items.
+    fn fill(&mut self, scoring: &Scoring, rows: &[f32], count: usize) {
+        if count < LANES {
             self.coordinates.fill(Lanes([0.0; LANES]));
         }
-        simd::transpose(
-            scoring.item_table.rows_of(items.clone()),
-            &mut self.coordinates,
-        );
+        simd::transpose(rows, &mut self.coordinates);
         if scoring.similarity != Similarity::Dot {
             self.item_norms = simd::panel_norms(scoring.level, &self.coordinates);
         }

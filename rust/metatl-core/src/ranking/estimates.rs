@@ -147,10 +147,13 @@ pub(super) fn exact_scores(
     items: &[usize],
     rows: &mut Vec<f32>,
 ) -> [f32; LANES] {
-    rows.clear();
-    for &item in items {
-        rows.extend_from_slice(scoring.item_table.row(item));
-    }
+    let dimension = scoring.queries.columns();
+    // Room for all that may come: growing it again would clear it again.
+    rows.resize(LANES * dimension, 0.0);
+    let rows = &mut rows[..items.len() * dimension];
+    scoring
+        .item_table
+        .write_rows(scoring.level, items.iter().copied(), rows);
     let mut scores = [0.0; LANES];
     let mut norms = Lanes([0.0; LANES]);
     let query_row = scoring.queries.row(query);
@@ -161,7 +164,8 @@ pub(super) fn exact_scores(
             let mut distance =
                 simd::squared_distance_from_dot(*score, query_norm, norms.0[position]);
             if !distance.is_finite() {
-                distance = scoring.exact_squared_distance(query, scoring.item_table.row(item));
+                let row = &rows[position * dimension..][..dimension];
+                distance = scoring.exact_squared_distance(query, row);
             }
             *score = simd::score_from_squared_distance(distance, scoring.similarity.takes_root());
         }

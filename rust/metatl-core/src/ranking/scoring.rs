@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::ItemTable;
 use super::estimates::EstimateKind;
 use crate::Error;
 use crate::simd::{self, Level, Table};
@@ -38,19 +39,19 @@ impl Similarity {
     }
 }
 
-/// A row-major matrix of `f32`.
+/// A row-major matrix, of `f32` if nothing else is said.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    values: &'a [f32],
+pub struct Matrix<'a, T = f32> {
+    values: &'a [T],
     rows: usize,
     columns: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// A matrix of `rows` × `columns`, called `argument` in errors.
     pub fn new(
         argument: &'static str,
-        values: &'a [f32],
+        values: &'a [T],
         rows: usize,
         columns: usize,
     ) -> Result<Self, Error> {
@@ -80,22 +81,30 @@ impl<'a> Matrix<'a> {
         self.columns
     }
 
-    /// The matrix as the vector kernels take it.
+    /// All numbers, row by row.
     #[inline]
-    pub(super) fn table(&self) -> Table<'a> {
-        Table::new(self.values, self.rows, self.columns)
+    pub(super) fn values(&self) -> &'a [T] {
+        self.values
     }
 
     /// Consecutive rows, one after the other.
     #[inline]
-    pub(super) fn rows_of(&self, rows: Range<usize>) -> &'a [f32] {
+    pub(super) fn rows_of(&self, rows: Range<usize>) -> &'a [T] {
         &self.values[rows.start * self.columns..rows.end * self.columns]
     }
 
     /// One row.
     #[inline]
-    pub(super) fn row(&self, index: usize) -> &'a [f32] {
+    pub(super) fn row(&self, index: usize) -> &'a [T] {
         &self.values[index * self.columns..][..self.columns]
+    }
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix as the vector kernels take it.
+    #[inline]
+    pub(super) fn table(&self) -> Table<'a> {
+        Table::new(self.values, self.rows, self.columns)
     }
 }
 
@@ -278,7 +287,7 @@ impl<'a> Overrides<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Scoring<'a> {
     pub(super) queries: Matrix<'a>,
-    pub(super) item_table: Matrix<'a>,
+    pub(super) item_table: ItemTable<'a>,
     pub(super) item_bias: Option<&'a [f32]>,
     pub(super) similarity: Similarity,
     pub(super) overrides: Option<Overrides<'a>>,
@@ -291,7 +300,7 @@ impl<'a> Scoring<'a> {
     /// Checks that the parts fit together.
     pub fn new(
         queries: Matrix<'a>,
-        item_table: Matrix<'a>,
+        item_table: impl Into<ItemTable<'a>>,
         item_bias: Option<&'a [f32]>,
         similarity: Similarity,
         overrides: Option<Overrides<'a>>,
@@ -307,17 +316,19 @@ impl<'a> Scoring<'a> {
                 format_args!("{}, the dimension of the queries", queries.columns),
             ))
         };
-        dimension("item_table", item_table.columns)?;
+        let item_table = item_table.into();
+        item_table.check()?;
+        dimension("item_table", item_table.columns())?;
         if let Some(overrides) = overrides {
             dimension("overrides[2]", overrides.rows.columns)?;
         }
         if let Some(bias) = item_bias
-            && bias.len() != item_table.rows
+            && bias.len() != item_table.rows()
         {
             return Err(Error::invalid(
                 "item_bias",
                 format_args!("{} numbers", bias.len()),
-                format_args!("{}, one for each item", item_table.rows),
+                format_args!("{}, one for each item", item_table.rows()),
             ));
         }
         Ok(Self {
@@ -331,11 +342,27 @@ impl<'a> Scoring<'a> {
         })
     }
 
-    /// The row of an item for one query.
-    pub(super) fn item_row(&self, query: usize, item: usize) -> &'a [f32] {
+    /// Consecutive rows of the item table; `room` is for rows that have to be written out.
+    pub(super) fn rows_of<'b>(&self, items: Range<usize>, room: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        self.item_table.rows_of(self.level, items, room)
+    }
+
+    /// The row of an item for one query; `room` is for a row that has to be written out.
+    pub(super) fn item_row<'b>(
+        &self,
+        query: usize,
+        item: usize,
+        room: &'b mut Vec<f32>,
+    ) -> &'b [f32]
+    where
+        'a: 'b,
+    {
         self.overrides
             .and_then(|overrides| Some(overrides.rows.row(overrides.find(query, item as i64)?)))
-            .unwrap_or_else(|| self.item_table.row(item))
+            .unwrap_or_else(|| self.rows_of(item..item + 1, room))
     }
 
     /// |q|² in the arithmetic of the catalogue kernel; 0 where the similarity does not need it.

@@ -147,6 +147,21 @@ impl World {
     }
 
     fn scoring(&self, similarity: Similarity, level: Level) -> Scoring<'_> {
+        self.scoring_of(self.matrix().into(), similarity, level)
+    }
+
+    /// The item table.
+    fn matrix(&self) -> Matrix<'_> {
+        Matrix::new("item_table", &self.table, self.num_items, self.dimension).unwrap()
+    }
+
+    /// Scoring with another item table.
+    fn scoring_of<'a>(
+        &'a self,
+        item_table: ItemTable<'a>,
+        similarity: Similarity,
+        level: Level,
+    ) -> Scoring<'a> {
         let matrix = |values, rows| Matrix::new("matrix", values, rows, self.dimension).unwrap();
         let overrides = self.overrides.as_ref().map(|lists| {
             let rows = &self.override_rows[..lists.items.len() * self.dimension];
@@ -161,7 +176,7 @@ impl World {
         });
         Scoring::new(
             matrix(&self.queries, self.num_queries()),
-            matrix(&self.table, self.num_items),
+            item_table,
             self.bias.as_deref(),
             similarity,
             overrides,
@@ -294,6 +309,101 @@ fn compare(users: impl Iterator<Item = (f32, Vec<f32>)>) -> Comparisons {
     expected
 }
 
+/// An item table in fewer bits.
+#[derive(Clone, Debug)]
+enum Narrow {
+    Bf16(Vec<u16>),
+    Int8(Vec<i8>, Vec<f32>),
+}
+
+/// Where the numbers of such a table come from.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    RoundedToBf16,
+    RoundedToInt8,
+    /// Any bits, those of NaN and infinities among them.
+    AnyBf16,
+    /// Any whole numbers, with scales of all sizes and both signs.
+    AnyInt8,
+}
+
+const ORIGINS: [Origin; 4] = [
+    Origin::RoundedToBf16,
+    Origin::RoundedToInt8,
+    Origin::AnyBf16,
+    Origin::AnyInt8,
+];
+
+impl Narrow {
+    fn new(world: &World, origin: Origin, seed: u64, interrupt: &Interrupt) -> Result<Self, Error> {
+        let mut rng = Rng::new(seed, Stage::Split, 2, 0);
+        let mut bits = |count: usize| (0..count).map(|_| rng.below(1 << 16) as u16).collect();
+        Ok(match origin {
+            Origin::RoundedToBf16 => Self::Bf16(round_to_bf16(world.matrix(), interrupt)?),
+            Origin::RoundedToInt8 => {
+                let (codes, scales) = round_to_int8(world.matrix(), interrupt)?;
+                Self::Int8(codes, scales)
+            }
+            Origin::AnyBf16 => Self::Bf16(bits(world.table.len())),
+            Origin::AnyInt8 => {
+                let codes: Vec<u16> = bits(world.table.len());
+                let scales: Vec<u16> = bits(world.num_items);
+                let finite = |bits: u16| f32::from_bits(u32::from(bits & 0xBF7F) << 16);
+                Self::Int8(
+                    codes.into_iter().map(|bits| bits as i8).collect(),
+                    scales.into_iter().map(finite).collect(),
+                )
+            }
+        })
+    }
+
+    fn table(&self, rows: usize, columns: usize) -> ItemTable<'_> {
+        match self {
+            Self::Bf16(bits) => {
+                ItemTable::Bf16(Matrix::new("item_table", bits, rows, columns).unwrap())
+            }
+            Self::Int8(codes, scales) => ItemTable::Int8 {
+                codes: Matrix::new("item_table", codes, rows, columns).unwrap(),
+                scales,
+            },
+        }
+    }
+
+    fn written_out(&self, columns: usize) -> Vec<f32> {
+        match self {
+            Self::Bf16(bits) => {
+                let number = |&bits: &u16| f32::from_bits(u32::from(bits) << 16);
+                bits.iter().map(number).collect()
+            }
+            Self::Int8(codes, scales) => {
+                let rows = codes.chunks(columns.max(1)).zip(scales);
+                rows.flat_map(|(row, scale)| row.iter().map(move |&code| f32::from(code) * scale))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// Counts among candidates and in the catalogue; the best items, with the bits of their scores.
+type Rankings = (
+    Result<Comparisons, Error>,
+    Result<Comparisons, Error>,
+    Result<(Vec<i64>, Vec<u32>), Error>,
+);
+
+/// Every way of ranking.
+fn rank_all(scoring: &Scoring, world: &World, n: usize, interrupt: &Interrupt) -> Rankings {
+    let best = top_n(scoring, n, world.excluded(), interrupt);
+    (
+        rank_candidates(scoring, &world.candidates, world.width, interrupt),
+        rank_catalogue(scoring, &world.targets, world.excluded(), interrupt),
+        best.map(|best| {
+            let bits = best.scores.iter().map(|score| score.to_bits()).collect();
+            (best.items, bits)
+        }),
+    )
+}
+
 fn on_threads<R: Send>(
     threads: usize,
     kernel: impl FnOnce(&Interrupt) -> Result<R, Error> + Send,
@@ -395,6 +505,73 @@ properties! {
         }
     }
 
+    fn tables_in_fewer_bits_rank_as_written_out(
+        shape in shapes(),
+        dimension in 0usize..140,
+        num_items in 1usize..300,
+        n in 0usize..20,
+        roughness in prop_oneof![
+            Just(Roughness::Alike),
+            Just(Roughness::Noise),
+            Just(Roughness::Sizes),
+        ],
+        origin in prop::sample::select(&ORIGINS),
+    ) {
+        let mut world = World::new(&Shape { dimension, num_items, ..shape });
+        world.roughen(shape.seed, roughness);
+        let narrow = Narrow::new(&world, origin, shape.seed, &Interrupt::new()).unwrap();
+        let written_out = narrow.written_out(dimension);
+        let float32 = Matrix::new("item_table", &written_out, num_items, dimension).unwrap();
+        let narrow = narrow.table(num_items, dimension);
+        for similarity in SIMILARITIES {
+            for level in Level::available() {
+                let exact = world.scoring_of(float32.into(), similarity, level);
+                let expected = rank_all(&exact, &world, n, &Interrupt::new());
+                for kind in [EstimateKind::WhatPays, EstimateKind::Integers, EstimateKind::Products] {
+                    let mut scoring = world.scoring_of(narrow, similarity, level);
+                    scoring.estimates = kind;
+                    let found = rank_all(&scoring, &world, n, &Interrupt::new());
+                    prop_assert_eq!(&found, &expected, "{:?} {:?} {:?}", similarity, level, kind);
+                }
+            }
+        }
+    }
+
+    fn rounding_goes_to_the_nearest(
+        seed: u64,
+        rows in 0usize..20,
+        columns in 0usize..40,
+        size in -40i32..38,
+    ) {
+        let mut rng = Rng::new(seed, Stage::Split, 0, 0);
+        let size = 10f32.powi(size);
+        let values: Vec<f32> =
+            (0..rows * columns).map(|_| (rng.uniform_f64() as f32 - 0.5) * size).collect();
+        let matrix = Matrix::new("item_table", &values, rows, columns).unwrap();
+        let bits = round_to_bf16(matrix, &Interrupt::new()).unwrap();
+        let number = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
+        for (&value, &bits) in values.iter().zip(&bits) {
+            let distance = |bits: u16| (number(bits) - f64::from(value)).abs();
+            let found = distance(bits);
+            for other in [bits.wrapping_sub(1), bits + 1] {
+                let is_near = number(other).is_finite() && bits & 0x7FFF != 0;
+                prop_assert!(
+                    !is_near || found < distance(other) || found == distance(other) && bits % 2 == 0
+                );
+            }
+        }
+        let (codes, scales) = round_to_int8(matrix, &Interrupt::new()).unwrap();
+        prop_assert_eq!(scales.len(), rows);
+        for (row, scale) in scales.iter().enumerate() {
+            let row = row * columns..(row + 1) * columns;
+            let largest = values[row.clone()].iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+            prop_assert_eq!(*scale, (largest / 127.0).max(f32::MIN_POSITIVE));
+            for (value, &code) in values[row.clone()].iter().zip(&codes[row]) {
+                prop_assert_eq!(f32::from(code), (value / scale).round_ties_even());
+            }
+        }
+    }
+
     fn score_matrices_agree_with_the_definition(shape in shapes(), n in 0usize..90) {
         let world = World::new(&shape);
         for similarity in SIMILARITIES {
@@ -452,6 +629,109 @@ fn threads_do_not_change_a_thing() {
                 assert_eq!(found.as_ref(), Ok(&candidates));
             }
         }
+    }
+}
+
+#[test]
+fn threads_do_not_change_tables_in_fewer_bits() {
+    for (queries, num_items) in [(1_200, 150), (3, 7_000)] {
+        let shape = Shape {
+            seed: 6,
+            dimension: 21,
+            num_items,
+            queries,
+            width: 40,
+            with_bias: true,
+            with_overrides: true,
+        };
+        let mut world = World::new(&shape);
+        world.roughen(7, Roughness::Noise);
+        for origin in [Origin::RoundedToBf16, Origin::RoundedToInt8] {
+            let narrow = Narrow::new(&world, origin, 8, &Interrupt::new()).unwrap();
+            let rounded_alone = narrow.written_out(21);
+            let float32 = Matrix::new("item_table", &rounded_alone, num_items, 21).unwrap();
+            for (similarity, threads) in SIMILARITIES.into_iter().zip([2, 3, 8]) {
+                let exact = world.scoring_of(float32.into(), similarity, Level::fastest());
+                let expected = rank_all(&exact, &world, 20, &Interrupt::new());
+                for threads in [1, threads] {
+                    let table = narrow.table(num_items, 21);
+                    let scoring = world.scoring_of(table, similarity, Level::fastest());
+                    let found = on_threads(threads, |interrupt| {
+                        Ok(rank_all(&scoring, &world, 20, interrupt))
+                    });
+                    assert_eq!(found.as_ref(), Ok(&expected));
+                    let rounded = on_threads(threads, |interrupt| {
+                        Narrow::new(&world, origin, 8, interrupt)
+                    });
+                    assert_eq!(rounded.unwrap().written_out(21), rounded_alone);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_rounded_is_counted() {
+    let round = |values: &[f32]| {
+        let matrix = Matrix::new("item_table", values, values.len() / 2, 2).unwrap();
+        let interrupt = &Interrupt::new();
+        [
+            round_to_bf16(matrix, interrupt).err(),
+            round_to_int8(matrix, interrupt).err(),
+        ]
+    };
+    let nan = |count| {
+        Some(Error::NotANumber {
+            argument: "item_table",
+            count,
+        })
+    };
+    let infinite = |count: u64| {
+        Some(Error::invalid(
+            "item_table",
+            format_args!("{count} numbers that are infinite, or would be once rounded"),
+            "finite ones",
+        ))
+    };
+    let all_bits = f32::from_bits(u32::MAX);
+    assert_eq!(round(&[1.0, 2.0]), [None, None]);
+    assert_eq!(round(&[1.0, f32::NAN, all_bits, 2.0]), [nan(2), nan(2)]);
+    assert_eq!(round(&[f32::INFINITY, f32::NAN]), [nan(1), nan(1)]);
+    let large = [f32::NEG_INFINITY, 0.0, 1.0, f32::MAX];
+    assert_eq!(round(&large), [infinite(2), infinite(2)]);
+    let below = f32::from_bits(f32::MAX.to_bits() - 1);
+    assert_eq!(round(&[below, 1.0]), [infinite(1), None]);
+    let largest_of_bf16 = f32::from_bits(0x7F7F_7FFF);
+    assert_eq!(round(&[largest_of_bf16, -largest_of_bf16]), [None, None]);
+}
+
+#[test]
+fn scales_are_checked() {
+    let codes = [1, 2, 3, 4];
+    let matrix = Matrix::new("item_table", &codes, 2, 2).unwrap();
+    let queries = Matrix::new("queries", &[1.0, 1.0], 1, 2).unwrap();
+    let check = |scales: &[f32]| {
+        let table = ItemTable::Int8 {
+            codes: matrix,
+            scales,
+        };
+        let level = Level::fastest();
+        let scoring = Scoring::new(queries, table, None, Similarity::Dot, None, level);
+        scoring.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&[1.0, -0.0]), Ok(()));
+    for (scales, found) in [
+        (&[1.0][..], "1 scales, expected 2, one for each item"),
+        (
+            &[1.0, f32::NAN],
+            "1 scales that are not finite, expected none",
+        ),
+        (
+            &[f32::INFINITY, f32::NEG_INFINITY],
+            "2 scales that are not finite, expected none",
+        ),
+    ] {
+        assert_eq!(check(scales), Err(format!("item_table[1]: found {found}")));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::{ROUNDING, UNDERFLOW, factor, sides};
+use crate::ranking::ItemTable;
 use crate::ranking::scoring::{Scoring, Similarity};
 use crate::simd::brackets::Masks;
 use crate::simd::{self, LANES, Lanes, QUERIES, QueryCoordinates};
@@ -28,7 +29,7 @@ impl Products {
             norms: queries.clone().map(norm).collect(),
             queries,
             bias: Lanes([0.0; LANES]),
-            // Each sum is off by half of this at most.
+            // Each sum is off by half of this at most, what a scale adds included.
             error: (scoring.queries.columns() as f32 + 8.0) * f32::EPSILON,
         }
     }
@@ -48,12 +49,11 @@ impl Products {
         thresholds: &QueryCoordinates,
     ) -> (Masks, Masks) {
         let (mut above, mut open) = ([0; QUERIES], [0; QUERIES]);
-        let rows = scoring.item_table.rows_of(items.clone());
         let (mut products, mut item_norms) = ([0.0; LANES], Lanes([0.0; LANES]));
         let of_block = self.norms.iter().enumerate().skip(block * QUERIES);
         for (lane, (offset, &norm)) in of_block.take(QUERIES).enumerate() {
             let query = scoring.queries.row(self.queries.start + offset);
-            simd::products(scoring.level, query, rows, &mut products, &mut item_norms);
+            multiply(scoring, query, &items, &mut products, &mut item_norms);
             let (left, slack) = self.left_sides(scoring.similarity, norm, &products, &item_norms);
             let (most, least) = sides(scoring.similarity, thresholds[lane], norm);
             for item in 0..items.len() {
@@ -87,5 +87,37 @@ impl Products {
             slack[item] = error + self.error * norm + ROUNDING * (bias.abs() + norm) + UNDERFLOW;
         }
         (left, slack)
+    }
+}
+
+/// The products of a query with items as they lie in the table, and the items' norms.
+fn multiply(
+    scoring: &Scoring,
+    query: &[f32],
+    items: &Range<usize>,
+    products: &mut [f32; LANES],
+    norms: &mut Lanes,
+) {
+    let (level, items) = (scoring.level, items.clone());
+    match scoring.item_table {
+        ItemTable::Float32(table) => {
+            simd::products(level, query, table.rows_of(items), products, norms);
+        }
+        ItemTable::Bf16(table) => {
+            simd::products_of_bf16(level, query, table.rows_of(items), products, norms);
+        }
+        ItemTable::Int8 { codes, scales } => {
+            simd::products_of_int8(level, query, codes.rows_of(items.clone()), products, norms);
+            let results = products.iter_mut().zip(&mut norms.0);
+            for ((product, norm), scale) in results.zip(&scales[items]) {
+                // The rows as they are, times their scale, may be finite where this is not: nobody knows.
+                *product = if product.is_finite() {
+                    *product * scale
+                } else {
+                    f32::NAN
+                };
+                *norm = *norm * scale * scale;
+            }
+        }
     }
 }
