@@ -23,7 +23,9 @@ SIMILARITIES = ("dot", "l2", "squared_l2")
 
 
 class Table:
-    """What ranking asks of a model beside queries."""
+    """What ranking asks of a model; its queries are given."""
+
+    encode = None
 
     def __init__(self, rows, bias, similarity):
         self.item_table, self.item_bias, self.similarity = rows, bias, similarity
