@@ -33,6 +33,9 @@ class System:
     batches
         What it is trained on by gradients (:mod:`metatl.training`): `episodes` or `sequences`; None for a
         system that `fit` computes in one pass.
+    revision
+        Raised when a change of the code changes its figures, so that those of older code, which experiments
+        have kept, are not taken for its own.
     """
 
     name: str
@@ -42,6 +45,7 @@ class System:
     config: str
     presets: tuple[str, ...]
     batches: Batches | None = None
+    revision: int = 1
 
     def model_class(self) -> Any:
         """Import the model class; torch is loaded here and not before."""
@@ -159,6 +163,7 @@ SYSTEMS = {
             "MeLUConfig",
             ("paper", "tuned"),
             batches="episodes",
+            revision=2,
         ),
         System(
             "metacf",
@@ -168,6 +173,7 @@ SYSTEMS = {
             "MetaCFConfig",
             ("paper", "tuned"),
             batches="episodes",
+            revision=2,
         ),
     )
 }
