@@ -253,6 +253,9 @@ def test_a_killed_grid_continues_where_it_was_and_ctrl_c_stops_it(ring, fingerpr
         wait_for(lambda: json.loads(history.read_text())[-1]["step"] > step, process)
         workers = workers_of(process)
         # As a terminal does it: to the whole group.
+        os.killpg(process.pid, signal.SIGSTOP)
+        wait_for(lambda: all(process_state(pid)[0] == "T" for pid in (process.pid, *workers)))
+        os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in errors
