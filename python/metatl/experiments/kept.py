@@ -5,7 +5,8 @@ file, and the others stay as they are. A row is a cell::
 
     row                the row of the table; a cell takes the place of an older one of its row
     identity           JSON, all that its figures depend on (:meth:`metatl.experiments.cells.Cell.identity`)
-    report             JSON, its evaluation, without the paths of the machine
+    report             JSON, its evaluation, without what the counts give again (corrected metrics, ties) and
+                       without the paths of the machine
     fit_seconds, processor_seconds
     sampled_greater, sampled_equal, full_greater, full_equal
                        for each test user, in the order of their ids: how many items score above the target,
@@ -81,7 +82,7 @@ def keep(folder: Path, cell: Cell, result: CellResult) -> None:
     record: dict[str, str | float | bytes | None] = {
         "row": cell.row.title,
         "identity": json.dumps(cell.identity(), sort_keys=True),
-        "report": _without_paths(result.results).model_dump_json(),
+        "report": _to_keep(result.results).model_dump_json(),
         "fit_seconds": result.fit_seconds,
         "processor_seconds": result.processor_seconds,
     }
@@ -187,9 +188,11 @@ def _ranks(record: dict[str, Any], results: Results) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _without_paths(results: Results) -> Results:
+def _to_keep(results: Results) -> Results:
     return results.model_copy(
         update={
+            "metrics": results.metrics.model_copy(update={"corrected": None}),
+            "ties": {},
             "dataset": results.dataset.model_copy(update={"source": None}),
             "model": results.model.model_copy(update={"run": None}),
         }
