@@ -12,6 +12,7 @@ MOVIETWEETINGS ?=
 PEERS_DATA := wines=wines $(if $(SPORTS),sports=$(SPORTS))
 PEERS_PYTHON ?= $(PYTHON)
 PEERS_OPTIONS ?= --trials 3
+RESULTS_OPTIONS ?=
 # One thread for each side; and memory that is freed and taken again in every step stays with the process.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
@@ -90,8 +91,8 @@ training-peers: setup .venv-peers-torch/.ready  ## Time a training step of SASRe
 	$(BIN)/python benches/peers/export.py wines runs/peers/wines
 	$(BIN)/python benches/peers/training_steps.py .venv-peers-torch/bin/python runs/peers/wines docs/training_peers.md
 
-results: setup  ## Regenerate docs/results.md (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold)
-	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --markdown docs/results.md
+results: setup  ## Regenerate docs/results.md and docs/results (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold; RESULTS_OPTIONS=--only-finished fits nothing)
+	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --kept docs/results --markdown docs/results.md $(RESULTS_OPTIONS)
 
 lint: setup  ## Check formatting, lints, types and stubs
 	cargo fmt --all --check

@@ -23,6 +23,7 @@ def planted(ranks, *, dataset="ring", k=3, failures=()):
                 shared = {
                     "dataset": dataset, "row": row, "system": "knn", "preset": "tuned", "config": "{}",
                     "k": k, "seed": seed, "ranking": ranking, "test_users": len(values), "fit_seconds": 1.0,
+                    "processor_seconds": 1.0,
                     "evaluation_seconds": 1.0, "candidates_sha256": f"{seed}", "dataset_fingerprint": "0",
                     "metatl_version": "0",
                 }  # fmt: skip

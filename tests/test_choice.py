@@ -21,13 +21,13 @@ BAD = [9] * USERS
 
 
 def outcome_of(ranks, seconds, **options):
-    """A planted outcome of one seed whose fits took the stated seconds."""
+    """A planted outcome of one seed whose fits took the stated processor seconds."""
     found = planted({row: {0: of_rankings} for row, of_rankings in ranks.items()}, **options)
     took = pl.col("row").replace_strict(seconds, return_dtype=pl.Float64)
-    return Outcome(found.results.with_columns(fit_seconds=took), found.ranks, [])
+    return Outcome(found.results.with_columns(processor_seconds=took), found.ranks, [])
 
 
-def test_the_quickest_of_the_equals_is_taken():
+def test_the_cheapest_of_the_equals_is_taken():
     ranks = {"Slow": (GOOD, GOOD), "Quick": (AS_GOOD, AS_GOOD), "Poor": (BAD, BAD)}
     outcome = outcome_of(ranks, {"Slow": 120.0, "Quick": 2.25, "Poor": 0.1})
     standing = standings(outcome, "ring", 3)
@@ -35,8 +35,19 @@ def test_the_quickest_of_the_equals_is_taken():
     assert choice.rows == ("Quick", "Slow")
     assert advice(standing, choice) == (
         "ring, K = 3: Slow has the best MRR among 100 negatives and in the full catalogue. No test tells "
-        "Quick apart from the best. **Take Quick**: fitted in 2.2 s, against 120 s of Slow."
+        "Quick apart from the best. **Take Quick**: fitted in 2.2 s of processor time, against 120 s of Slow."
     )
+
+
+def test_a_fit_that_was_interrupted_costs_nobody_knows_what():
+    ranks = {"Slow": (GOOD, GOOD), "Quick": (AS_GOOD, AS_GOOD)}
+    outcome = outcome_of(ranks, {"Slow": 120.0, "Quick": None})
+    standing = standings(outcome, "ring", 3)
+    choice = choose(outcome, standing)
+    assert choice.rows == ("Slow", "Quick")
+    assert advice(standing, choice).endswith("**Take Slow**: fitted in 120 s of processor time.")
+    unknown = outcome_of(ranks, {"Slow": None, "Quick": None})
+    assert "fitted in unknown seconds of processor time" in advice(standing, choose(unknown, standing))
 
 
 def test_a_row_must_be_as_good_by_both_rankings():

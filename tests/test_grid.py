@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -24,7 +23,7 @@ import metatl
 from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import ConfigError, RunError
 from metatl.experiments import grid
-from metatl.experiments.cells import is_finished, make_cell, read_cell
+from metatl.experiments.cells import is_finished, locked, make_cell, read_cell
 from metatl.experiments.grid import TIDY_SCHEMA, gather, num_processors, plan, run_grid
 from metatl.experiments.progress import Clock
 from metatl.experiments.rows import BUDGETS, SMOKE_STEPS, TUNED, Row, table_rows
@@ -72,7 +71,7 @@ def without_processes(monkeypatch):
 
 
 def modified(out):
-    return {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*") if path.name != "lock"}
+    return {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*")}
 
 
 def test_the_results_are_tidy(finished, ring):
@@ -91,6 +90,7 @@ def test_the_results_are_tidy(finished, ring):
     assert knn["test_users"] == expected.dataset.test_users
     assert knn["candidates_sha256"] == expected.candidates.sha256
     assert knn["fit_seconds"] > 0
+    assert knn["processor_seconds"] > 0
     assert knn["evaluation_seconds"] > 0
     assert "6/6" in output
     assert f"ring Item-kNN K = 3 seed 0: MRR {mrr.value:.4f}" in output
@@ -253,6 +253,9 @@ def test_a_killed_grid_continues_where_it_was_and_ctrl_c_stops_it(ring, fingerpr
         wait_for(lambda: json.loads(history.read_text())[-1]["step"] > step, process)
         workers = workers_of(process)
         # As a terminal does it: to the whole group.
+        os.killpg(process.pid, signal.SIGSTOP)
+        wait_for(lambda: all(process_state(pid)[0] == "T" for pid in (process.pid, *workers)))
+        os.killpg(process.pid, signal.SIGCONT)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in errors
@@ -278,10 +281,9 @@ def test_a_killed_grid_continues_where_it_was_and_ctrl_c_stops_it(ring, fingerpr
 
 def test_one_process_has_a_cell_and_no_worker_outlives_its_parent(ring, fingerprint, tmp_path):
     cell = make_cell(ring, fingerprint, POPULARITY, k=3, seed=0)
-    path = cell.path(tmp_path) / "lock"
-    path.parent.mkdir(parents=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    path = cell.path(tmp_path)
+    path.mkdir(parents=True)
+    with locked(path):
         with start(ring, tmp_path, [POPULARITY]) as process:
             # From here on the worker waits for the lock, and says nothing.
             wait_for(lambda: any(path in open_files(worker) for worker in workers_of(process)), process)

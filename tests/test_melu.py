@@ -49,19 +49,21 @@ def plain_scores(layers, user, items, *, similarity):
 
 
 def plain_adaptation(model, history, negatives):
-    """The user's layers after the steps on the support, each item scored for the mean of the others."""
+    """The user's layers after the steps on the support, each item scored for the mean of the others.
+
+    Items for which no set of negatives is left get those of the first ones.
+    """
     config = model.config
     layers = [(layer.weight, layer.bias) for layer in model.linears()]
     rows = model.embedding.weight[history]
-    for _ in range(config.inner_steps):
+    for _ in range(config.inner_steps if len(negatives) else 0):
         losses = []
         for place in range(len(history)):
             others = [row for other, row in enumerate(rows) if other != place]
             user = torch.stack(others).mean(dim=0) if others else torch.zeros_like(rows[0])
             positive = plain_scores(layers, user, rows[place][None], similarity=config.similarity)
-            against = plain_scores(
-                layers, user, model.embedding.weight[negatives[place]], similarity=config.similarity
-            )
+            own = model.embedding.weight[negatives[place % len(negatives)]]
+            against = plain_scores(layers, user, own, similarity=config.similarity)
             losses.append(next_item_loss(config.loss, positive, against[None]))
         flat = [tensor for layer in layers for tensor in layer]
         slopes = torch.autograd.grad(torch.cat(losses).mean(), flat, create_graph=True)
@@ -98,7 +100,7 @@ def test_loss_and_gradients_are_those_of_one_task_at_a_time(
     gradients = torch.autograd.grad(loss_value, list(model.parameters()))
     losses = []
     for task, own in zip(items, negatives, strict=True):
-        user, layers = plain_adaptation(model, task[:-1], own)
+        user, layers = plain_adaptation(model, task[:-1], own[:-1])
         target = int(task[-1])
         others = [item for item in [*own[-1].tolist(), *shared.tolist()] if item != target]
         scores = plain_scores(layers, user, model.embedding.weight[[target, *others]], similarity=similarity)
@@ -111,6 +113,33 @@ def test_loss_and_gradients_are_those_of_one_task_at_a_time(
         assert torch.allclose(gradient, by_hand, atol=1e-10)
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_query_meets_negatives_that_no_local_update_has_seen(k, monkeypatch):
+    model, seen = build(k=k), []
+
+    def local_update(support, negatives):
+        seen.append(negatives)
+        return MeLU.local_update(model, support, negatives)
+
+    monkeypatch.setattr(model, "local_update", local_update)
+    items, own = torch.arange(k + 1)[None], torch.arange(4, 4 + 2 * k).view(1, k, 2)
+    other = own.clone()
+    other[:, -1] = torch.tensor([18, 19])
+    nothing = torch.empty(0, dtype=torch.int64)
+    losses = [
+        model.training_loss(TensorBatch(torch.zeros(1, dtype=torch.int64), items, negatives, nothing))
+        for negatives in (own, other)
+    ]
+    assert losses[0] != losses[1]
+    assert torch.equal(seen[0], seen[1])
+    # Training and serving give an item equally many, and deal alike.
+    served = own[:, :-1].flatten(1)
+    assert served.shape[1] == model.support_negatives
+    model.adapt(items[:, :-1], served)
+    assert torch.equal(seen[2], seen[0])
+    assert seen[0].shape == (1, k, 2, model.config.dim)
+
+
 def test_ranking_scores_each_user_with_layers_of_their_own():
     model = build(similarity=True).float()
     histories = np.array([[3, 1, 5], [0, 7, 9], [5, 6, 2]])
@@ -120,7 +149,7 @@ def test_ranking_scores_each_user_with_layers_of_their_own():
     )
     scores = []
     for history, own in zip(torch.from_numpy(histories), drawn, strict=True):
-        user, layers = plain_adaptation(model, history, own.view(3, 2))
+        user, layers = plain_adaptation(model, history, own.view(2, 2))
         scores.append(plain_scores(layers, user, model.embedding.weight, similarity=True).detach().numpy())
     sampled = rank_candidates(model, histories, candidates, seed=4)
     assert sampled.greater.tolist() == [(row[candidates[0, 1:]] > row[4]).sum() for row in scores]
@@ -148,7 +177,7 @@ def test_the_catalogue_is_scored_once_for_all_rankings():
 
 @pytest.mark.parametrize("negatives", [None, torch.zeros(1, 5).long()])
 def test_missing_negatives_are_an_error(negatives):
-    with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 6\)"):
+    with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 4\)"):
         build().adapt(torch.zeros(1, 2).long(), negatives)
 
 

@@ -91,7 +91,7 @@ def plain_adaptation(model, items, negatives, layers, degrees):
         for place, item in enumerate(items):
             kept = [other for other in range(len(items)) if other != place]
             user = plain_user(model, rows[kept], [items[other] for other in kept], layers, degrees)
-            against = torch.stack([user @ table[negative] for negative in negatives[place]])
+            against = torch.stack([user @ table[negative] for negative in negatives[place % len(negatives)]])
             losses.append(next_item_loss(config.loss, (user @ table[item])[None], against[None]))
         (slope,) = torch.autograd.grad(torch.cat(losses).mean(), rows, create_graph=True)
         rates = torch.log1p(torch.exp(model.inner_rates))
@@ -134,7 +134,7 @@ def test_loss_and_gradients_are_those_of_one_task_at_a_time(
     table = layers.transpose(0, 1).flatten(1)
     losses = []
     for task, own in zip(items.tolist(), negatives.tolist(), strict=True):
-        user = plain_adaptation(model, task[:-1], own, layers, degrees)
+        user = plain_adaptation(model, task[:-1], own[:-1], layers, degrees)
         others = [item for item in [*own[-1], *shared.tolist()] if item != task[-1]]
         scores = table[[task[-1], *others]] @ user
         if item_bias:
@@ -150,15 +150,42 @@ def test_loss_and_gradients_are_those_of_one_task_at_a_time(
         assert gradient is None or torch.allclose(gradient, other, atol=1e-10)
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_query_meets_negatives_that_no_inner_step_has_seen(k, monkeypatch):
+    model, seen = build(k=k), []
+
+    def adapt(support, negatives, *graph, training):
+        seen.append(negatives)
+        return MetaCF.adapt(model, support, negatives, *graph, training=training)
+
+    monkeypatch.setattr(model, "adapt", adapt)
+    items, own = torch.arange(k + 1)[None], torch.arange(4, 4 + 2 * k).view(1, k, 2)
+    other = own.clone()
+    other[:, -1] = torch.tensor([13, 14])
+    nothing = torch.empty(0, dtype=torch.int64)
+    losses = [
+        model.training_loss(TensorBatch(torch.zeros(1, dtype=torch.int64), items, negatives, nothing))
+        for negatives in (own, other)
+    ]
+    assert losses[0] != losses[1]
+    assert torch.equal(seen[0], seen[1])
+    # Training and serving give an item equally many, and deal alike.
+    served = own[:, :-1].flatten(1)
+    assert served.shape[1] == model.support_negatives
+    model.encode(items[:, :-1], served)
+    assert torch.equal(seen[2], seen[0])
+    assert seen[0].shape == (1, k, 2)
+
+
 def test_a_cold_user_meets_the_whole_graph():
     model = build(item_bias=True)
     model.before_evaluation(torch.empty(0))
     layers, degrees = plain_layers(model, model.edge_users, model.edge_items)
     assert torch.allclose(model.item_table, layers.transpose(0, 1).flatten(1), atol=1e-12)
     histories = torch.tensor([[3, 1, 5], [0, 7, 9]])
-    negatives = torch.arange(12).view(2, 6)
+    negatives = torch.arange(8).view(2, 4)
     queries = model.encode(histories, negatives).queries
-    for query, history, own in zip(queries, histories.tolist(), negatives.view(2, 3, 2), strict=True):
+    for query, history, own in zip(queries, histories.tolist(), negatives.view(2, 2, 2), strict=True):
         expected = plain_adaptation(model, history, own.tolist(), layers, degrees)
         assert torch.allclose(query, expected, atol=1e-12)
 
@@ -185,7 +212,7 @@ def test_a_share_of_the_edges_of_the_other_users_is_kept():
 
 @pytest.mark.parametrize("negatives", [None, torch.zeros(1, 5).long()])
 def test_missing_negatives_are_an_error(negatives):
-    with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 6\)"):
+    with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 4\)"):
         build().encode(torch.zeros(1, 2).long(), negatives)
 
 

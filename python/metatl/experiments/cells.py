@@ -9,7 +9,7 @@ A cell is fitted and evaluated once. Its directory holds::
     error.txt       the traceback of the last attempt, if it failed or was stopped
 
 The directory's name ends in a digest of all that the figures depend on (settings, data, split, version of
-metatl), so that figures of other settings are never taken for these.
+metatl, revision of the system), so that figures of other settings are never taken for these.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ import polars as pl
 from metatl.exceptions import RunError
 from metatl.files import write_parquet
 from metatl.fitting import configure
-from metatl.models import find_system
+from metatl.models import SYSTEMS, find_system
 from metatl.report import Results, write_results
 from metatl.runs import SplitSettings, write_json
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from metatl.experiments.sources import Source
     from metatl.training import Progress
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _DIGEST_LETTERS = 12
 
 
@@ -87,6 +88,7 @@ class Cell:
             "metatl_version": metadata.version("metatl"),
             "dataset_fingerprint": self.fingerprint,
             "model": self.row.model,
+            "revision": SYSTEMS[self.row.model].revision,
             "preset": self.row.preset,
             "config": self.config,
             "seed": self.seed,
@@ -114,11 +116,15 @@ class CellResult:
     fit_seconds
         Wall-clock seconds of the fit; None where it was interrupted and continued, for then no one clock
         saw all of it.
+    processor_seconds
+        Processor seconds that it took, user and system, of all its threads; they do not depend on who else
+        uses the machine. None likewise.
     """
 
     results: Results
     ranks: pl.DataFrame
     fit_seconds: float | None
+    processor_seconds: float | None
 
 
 def make_cell(source: Source, fingerprint: str, row: Row, *, k: int, seed: int) -> Cell:
@@ -154,7 +160,7 @@ def read_cell(cell: Cell, out: Path) -> CellResult:
         # The digest in the name is short; the record is the proof.
         if record["identity"] != cell.identity():
             raise RunError(f"{path}: found a cell of other settings than its name says; delete it")
-        return CellResult(results, ranks, record["fit_seconds"])
+        return CellResult(results, ranks, record["fit_seconds"], record["processor_seconds"])
     except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"{path}: cannot be read ({reason}); delete it, and it is made again") from None
@@ -197,7 +203,7 @@ def run_cell(
 
     path = cell.path(out)
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with locked(path):
         if is_finished(cell, out):
             return
         torch.set_num_threads(threads)
@@ -206,7 +212,7 @@ def run_cell(
         if run_directory.exists() and not was_started:
             # Killed before the run had said what it is: `fit` would take it for somebody else's directory.
             shutil.rmtree(run_directory)
-        begin = time.perf_counter()
+        begin, begin_processor = time.perf_counter(), time.process_time()
         run = fit(
             cell.source.data,
             model=cell.row.model,
@@ -219,7 +225,10 @@ def run_cell(
             resume=True,
             on_progress=on_progress,
         )
-        fit_seconds = None if was_started else time.perf_counter() - begin
+        seconds = {
+            "fit_seconds": None if was_started else time.perf_counter() - begin,
+            "processor_seconds": None if was_started else time.process_time() - begin_processor,
+        }
         evaluation = evaluate_users(run, seed=cell.seed, num_threads=threads)
         if evaluation.results.dataset.fingerprint != cell.fingerprint:
             raise RunError(f"{cell.source.data}: the data changed while the experiment ran; run it again")
@@ -227,12 +236,15 @@ def run_cell(
         write_parquet(path / "ranks.parquet", evaluation.per_user.select(columns))
         write_results(path / "results.json", evaluation.results)
         (path / "error.txt").unlink(missing_ok=True)
-        write_json(path / "cell.json", {"identity": cell.identity(), "fit_seconds": fit_seconds})
+        write_json(path / "cell.json", {"identity": cell.identity(), **seconds})
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep every other process out of a cell; the system lets go of the lock when a process dies."""
-    with (path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a folder; the system lets go of the lock when a process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,10 @@
-"""Which system to take: those that no test tells apart from the best, and the quickest of them to fit."""
+"""Which system to take: those that no test tells apart from the best, and the cheapest of them to fit."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from metatl.experiments.comparison import RANKINGS, compare_rows
@@ -28,10 +30,11 @@ class Choice:
     Attributes
     ----------
     rows
-        Rows that no test tells apart from the best, by either ranking, the quickest to fit first; none where
+        Rows that no test tells apart from the best, by either ranking, the cheapest to fit first; none where
         the two rankings have other winners and a test sees the difference.
     seconds
-        Row to the mean seconds of a fit, over seeds.
+        Row to the mean processor seconds of a fit, over seeds; infinite where no fit was seen whole.
+        Wall-clock seconds would also say what else the machine did.
     """
 
     rows: tuple[str, ...]
@@ -45,9 +48,12 @@ def choose(outcome: Outcome, standing: Standings) -> Choice:
     Holm's method, has p < .05, among 100 negatives or in the full catalogue.
     """
     fits = outcome.results.filter(dataset=standing.dataset, k=standing.k, ranking="sampled", metric="MRR")
-    seconds = {row: float(fits.filter(row=row)["fit_seconds"].to_numpy().mean()) for row in standing.scores}
+    seconds = {
+        row: fits.filter(row=row)["processor_seconds"].drop_nulls().to_list() for row in standing.scores
+    }
+    means = {row: fmean(of_seeds) if of_seeds else math.inf for row, of_seeds in seconds.items()}
     rows = [row for row in standing.scores if _as_good_as_best(standing, row)]
-    return Choice(tuple(sorted(rows, key=seconds.__getitem__)), seconds)
+    return Choice(tuple(sorted(rows, key=means.__getitem__)), means)
 
 
 def _as_good_as_best(standing: Standings, row: str) -> bool:
@@ -79,7 +85,7 @@ def advice(standing: Standings, choice: Choice) -> str:
     if others:
         text += f" No test tells {_listed(others)} apart from the best."
     best = "" if take == sampled else f", against {_seconds(choice, sampled)} of {sampled}"
-    return f"{text} **Take {take}**: fitted in {_seconds(choice, take)}{best}."
+    return f"{text} **Take {take}**: fitted in {_seconds(choice, take)} of processor time{best}."
 
 
 def simple_leaders(standings: Sequence[Standings]) -> str:
@@ -140,6 +146,8 @@ def _two_digits(value: float) -> str:
 
 def _seconds(choice: Choice, row: str) -> str:
     seconds = choice.seconds[row]
+    if math.isinf(seconds):
+        return "unknown seconds"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 (two digits)
 
 

@@ -17,6 +17,7 @@ import polars as pl
 from metatl import _metatl, datasets
 from metatl.exceptions import RunError
 from metatl.experiments.cells import is_finished, make_cell, read_cell
+from metatl.experiments.kept import find_kept, keep
 from metatl.experiments.progress import grid_progress
 from metatl.experiments.workers import Failed, Finished, work
 from metatl.files import write_parquet
@@ -47,6 +48,7 @@ TIDY_SCHEMA = {
     "high": pl.Float64,
     "test_users": pl.Int64,
     "fit_seconds": pl.Float64,
+    "processor_seconds": pl.Float64,
     "evaluation_seconds": pl.Float64,
     "candidates_sha256": pl.String,
     "dataset_fingerprint": pl.String,
@@ -55,7 +57,8 @@ TIDY_SCHEMA = {
 """Columns of the tidy results: a row per cell, ranking (`sampled`, `full`) and metric.
 
 `config` holds the fields that differ from the preset, as JSON. `low` and `high` are the bootstrap interval
-over users. `evaluation_seconds` counts what the system costs, to encode the histories and to rank.
+over users. `processor_seconds` are those of the fit; `evaluation_seconds` counts what the system costs, to
+encode the histories and to rank.
 """
 
 
@@ -99,13 +102,17 @@ def plan(
     ks: Sequence[int],
     seeds: int,
     configs: Mapping[tuple[str, str], Mapping[str, object]] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
 ) -> list[Cell]:
-    """List the cells of a grid; those of the first seed come first, so that a table soon has all its rows.
+    """List the cells of a grid.
+
+    One data set comes after the other, and in each all rows of the first seed come first: paired tests need
+    all systems of a seed.
 
     Parameters
     ----------
     sources
-        The data sets; each is read once here, for its fingerprint.
+        The data sets; each is read once here for its fingerprint, unless that is given.
     rows
         The rows of the tables.
     ks
@@ -115,6 +122,8 @@ def plan(
     configs
         (system, fingerprint of the data) to fields that replace those of the preset `tuned`: what
         `metatl tune` found. A row's own fields go before them.
+    fingerprints
+        Names of data sets to the fingerprints of their interactions, where the data are not there.
 
     Raises
     ------
@@ -123,12 +132,13 @@ def plan(
     DataError
         If data cannot be read.
     """
-    fingerprints = [datasets.load(source.data).fingerprint for source in sources]
+    known = fingerprints or {}
+    found = [known.get(source.name) or datasets.load(source.data).fingerprint for source in sources]
     return [
         make_cell(source, fingerprint, _with_config(row, fingerprint, configs or {}), k=k, seed=seed)
-        for seed in range(seeds)
         for k in ks
-        for source, fingerprint in zip(sources, fingerprints, strict=True)
+        for source, fingerprint in zip(sources, found, strict=True)
+        for seed in range(seeds)
         for row in rows
     ]
 
@@ -148,6 +158,7 @@ def run_grid(
     jobs: int = 1,
     device: str = "cpu",
     name: str = "results",
+    kept: Path | None = None,
 ) -> Outcome:
     """Run the cells that are not finished, and gather the figures of all.
 
@@ -165,6 +176,9 @@ def run_grid(
         `auto`, `cpu` or `cuda`.
     name
         The figures go to `name.parquet`.
+    kept
+        Folder of kept cells (:mod:`metatl.experiments.kept`): those that are there are finished, and each
+        that finishes is added.
 
     Returns
     -------
@@ -177,7 +191,14 @@ def run_grid(
         After Ctrl-C, once running trainings have saved their checkpoints.
     """
     out.mkdir(parents=True, exist_ok=True)
-    unfinished = [cell for cell in cells if not is_finished(cell, out)]
+    unfinished = []
+    for cell in cells:
+        if kept is not None and find_kept(kept, cell) is not None:
+            continue
+        if not is_finished(cell, out):
+            unfinished.append(cell)
+        elif kept is not None:
+            keep(kept, cell, read_cell(cell, out))
     failures = []
     if unfinished:
         jobs = min(jobs, len(unfinished))
@@ -189,15 +210,22 @@ def run_grid(
             for event in events:
                 if isinstance(event, Failed):
                     failures.append(f"{event.cell.name}: {event.reason}")
-                mrr = _mrr(event.cell, out) if isinstance(event, Finished) else None
+                mrr = None
+                if isinstance(event, Finished):
+                    result = read_cell(event.cell, out)
+                    mrr = _mrr(result)
+                    if kept is not None:
+                        keep(kept, event.cell, result)
                 show(event, mrr)
-    outcome = gather(cells, out, failures)
+    outcome = gather(cells, out, failures, kept=kept)
     write_parquet(out / f"{name}.parquet", outcome.results)
     return outcome
 
 
-def gather(cells: Sequence[Cell], out: Path, failures: Sequence[str] = ()) -> Outcome:
-    """Read the figures of the cells that are finished.
+def gather(
+    cells: Sequence[Cell], out: Path, failures: Sequence[str] = (), *, kept: Path | None = None
+) -> Outcome:
+    """Read the figures of the cells that are finished, below `out` or kept.
 
     Raises
     ------
@@ -208,9 +236,11 @@ def gather(cells: Sequence[Cell], out: Path, failures: Sequence[str] = ()) -> Ou
     ranks = {}
     candidates: dict[tuple[str, int, int], str] = {}
     for cell in cells:
-        if not is_finished(cell, out):
+        result = read_cell(cell, out) if is_finished(cell, out) else None
+        if result is None and kept is not None:
+            result = find_kept(kept, cell)
+        if result is None:
             continue
-        result = read_cell(cell, out)
         records.extend(_tidy(cell, result))
         ranks[cell.source.name, cell.row.title, cell.k, cell.seed] = result.ranks
         sha256 = _sha256(result)
@@ -224,8 +254,8 @@ def num_processors() -> int:
     return _metatl.available_threads()
 
 
-def _mrr(cell: Cell, out: Path) -> float:
-    sampled = read_cell(cell, out).results.metrics.sampled
+def _mrr(result: CellResult) -> float:
+    sampled = result.results.metrics.sampled
     return float("nan") if sampled is None else sampled["MRR"].value
 
 
@@ -246,6 +276,7 @@ def _tidy(cell: Cell, result: CellResult) -> list[dict[str, object]]:
         "seed": cell.seed,
         "test_users": results.dataset.test_users,
         "fit_seconds": result.fit_seconds,
+        "processor_seconds": result.processor_seconds,
         "evaluation_seconds": sum(results.timings.get(stage, 0.0) for stage in ("encode", "rank")),
         "candidates_sha256": _sha256(result),
         "dataset_fingerprint": results.dataset.fingerprint,

@@ -1,6 +1,8 @@
 """Regenerate `docs/results.md`: every system on every data set, for several K and over several seeds.
 
-`make results` runs it. The cells go through the one runner (:mod:`metatl.experiments.grid`).
+`make results` runs it. The cells go through the one runner (:mod:`metatl.experiments.grid`). With `--kept`
+they also go into the repository (:mod:`metatl.experiments.kept`): what is there is not made again, and the
+page needs no data for it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ HEADER = """Cold-start users who have shown K interactions; one held-out item ea
 seed sets the weights, the tasks and the candidates, the split is the same for all, and all systems of a
 seed rank the same candidates. Ties count against the system. Weights are chosen by MRR on validation users.
 p-values are of paired tests over the test users, corrected by Holm's method for the number of systems.
-Regenerate with `make results`."""
+Every rank of every user is in `docs/results`: `make results RESULTS_OPTIONS=--only-finished` writes this page
+from there, without data; `make results` first fits what is missing."""
 
 NOTES = (
     """`tuned` starts from the co-occurrence graph (`metatl.spectral`) and the recent trend of items
@@ -71,8 +74,8 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         Heading("Results", 1),
         Text(
             f"{simple_leaders([standing for standing, _ in chosen])} "
-            "Which to take: the quickest to fit of those that no paired test tells apart from the best, "
-            "by either ranking."
+            "Which to take: of those that no paired test tells apart from the best, by either ranking, the "
+            "one whose fit takes the least processor time (user and system, of all threads)."
         ),
         Points(
             (
@@ -179,11 +182,28 @@ def _difference(outcome: Outcome, standing: Standings, one: str, other: str, ran
 
 @click.command(cls=Command)
 @click.option(
-    "--data", "data", multiple=True, required=True, metavar="NAME=PATH", help="`wines`, or a name and a file."
+    "--data",
+    "data",
+    multiple=True,
+    default=["wines"],
+    show_default=True,
+    metavar="NAME=PATH",
+    help="`wines`, or a name and a file. The page also shows what is kept of other data.",
 )
 @click.option("--k", "ks", default="2,3,4", show_default=True, callback=parse_ks, help="Values of K.")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the cells are kept.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/results"),
+    show_default=True,
+    help="Where cells are made.",
+)
+@click.option(
+    "--kept",
+    type=click.Path(path_type=Path),
+    help="Folder of finished cells in few files: those are not made again, new ones are added.",
+)
 @click.option("--markdown", "page", type=click.Path(path_type=Path), required=True, help="The page to write.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time.  [default: one a processor]")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
@@ -195,6 +215,7 @@ def main(
     ks: tuple[int, ...],
     seeds: int,
     out: Path,
+    kept: Path | None,
     page: Path,
     jobs: int | None,
     device: str,
@@ -204,16 +225,21 @@ def main(
     from rich.console import Console
 
     from metatl.experiments.grid import gather, num_processors, plan, run_grid
-    from metatl.experiments.sources import parse_sources
+    from metatl.experiments.kept import kept_fingerprints
+    from metatl.experiments.sources import Source, parse_sources
 
-    sources = parse_sources(data)
-    cells = plan(sources, table_rows("tuned"), ks=ks, seeds=seeds)
-    if only_finished:
-        outcome = gather(cells, out)
-    else:
+    sources, rows = parse_sources(data), table_rows("tuned")
+    cells = plan(sources, rows, ks=ks, seeds=seeds)
+    failures: list[str] = []
+    if not only_finished:
         jobs = num_processors() if jobs is None else jobs
-        outcome = run_grid(cells, out, console=Console(), jobs=jobs, device=device)
-    write_text(page, results_page(outcome, [source.name for source in sources], ks=ks, seeds=seeds))
+        failures = run_grid(cells, out, console=Console(), jobs=jobs, device=device, kept=kept).failures
+    names = [source.name for source in sources]
+    found = {} if kept is None else kept_fingerprints(kept, without=names)
+    absent = [Source(name, data="") for name in found]
+    cells += plan(absent, rows, ks=ks, seeds=seeds, fingerprints=found)
+    outcome = gather(cells, out, failures, kept=kept)
+    write_text(page, results_page(outcome, [*names, *found], ks=ks, seeds=seeds))
     outcome.check()
 
 

@@ -24,7 +24,7 @@ class Source:
     name
         What tables and directories call it.
     data
-        `wines`, or the path of a file.
+        `wines`, or the path of a file; empty where the data are not there and nothing is made of them.
     """
 
     name: str

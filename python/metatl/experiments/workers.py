@@ -7,6 +7,7 @@ no progress within a task. Here a process that dies loses its own cell, and anot
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import traceback
@@ -171,9 +172,9 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 def _work(pipe: Connection, out: Path, threads: int, device: str) -> None:
-    # The terminal sends Ctrl-C to its whole session. Here it is for the parent, which asks each process once:
-    # a second signal would end a training before it has saved.
-    os.setsid()
+    # The terminal sends Ctrl-C to its whole group. Here it is for the parent, which asks each process once: a
+    # second signal would end a training before it has saved. What stops and continues the group is for all.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by OpenMP when torch is loaded, and by the kernels.
     os.environ["OMP_NUM_THREADS"] = os.environ["METATL_NUM_THREADS"] = str(threads)

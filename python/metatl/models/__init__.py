@@ -35,6 +35,9 @@ class System:
         system that `fit` computes in one pass.
     compiles
         Whether torch.compile may fuse the kernels of its training steps.
+    revision
+        Raised when a change of the code changes its figures, so that those of older code, which experiments
+        have kept, are not taken for its own.
     """
 
     name: str
@@ -45,6 +48,7 @@ class System:
     presets: tuple[str, ...]
     batches: Batches | None = None
     compiles: bool = False
+    revision: int = 1
 
     def model_class(self) -> Any:
         """Import the model class; torch is loaded here and not before."""
@@ -163,6 +167,7 @@ SYSTEMS = {
             "MeLUConfig",
             ("paper", "tuned"),
             batches="episodes",
+            revision=2,
         ),
         System(
             "metacf",
@@ -172,6 +177,7 @@ SYSTEMS = {
             "MetaCFConfig",
             ("paper", "tuned"),
             batches="episodes",
+            revision=2,
         ),
     )
 }

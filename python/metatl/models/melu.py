@@ -10,6 +10,8 @@ MeLU reads content of users and items. Without it, as Wei et al. 2020 (MetaCF) c
 are the content: an item is its trainable vector, a user the mean vector of the items that the user has shown.
 When an item of the support is scored, it is left out of that mean, for the answer would be in the question.
 
+The K items of a support share K - 1 sets of negatives, for the K-th set of a task is the query's alone.
+
 `paper`: two decision layers of 64, ReLU, one local step, binary cross-entropy of each interaction and one
 negative; the ratings that MeLU predicts by squared error are replaced by whether there is an interaction.
 `tuned`: softmax against many negatives, items that start from the co-occurrence graph (validation MRR .256 on
@@ -31,7 +33,7 @@ from torch.nn import functional
 from metatl.models.contract import EpisodeSettings
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
-from metatl.models.support_negatives import check_negatives, deal
+from metatl.models.support_negatives import check_negatives, deal, divide
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
 
@@ -210,10 +212,11 @@ class MeLU(TrainableModel):
         support : Tensor
             (B, K, d) item vectors.
         negatives : Tensor
-            (B, K, n, d).
+            (B, K, n, d). With n = 0 there is no loss, and no step.
         """
         config = self.config
         count = support.shape[1]
+        steps = config.inner_steps if negatives.shape[2] else 0
         # Each item is scored for the mean of the others; a single item, for nobody in particular.
         others = (support.sum(dim=1, keepdim=True) - support) / max(1, count - 1)
 
@@ -227,7 +230,7 @@ class MeLU(TrainableModel):
         layers: Layers = [
             (layer.weight.expand(size, -1, -1), layer.bias.expand(size, -1)) for layer in self.linears()
         ]
-        for _ in range(config.inner_steps):
+        for _ in range(steps):
             slopes = vmap(grad(support_loss))(layers, others, support, negatives)
             if config.first_order:
                 slopes = [(weight.detach(), bias.detach()) for weight, bias in slopes]
@@ -249,11 +252,11 @@ class MeLU(TrainableModel):
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss of the queries after each task's local update."""
         support, target = batch.items[:, :-1], batch.items[:, -1]
+        own, query_own = divide(batch.negatives)
         table = self.item_vectors(item_offsets)
-        adapted = self.local_update(self._rows(support, table), self._rows(batch.negatives, table))
+        adapted = self.local_update(self._rows(support, table), self._rows(own, table))
         query = torch.cat(
-            (target.unsqueeze(1), batch.negatives[:, -1], batch.shared_negatives.expand(len(target), -1)),
-            dim=1,
+            (target.unsqueeze(1), query_own, batch.shared_negatives.expand(len(target), -1)), dim=1
         )
         scores = self._decide(adapted, self._rows(query, table))
         is_target = query[:, 1:] == target.unsqueeze(1)
@@ -268,7 +271,7 @@ class MeLU(TrainableModel):
     @property
     def support_negatives(self) -> int:
         """Negatives per user that ``adapt`` takes: as many as a training task's support has."""
-        return self.config.negatives * self.config.k if self.config.inner_steps else 0
+        return self.config.negatives * (self.config.k - 1) if self.config.inner_steps else 0
 
     @torch.no_grad()
     def adapt(self, histories: Tensor, negatives: Tensor | None = None) -> AdaptedUsers:

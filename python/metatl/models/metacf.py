@@ -10,7 +10,8 @@ that the adapted user ranks the query well. A cold user is what a training task 
 Each step samples its graph anew (dynamic subgraph sampling): a share of the edges of the training users who
 are not in the batch, so that a task's user is as new to the graph as a cold one. What adapts is what a user
 holds of the items; the items that are ranked keep the vectors of the graph, so that one table serves all
-users. An item of the support is scored for the user without it.
+users. An item of the support is scored for the user without it. The K items of a support share K - 1 sets of
+negatives, for the K-th set of a task is the query's alone.
 
 `paper`: BPR with one negative, three layers. `tuned`: softmax against negatives that a batch shares, item
 biases, items that start from the co-occurrence graph, and no graph layer, which is MetaCF on FISM, the other
@@ -31,7 +32,7 @@ from torch.nn import functional
 from metatl.models.contract import Encoded, EpisodeSettings, Similarity
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
-from metatl.models.support_negatives import check_negatives, deal
+from metatl.models.support_negatives import check_negatives, deal, divide
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
 
@@ -302,8 +303,8 @@ class MetaCF(TrainableModel):
             scores = (users * positive).sum(dim=1)
             return next_item_loss(config.loss, scores, torch.einsum("kd,knd->kn", users, against)).mean()
 
-        # A single item has no other to be scored for.
-        steps = config.inner_steps if length > 1 else 0
+        # A single item has no other to be scored for; without negatives there is nothing to score it against.
+        steps = config.inner_steps if length > 1 and negatives.shape[2] else 0
         for _ in range(steps):
             slopes = vmap(grad(support_loss))(rows, later, degrees, positive, against)
             if config.first_order:
@@ -320,9 +321,10 @@ class MetaCF(TrainableModel):
         kept = self.sample_edges(batch.users) if self.config.layers else slice(0)
         item_layers, item_degrees = self.propagate(self.edge_users[kept], self.edge_items[kept], item_offsets)
         support, target = batch.items[:, :-1], batch.items[:, -1]
-        users = self.adapt(support, batch.negatives, item_layers, item_degrees, training=self.training)
+        supporting, own = divide(batch.negatives)
+        users = self.adapt(support, supporting, item_layers, item_degrees, training=self.training)
         table = item_layers.transpose(0, 1).flatten(1)
-        shared, own = batch.shared_negatives, batch.negatives[:, -1]
+        shared = batch.shared_negatives
         positive = (users * table[target]).sum(dim=1)
         scores = torch.cat((torch.einsum("bd,bnd->bn", users, table[own]), users @ table[shared].T), dim=1)
         negatives = torch.cat((own, shared.expand(len(own), -1)), dim=1)
@@ -355,7 +357,7 @@ class MetaCF(TrainableModel):
     @property
     def support_negatives(self) -> int:
         """Negatives per user that ``encode`` takes: as many as a training task's support has."""
-        return self.config.negatives * self.config.k if self.config.inner_steps else 0
+        return self.config.negatives * (self.config.k - 1) if self.config.inner_steps else 0
 
     @property
     def item_table(self) -> Tensor:

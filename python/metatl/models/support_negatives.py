@@ -1,4 +1,4 @@
-"""Negatives that a user's support meets when the user is served, as `encode` and `adapt` are given them."""
+"""Negatives that a user's support meets: in training, and as `encode` and `adapt` are given them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,28 @@ def check_negatives(negatives: Tensor | None, users: int, count: int) -> Tensor:
     return negatives
 
 
+def divide(negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide the negatives of tasks whose support is of items: K of these, and the query.
+
+    A task has K sets. The last is the query's alone: among items that the inner step has already pushed away,
+    the query would be ranked too well. The K items share the others, and each gets as many as a set holds.
+
+    Parameters
+    ----------
+    negatives : Tensor
+        (B, K, n).
+
+    Returns
+    -------
+    support : Tensor
+        (B, K, n), dealt as `deal` does when a user is served; (B, 1, 0) for K = 1, where nothing is left.
+    query : Tensor
+        (B, n).
+    """
+    _, places, each = negatives.shape
+    return deal(negatives[:, :-1].flatten(1), places, each), negatives[:, -1]
+
+
 def deal(negatives: Tensor, places: int, each: int) -> Tensor:
     """Deal negatives to the places of a support in turn, from the first again where they do not suffice.
 
@@ -41,7 +63,8 @@ def deal(negatives: Tensor, places: int, each: int) -> Tensor:
     Returns
     -------
     Tensor
-        (B, places, each).
+        (B, places, each); (B, places, 0) where there are none.
     """
+    each = each if negatives.shape[1] else 0
     dealt = torch.arange(places * each, device=negatives.device) % max(1, negatives.shape[1])
-    return negatives[:, dealt].view(-1, places, each)
+    return negatives[:, dealt].view(len(negatives), places, each)
