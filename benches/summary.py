@@ -15,9 +15,11 @@ RATES = {
     "full ranking, 20,000 items, d = 100": 60e3,
     "evaluation of a MetaTL `tuned`, adaptation included": 50e3,
     "start: `metatl-eval scores --help`": 1 / 0.3,
-    "training, `paper`": 100e3,
-    "training, `official`": 30e3,
-    "training, `tuned`": 60e3,
+    **{
+        f"training, `{preset}`{way}": bar
+        for preset, bar in {"paper": 100e3, "official": 30e3, "tuned": 60e3}.items()
+        for way in ("", ", compiled")
+    },
 }
 RATIOS = {
     ("episode sampling, K = 3", "plain Python"): 250,

@@ -17,12 +17,17 @@ from metatl.training import OuterLoop, TrainingState
 STEPS = {"paper": 20, "official": 5, "tuned": 5}
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.compile's
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("preset", list(STEPS))
-def test_training_metatl(measure, large_split, preset):
+def test_training_metatl(measure, large_split, preset, compiled):
     settings = {"eval_every": 10**9, "max_steps": 10**9}
     config = configure(find_system("metatl"), preset, settings, k=K)
     torch.manual_seed(0)
     model = MetaTL(config, large_split.num_items)
+    if compiled:
+        torch.compiler.reset()
+        model.compile_loss()
     candidates = metatl.sample_candidate_sets(large_split, large_split.validation)
     fabric = Fabric(accelerator="cpu", devices=1)
     loop = OuterLoop(model, large_split, candidates, config, fabric, None, TrainingState())
@@ -36,7 +41,7 @@ def test_training_metatl(measure, large_split, preset):
 
         measure(
             steps,
-            work=f"training, `{preset}`",
+            work=f"training, `{preset}`" + (", compiled" if compiled else ""),
             system="metatl",
             units=STEPS[preset] * config.batch_size,
             unit="tasks",

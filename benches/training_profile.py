@@ -32,7 +32,7 @@ from metatl.models import find_system
 from metatl.models.metatl import MetaTL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PRESETS = ("paper", "official", "tuned")
 SMALL, LARGE = 20_000, 1_000_000
@@ -77,13 +77,31 @@ def build(
     return config, metatl.training.OuterLoop(model, None, None, config, fabric, None, state), sampler  # type: ignore[arg-type]
 
 
-def measure_step(preset: str, num_items: int, *, rows: bool, keep: bool, operators: bool) -> dict[str, Any]:
+def profile_operators(loop: metatl.training.OuterLoop, batches: Iterator[Any]) -> dict[str, float]:
+    """Time of groups of operators in some steps."""
+    groups: dict[str, float] = defaultdict(float)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(PROFILED):
+            loop.step(Batch(*next(batches)))
+    for event in profiler.key_averages():
+        group = next(
+            (name for name, pieces in GROUPS.items() if any(piece in event.key for piece in pieces)), REST
+        )
+        groups[group] += event.self_cpu_time_total
+    return groups
+
+
+def measure_step(
+    preset: str, num_items: int, *, rows: bool, keep: bool, operators: bool, compiled: bool
+) -> dict[str, Any]:
     """Milliseconds of a step, of the wait for its batch, of drawing one; shares of groups of operators."""
     if not keep:
         metatl.training.keep_freed_memory = lambda: None
     if not rows:
         MetaTL.row_tables = property(lambda _: ())  # type: ignore[assignment]
     config, loop, sampler = build(preset, num_items)
+    if compiled:
+        loop.model.compile_loss()
     steps, waits, draws = [], [], []
     with sampler.prefetch(0, config.batch_size) as batches:
         for number in range(WARM_UP + STEPS):
@@ -92,26 +110,19 @@ def measure_step(preset: str, num_items: int, *, rows: bool, keep: bool, operato
             drawn = time.perf_counter()
             loop.step(batch)
             end = time.perf_counter()
+            if number == 0:
+                first = end - begin
             if number >= WARM_UP:
                 waits.append(drawn - begin)
                 steps.append(end - begin)
-        groups: dict[str, float] = defaultdict(float)
-        if operators:
-            with profile(activities=[ProfilerActivity.CPU]) as profiler:
-                for _ in range(PROFILED):
-                    loop.step(Batch(*next(batches)))
-            for event in profiler.key_averages():
-                group = next(
-                    (name for name, pieces in GROUPS.items() if any(piece in event.key for piece in pieces)),
-                    REST,
-                )
-                groups[group] += event.self_cpu_time_total
+        groups = profile_operators(loop, batches) if operators else {}
     for step in range(STEPS):
         begin = time.perf_counter()
         sampler.sample(step, config.batch_size)
         draws.append(time.perf_counter() - begin)
     total = sum(groups.values())
     return {
+        "first": 1e3 * first,
         "step": 1e3 * statistics.median(steps),
         "wait": 1e3 * statistics.median(waits),
         "draw": 1e3 * statistics.median(draws),
@@ -154,6 +165,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def report() -> str:
     """Measure everything and write the page."""
     now = {preset: apart("step", preset, str(SMALL), "--operators") for preset in PRESETS}
+    compiled = {preset: apart("step", preset, str(SMALL), "--compiled") for preset in PRESETS}
     parts = [
         HEADER.format(k=K, threads=torch.get_num_threads(), machine=cpuinfo.get_cpu_info()["brand_raw"]),
         f"## Where the time goes, {SMALL:,} items\n",
@@ -172,6 +184,13 @@ def report() -> str:
                     "sampling's share of a step (bar: 2 %)",
                     *(f"{now[p]['wait'] / now[p]['step']:.1%}" for p in PRESETS),
                 ),
+                ("a step, compiled", *(f"**{compiled[p]['step']:.1f}**" for p in PRESETS)),
+                ("tasks a second, compiled", *(f"{1e3 * 1024 / compiled[p]['step']:,.0f}" for p in PRESETS)),
+                (
+                    "sampling's share of it",
+                    *(f"{compiled[p]['wait'] / compiled[p]['step']:.1%}" for p in PRESETS),
+                ),
+                ("compiling, once, s", *(f"{1e-3 * compiled[p]['first']:.0f}" for p in PRESETS)),
             ]
         ),
         "The shares are those of the profiler, which slows a step down; the step was timed without it.\n",
@@ -218,12 +237,20 @@ def main() -> None:
     parser.add_argument("--dense", action="store_true")
     parser.add_argument("--give-back", action="store_true")
     parser.add_argument("--operators", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
     if options.what == "step":
         rows, keep = not options.dense, not options.give_back
         print(
             json.dumps(
-                measure_step(options.preset, options.items, rows=rows, keep=keep, operators=options.operators)
+                measure_step(
+                    options.preset,
+                    options.items,
+                    rows=rows,
+                    keep=keep,
+                    operators=options.operators,
+                    compiled=options.compiled,
+                )
             )
         )
     elif options.what == "validation":

@@ -1,6 +1,6 @@
 """Training and ranking on a CUDA device, beside the processor: a page, and the same as JSON.
 
-    python benches/cuda.py docs/cuda.md benches/results/cuda.json
+    python benches/cuda_device.py docs/cuda.md benches/results/cuda.json
 
 What a step takes is the best of three times 500, with the sampling of its batch.
 """
@@ -50,7 +50,7 @@ BAR = 2e6
 PAGE = """# On a CUDA device
 
 One {gpu}, {cpus} processors of an {machine}, torch {torch}. Regenerate with
-`python benches/cuda.py docs/cuda.md benches/results/cuda.json`.
+`python benches/cuda_device.py docs/cuda.md benches/results/cuda.json`.
 
 ## Training, sampling included
 
