@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-rust bench instructions peers evaluators library-rankers training-peers results lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -48,6 +48,9 @@ test: setup  ## Run the Python tests
 test-slow: setup  ## Run the long tests: 100,000 cases a property, long trainings
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 	cargo test --release --locked --workspace -- --include-ignored
+
+test-cuda: setup  ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m cuda
 
 test-rust:  ## Run the Rust tests
 	cargo test --release --locked --workspace
