@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # Units a second, or a ratio to a peer: the bars of the project.
+EPISODES = "episode sampling, K = 3"
 RATES = {
-    "episode sampling, K = 3": 10e6,
+    EPISODES: 10e6,
     "gather, score and rank 101 of 20,000 items, d = 100, on one thread": 1 / 0.7e-6,
     "full ranking, 20,000 items, d = 100": 60e3,
     "evaluation of a MetaTL `tuned`, adaptation included": 50e3,
@@ -22,7 +23,7 @@ RATES = {
     },
 }
 RATIOS = {
-    ("episode sampling, K = 3", "plain Python"): 250,
+    (EPISODES, "plain Python"): 250,
     ("candidate sets of 100", "numpy, with replacement"): 10,
     ("gather, score and rank 101 of 20,000 items, d = 100", "torch"): 20,
     ("candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100", "numpy"): 10,
@@ -179,6 +180,29 @@ def read_rows(results: dict, limits: Limits) -> list[Row]:
     return rows
 
 
+def why(missed: list[Row], rows: list[Row], limits: Limits) -> list[str]:
+    """Say where the time goes of works that miss their bars."""
+    texts = []
+    names = {row.name for row in missed}
+    of_thread = {row.name: 1e9 * limits.threads / row.value for row in rows}
+    parts = [f"{EPISODES}{part}" for part in ("", ", without negatives", ", windows without negatives")]
+    if EPISODES in names and all(part in of_thread for part in parts):
+        whole, positives, windows = (of_thread[part] for part in parts)
+        texts.append(
+            f"Of the {whole:.0f} ns of a thread that an episode takes, {whole - positives:.0f} are its "
+            f"negatives and {positives - windows:.0f} the choice of K + 1 rows of a user; a window without "
+            f"negatives, four neighbouring items copied, takes {windows:.0f}."
+        )
+        texts += [
+            f"{row.bar} × {row.peer} would be {1e9 * limits.threads / (row.bar * row.peer_value):.0f} ns."
+            for row in missed
+            if row.name == EPISODES and row.bar is not None and row.peer_value is not None
+        ]
+    if any(name.startswith("training") for name in names):
+        texts.append("Where the time of a training step goes: [training_step.md](training_step.md).")
+    return texts
+
+
 def page(rows: list[Row], machine: str, limits: Limits) -> str:
     """Write the page: the bars that do not hold first."""
     missed = [row for row in rows if row.holds is False]
@@ -186,6 +210,7 @@ def page(rows: list[Row], machine: str, limits: Limits) -> str:
         HEADER.format(machine=machine, limits=limits.describe()),
         "## Bars that do not hold\n",
         *([f"- {row.miss()}" for row in missed] or ["None."]),
+        *(f"\n{text}" for text in why(missed, rows, limits)),
         "\n## All figures\n",
         "| work | metatl, a second | peer, a second | metatl is | bar | holds | limit: share |",
         "|---|---:|---|---:|---:|---|---:|",

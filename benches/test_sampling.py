@@ -1,6 +1,7 @@
 """Episodes and candidate sets."""
 
 import numpy as np
+import pytest
 import reference
 from conftest import NUM_ITEMS, NUM_USERS, K
 
@@ -11,14 +12,23 @@ COUNT = 100
 LENGTH = 20
 
 
-def test_episodes_metatl(measure, world):
-    sampler = _metatl.EpisodeSampler(world.interactions, k=K, negatives=1, seed=0)
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        ("", {"negatives": 1}),
+        (", without negatives", {"negatives": 0}),
+        (", windows without negatives", {"negatives": 0, "window_share": 1.0}),
+    ],
+)
+def test_episodes_metatl(measure, world, part, settings):
+    sampler = _metatl.EpisodeSampler(world.interactions, k=K, seed=0, **settings)
     measure(
         lambda: sampler.sample(0, 64 * BATCH),
-        work="episode sampling, K = 3",
+        work=f"episode sampling, K = 3{part}",
         system="metatl",
         units=64 * BATCH,
         unit="episodes",
+        rounds=20,
     )
 
 
@@ -29,6 +39,7 @@ def test_episodes_python(measure, world):
         system="plain Python",
         units=BATCH,
         unit="episodes",
+        rounds=20,
     )
 
 

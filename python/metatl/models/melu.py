@@ -14,9 +14,10 @@ The K items of a support share K - 1 sets of negatives, for the K-th set of a ta
 
 `paper`: two decision layers of 64, ReLU, one local step, binary cross-entropy of each interaction and one
 negative; the ratings that MeLU predicts by squared error are replaced by whether there is an interaction.
-`tuned`: softmax against many negatives, items that start from the co-occurrence graph (validation MRR .256 on
-Amazon Sports, .186 from random vectors), dropout on the vectors, and the inner product of user and item
-beside the decision layers, which they do not find by themselves.
+`tuned`: softmax against many negatives, items that start from the co-occurrence graph (validation MRR .287 on
+Amazon Sports), dropout on the vectors, and the inner product of user and item beside the decision layers,
+which they do not find by themselves. 1,200 steps: after 300 the validation MRR is lower by .03 on all three
+data sets.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class MeLUConfig(BaselineConfig):
     batch_size: int = Field(default=256, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
-    max_steps: int = Field(default=300, ge=1)
+    max_steps: int = Field(default=1_200, ge=1)
     eval_every: int = Field(default=100, ge=1)
 
     @property
