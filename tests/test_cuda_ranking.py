@@ -153,6 +153,20 @@ def test_the_score_of_a_pair_does_not_depend_on_where_it_is_scored():
         np.testing.assert_array_equal(block.rank_catalogue(targets, copies).equal, 0)
 
 
+def test_without_a_compiler_models_are_ranked_on_the_processor(monkeypatch):
+    assert cuda_ranking.can_build_kernels(torch.device(DEVICE))
+    cuda_ranking.can_build_kernels.cache_clear()
+
+    class Kernel:
+        def __getitem__(self, _):
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(cuda_ranking, "score_pairs", Kernel())
+    with pytest.warns(RuntimeWarning, match="ranked on the processor, .*Failed to find C compiler"):
+        assert not cuda_ranking.can_build_kernels(torch.device(DEVICE))
+    cuda_ranking.can_build_kernels.cache_clear()
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("preset", ["paper", "official", "tuned"])

@@ -9,8 +9,9 @@ stand the other way round than there.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -228,6 +229,37 @@ class CudaBlock:
         )
         above, level, undefined = counts.unbind()
         return above, level, undefined
+
+
+@cache
+def can_build_kernels(device: torch.device) -> bool:
+    """Whether Triton finds what it builds kernels with: a C compiler and Python's headers.
+
+    Parameters
+    ----------
+    device : torch.device
+        A CUDA device.
+
+    Warns
+    -----
+    RuntimeWarning
+        If it does not; then models are ranked on the processor.
+    """
+    number, row = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    sizes = 1, 1, 1
+    similarity = {"of_product": True, "takes_root": False}
+    try:
+        score_pairs[1,](
+            number, number, number, row, row, number, *sizes, **similarity, pairs_at_once=PAIRS_AT_ONCE
+        )
+    except Exception as error:  # noqa: BLE001 (Triton passes on whatever its compilers raise)
+        warnings.warn(
+            f"models are ranked on the processor, for Triton cannot build kernels ({error})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _counts(above: Tensor, level: Tensor) -> RankCounts:

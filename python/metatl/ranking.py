@@ -532,8 +532,12 @@ def _item_table(
 
 
 def ranks_on_cuda(device: torch.device) -> bool:
-    """Whether a model's device ranks by itself: a CUDA device, with Triton to write its kernels in."""
-    return device.type == "cuda" and find_spec("triton") is not None
+    """Whether a model's device ranks by itself: a CUDA device for which Triton can build kernels."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    from metatl.cuda_ranking import can_build_kernels
+
+    return can_build_kernels(device)
 
 
 def _cuda_finisher(
