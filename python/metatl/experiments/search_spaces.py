@@ -144,7 +144,7 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
         "inner_lr": Real(0.01, 1.0, log=True),
         "negatives": Choice((1, 4, 16)),
         "shuffle_share": Choice((0.0, 0.5, 1.0)),
-        "max_steps": Choice((150, 300, 600)),
+        "max_steps": Choice((300, 600, 1200)),
     },
     "metacf": {
         "lr": Real(3e-4, 3e-2, log=True),
