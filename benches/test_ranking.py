@@ -1,9 +1,11 @@
 """Ranking among candidates and in the full catalogue, top-N, bootstrap, sign flips."""
 
 import numpy as np
+import pytest
 import reference
 import torch
 
+import metatl
 from metatl import _metatl
 
 FACTORISED = {"item_bias": None, "similarity": "squared_l2", "overrides": None}
@@ -125,15 +127,19 @@ def test_top_torch(measure, vectors):
     )
 
 
-def test_top_of_one_metatl(measure, vectors):
+@pytest.mark.parametrize("item_format", ["float32", "bf16", "int8"])
+def test_top_of_one_metatl(measure, vectors, item_format):
+    table = getattr(metatl.ItemTable, item_format)(vectors.table).arrays
+
     def one_by_one():
         for user in range(ONE_BY_ONE):
             query = vectors.queries[user : user + 1]
             start, end = vectors.excluded_indptr[user : user + 2]
             seen = vectors.excluded_items[start:end]
-            _metatl.top_n(query, vectors.table, 10, np.array([0, len(seen)]), seen, **FACTORISED)
+            _metatl.top_n(query, table, 10, np.array([0, len(seen)]), seen, **FACTORISED)
 
-    measure(one_by_one, work=TOP_OF_ONE, system="metatl", units=ONE_BY_ONE, unit="users", rounds=50)
+    work = TOP_OF_ONE if item_format == "float32" else f"{TOP_OF_ONE}, items in {item_format}"
+    measure(one_by_one, work=work, system="metatl", units=ONE_BY_ONE, unit="users", rounds=50)
 
 
 def test_top_of_one_torch(measure, vectors):
