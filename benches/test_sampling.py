@@ -28,7 +28,7 @@ def test_episodes_metatl(measure, world, part, settings):
         system="metatl",
         units=64 * BATCH,
         unit="episodes",
-        rounds=20,
+        rounds=200,  # threads of benchmarks before spin for a while
     )
 
 
