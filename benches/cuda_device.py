@@ -60,8 +60,9 @@ Bar: {bar:,.0f} tasks a second.
 
 {training}
 Batches are drawn in a thread of their own, and the loop fetches one while the device works on the step
-before; at 8,192 tasks a compiled step is nearly as short as drawing its batch takes. The loss after {warm_up}
-steps is the same in all ways, to {difference:.0e} of it.
+before. Where steps are this short, fetching takes more than the 2 % of a step that sampling is meant to
+take; the device waits for it only at 8,192 tasks, where a compiled step is nearly as short as drawing its
+batch. The loss after {warm_up} steps is the same in all ways, to {difference:.0e} of it.
 
 ## Where the time of a step goes
 
