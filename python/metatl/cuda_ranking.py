@@ -52,33 +52,28 @@ class Catalogue:
         (I, d) float32.
     by_dimension : Tensor
         (d, I), the same.
-    biases : Tensor or None
-        (I,) float32.
+    biases : Tensor
+        (I,) float32, 0 where the model has none.
     similarity : {"dot", "l2", "squared_l2"}
         How a query meets an item.
     """
 
     rows: Tensor
     by_dimension: Tensor
-    biases: Tensor | None
+    biases: Tensor
     similarity: Similarity
 
     @classmethod
     def of(cls, rows: Tensor, biases: Tensor | None, similarity: Similarity) -> Catalogue:
         """Take item vectors (I, d) and biases (I,)."""
         rows = rows.contiguous()
+        biases = rows.new_zeros(len(rows)) if biases is None else biases.contiguous()
         return cls(rows, rows.T.contiguous(), biases, similarity)
 
     @property
     def num_items(self) -> int:
         """I."""
         return self.rows.shape[0]
-
-    def biases_of(self, items: Tensor) -> Tensor:
-        """Biases of items of any shape."""
-        if self.biases is None:
-            return self.rows.new_zeros(()).expand(items.shape).contiguous()
-        return self.biases[items]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +189,7 @@ class CudaBlock:
             score_pairs[triton.cdiv(len(users), PAIRS_AT_ONCE),](
                 self._queries_by_dimension,
                 rows,
-                self.catalogue.biases_of(items),
+                self.catalogue.biases[items],
                 users.contiguous(),
                 numbers.contiguous(),
                 scores,
@@ -215,7 +210,7 @@ class CudaBlock:
         compare_catalogue[grid](
             self._queries_by_dimension,
             catalogue.by_dimension,
-            catalogue.biases_of(torch.arange(catalogue.num_items, device=targets.device)),
+            catalogue.biases,
             targets,
             target_scores.contiguous(),
             *counts,

@@ -9,6 +9,7 @@ import click
 
 from metatl.cli.errors import Command
 from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
+from metatl.cli.item_table import item_table_option
 
 if TYPE_CHECKING:
     from metatl.item_tables import ItemFormat
@@ -32,12 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
 )
-@click.option(
-    "--item-table",
-    default="float32",
-    type=click.Choice(["float32", "bf16", "int8"]),
-    help="What the item vectors are rounded to.",
-)
+@item_table_option
 @evaluation_options
 def run(
     runs: tuple[Path, ...],

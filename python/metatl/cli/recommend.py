@@ -10,6 +10,7 @@ import click
 
 from metatl.cli.columns import columns_option
 from metatl.cli.errors import Command
+from metatl.cli.item_table import item_table_option
 from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -34,12 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
 )
-@click.option(
-    "--item-table",
-    default="float32",
-    type=click.Choice(["float32", "bf16", "int8"]),
-    help="What the item vectors are rounded to.",
-)
+@item_table_option
 def recommend(
     run: Path,
     history: str | None,
