@@ -89,6 +89,22 @@ def test_only_the_most_recent_items_are_read(name):
     assert torch.equal(model.encode(long).queries, model.encode(long[:, -4:]).queries)
 
 
+@pytest.mark.parametrize("preset", ["paper", "tuned"])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_the_last_place_alone_is_what_all_places_end_with(preset, blocks, length):
+    histories = torch.arange(3 * length).view(3, length)
+    masked = torch.zeros(3, length + 1, dtype=torch.bool)
+    masked[:, -1] = True
+    sizes = {"blocks": blocks, "dim": 16, "heads": 2, "max_length": 9}
+    causal, cloze = build("sasrec", preset, **sizes), build("bert4rec", preset, **sizes)
+    whole = cloze.read(torch.nn.functional.pad(histories, (0, 1)), masked)
+    for model, states in ((causal, states_of(causal, histories)), (cloze, whole)):
+        queries = model.encode(histories).queries
+        assert queries.is_contiguous()
+        assert torch.allclose(queries, states[:, -1], atol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def models():
     return {name: build(name, max_length=20) for name in NAMES}

@@ -77,9 +77,9 @@ COMPARISONS = (
         (
             {},
             {"dropout": 0.3},
-            {"mask_share": 0.2},
+            {"last_share": 0.4},
             {"item_dropout": 0.4},
-            {"last_share": 1.0},
+            {"mask_share": 0.4},
             {"blocks": 2},
         ),
     ),

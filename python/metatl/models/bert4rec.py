@@ -5,11 +5,13 @@ representations from transformer*, CIKM 2019. A bidirectional transformer is tra
 (cloze); a mask after the history stands for what comes next. Cold users need nothing special.
 
 `paper`: two blocks with two heads, post-norm, GELU; a share of the items is masked, and a share of the
-sequences has its last item alone masked, which short sequences need; softmax over the catalogue with a bias
-per item. `tuned`: one block, items that start from the co-occurrence graph
-(validation MRR .261 on Amazon Sports, .175 from random vectors), a softmax against negatives that a batch
-shares, a cosine schedule; and where the last item alone is masked, the sequence is cut at a random place
-first: a training user has more items than a cold one.
+sequences has its last item alone masked, which short sequences need; a projection of the states, then softmax
+over the catalogue with a bias per item. `tuned`: one block that normalises what it reads and not what it
+leaves, item vectors that enter as long as SASRec's do, and states that are ranked without the projection
+(each in turn raised the validation MRR on X-Wines: from .246, to .255 without the projection and .266 with
+all); items that start from the co-occurrence graph (.246 there from random vectors); a softmax against
+negatives that a batch shares, a cosine schedule; and where the last item alone is masked, the sequence is cut
+at a random place first: a training user has more items than a cold one.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM
 from metatl.models.dropout import dropout
+from metatl.models.last_place import last_place
 from metatl.models.sequence_model import SequenceModel, SequenceModelConfig, look_up
 
 if TYPE_CHECKING:
@@ -39,6 +42,11 @@ class BERT4RecConfig(SequenceModelConfig):
     ----------
     blocks : int
     heads : int
+    norm_first : bool
+        Normalise what a block reads, and what the last one leaves; item vectors enter times √d. Otherwise
+        item vectors are normalised as they enter, and what each block leaves.
+    projection : bool
+        Project the states before they are ranked.
     dropout : float
         Inside the blocks.
     mask_share : float
@@ -55,6 +63,8 @@ class BERT4RecConfig(SequenceModelConfig):
         "max_length": 50,
         "blocks": 2,
         "heads": 2,
+        "norm_first": False,
+        "projection": True,
         "item_dropout": 0.2,
         "dropout": 0.2,
         "mask_share": 0.6,
@@ -75,11 +85,13 @@ class BERT4RecConfig(SequenceModelConfig):
     item_dropout: float = Field(default=0.2, ge=0, lt=1)
     blocks: int = Field(default=1, ge=1)
     heads: int = Field(default=2, ge=1)
+    norm_first: bool = True
+    projection: bool = False
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    mask_share: float = Field(default=0.4, gt=0, lt=1)
+    mask_share: float = Field(default=0.2, gt=0, lt=1)
     last_share: float = Field(default=0.7, ge=0, le=1)
     random_prefixes: bool = True
-    max_steps: int = Field(default=400, ge=1)
+    max_steps: int = Field(default=600, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
 
@@ -107,7 +119,7 @@ class BERT4Rec(SequenceModel):
         # One place more than items are read: the mask stands after them.
         self.positions = nn.Parameter(torch.randn(config.max_length + 1, config.dim) * config.init_scale)
         self.mask = nn.Parameter(torch.randn(config.dim) * config.init_scale)
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.Identity() if config.norm_first else nn.LayerNorm(config.dim)
         layer = nn.TransformerEncoderLayer(
             config.dim,
             config.heads,
@@ -115,9 +127,17 @@ class BERT4Rec(SequenceModel):
             dropout=config.dropout,
             activation="gelu",
             batch_first=True,
+            norm_first=config.norm_first,
         )
-        self.encoder = nn.TransformerEncoder(layer, config.blocks, enable_nested_tensor=False)
-        self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
+        self.encoder = nn.TransformerEncoder(
+            layer,
+            config.blocks,
+            norm=nn.LayerNorm(config.dim) if config.norm_first else None,
+            enable_nested_tensor=False,
+        )
+        self.head: nn.Module = nn.Identity()
+        if config.projection:
+            self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
 
     def read(self, items: Tensor, masked: Tensor, item_offsets: Tensor | None = None) -> Tensor:
         """Read sequences in which some items are hidden.
@@ -136,12 +156,18 @@ class BERT4Rec(SequenceModel):
         Tensor
             (B, L, d), what is ranked at each place.
         """
-        rows = look_up(self.item_vectors(item_offsets), items)
-        rows = torch.where(masked.unsqueeze(2), self.mask, rows) + self.positions[: items.shape[1]]
-        rows = dropout(self.norm(rows), self.config.item_dropout, training=self.training)
+        rows = self._enter(items, masked, self.item_vectors(item_offsets))
         absent = (items == NO_ITEM) & ~masked
         states: Tensor = self.head(self.encoder(rows, src_key_padding_mask=absent))
         return states
+
+    def _enter(self, items: Tensor, masked: Tensor, vectors: Tensor) -> Tensor:
+        """Rows (B, L, d) that the first block reads."""
+        rows = look_up(vectors, items)
+        if self.config.norm_first:
+            rows = rows * self.config.dim**0.5
+        rows = torch.where(masked.unsqueeze(2), self.mask, rows) + self.positions[: items.shape[1]]
+        return dropout(self.norm(rows), self.config.item_dropout, training=self.training)
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
         """Mean loss over the masked places."""
@@ -186,4 +212,6 @@ class BERT4Rec(SequenceModel):
         items = functional.pad(histories, (0, 1), value=NO_ITEM)
         masked = torch.zeros_like(items, dtype=torch.bool)
         masked[:, -1] = True
-        return self.read(items, masked)[:, -1].contiguous()
+        rows = self._enter(items, masked, self.embedding.weight)
+        state: Tensor = self.head(last_place(self.encoder, rows))
+        return state

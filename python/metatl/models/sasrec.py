@@ -19,7 +19,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from metatl.models.sequence_model import SequenceModel, SequenceModelConfig
+from metatl.models.last_place import last_place
+from metatl.models.sequence_model import SequenceModel, SequenceModelConfig, look_up
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,9 +105,21 @@ class SASRec(SequenceModel):
 
     def states(self, rows: Tensor) -> Tensor:
         """Read sequences (B, L, d); see `SequenceModel.states`."""
-        length = rows.shape[1]
-        rows = rows * self.config.dim**0.5 + self.positions[:length]
-        rows = nn.functional.dropout(rows, self.config.item_dropout, self.training)
-        mask = nn.Transformer.generate_square_subsequent_mask(length, device=rows.device, dtype=rows.dtype)
-        states: Tensor = self.encoder(rows, mask=mask, is_causal=True)
+        rows = self._enter(rows)
+        states: Tensor = self.encoder(rows, mask=_causal_mask(rows), is_causal=True)
         return states
+
+    def last_state(self, histories: Tensor) -> Tensor:
+        """State (B, d) from which the item after a history (B, L) is ranked."""
+        rows = self._enter(look_up(self.embedding.weight, histories))
+        return last_place(self.encoder, rows, mask=_causal_mask(rows))
+
+    def _enter(self, rows: Tensor) -> Tensor:
+        """Rows (B, L, d) that the first block reads."""
+        rows = rows * self.config.dim**0.5 + self.positions[: rows.shape[1]]
+        return nn.functional.dropout(rows, self.config.item_dropout, self.training)
+
+
+def _causal_mask(rows: Tensor) -> Tensor:
+    """(L, L) for rows (B, L, d): a place sees itself and those before it."""
+    return nn.Transformer.generate_square_subsequent_mask(rows.shape[1], device=rows.device, dtype=rows.dtype)
