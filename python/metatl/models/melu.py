@@ -149,30 +149,31 @@ class AdaptedUsers(NamedTuple):
 
 
 def decide(layers: Layers, user: Tensor, items: Tensor, *, similarity: bool) -> Tensor:
-    """Score items for one user.
+    """Score items for users.
 
     Parameters
     ----------
     layers
         The decision layers: weights (out, in) and biases (out,).
     user : Tensor
-        (d,), or (n, d), one per item.
+        (..., d), of a shape that spreads over that of the items.
     items : Tensor
-        (n, d).
+        (..., n, d).
     similarity : bool
         Add user · item.
 
     Returns
     -------
     Tensor
-        (n,).
+        (..., n).
     """
-    user = user.expand_as(items)
-    features = torch.cat((user, items), dim=-1)
-    for weight, bias in layers[:-1]:
-        features = functional.relu(functional.linear(features, weight, bias))
-    weight, bias = layers[-1]
-    scores = functional.linear(features, weight, bias)[..., 0]
+    (weight, bias), *others = layers
+    of_user, of_item = weight.chunk(2, dim=1)
+    # The first layer reads a user and an item side by side. Half by half, a user is read once for all items.
+    features = functional.linear(user, of_user, bias) + functional.linear(items, of_item)
+    for weight, bias in others:
+        features = functional.linear(functional.relu(features), weight, bias)
+    scores = features[..., 0]
     return scores + (user * items).sum(dim=-1) if similarity else scores
 
 
@@ -222,10 +223,9 @@ class MeLU(TrainableModel):
         others = (support.sum(dim=1, keepdim=True) - support) / max(1, count - 1)
 
         def support_loss(layers: Layers, users: Tensor, rows: Tensor, negative_rows: Tensor) -> Tensor:
-            positive = decide(layers, users, rows, similarity=config.similarity)
-            spread = users.unsqueeze(1).expand_as(negative_rows).flatten(0, 1)
-            scores = decide(layers, spread, negative_rows.flatten(0, 1), similarity=config.similarity)
-            return next_item_loss(config.loss, positive, scores.view(negative_rows.shape[:2])).mean()
+            ranked = torch.cat((rows.unsqueeze(1), negative_rows), dim=1)
+            scores = decide(layers, users.unsqueeze(1), ranked, similarity=config.similarity)
+            return next_item_loss(config.loss, scores[:, 0], scores[:, 1:]).mean()
 
         size = len(support)
         layers: Layers = [
