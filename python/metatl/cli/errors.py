@@ -41,21 +41,44 @@ def one_line_errors() -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
+@contextmanager
+def _one_line_usage_errors() -> Iterator[None]:
+    """Name the command and where its help is in the line of the error, in place of two lines above it."""
+    try:
+        yield
+    except click.UsageError as error:
+        # A group without arguments shows its help, as an error since click 8.2.
+        if error.ctx is None or isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            raise
+        help_command = f"{error.ctx.command_path} {error.ctx.help_option_names[0]}"
+        raise _Failure(f"{error.format_message().rstrip('.')}; see '{help_command}'") from None
+
+
 class Command(click.Command):
     """A command under :func:`one_line_errors`."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments."""
+        with _one_line_usage_errors():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with one_line_errors():
+        with _one_line_usage_errors(), one_line_errors():
             return super().invoke(ctx)
 
 
 class Group(click.Group):
     """A group whose commands are under :func:`one_line_errors`."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments up to the name of the command."""
+        with _one_line_usage_errors():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command of the group."""
-        with one_line_errors():
+        with _one_line_usage_errors(), one_line_errors():
             return super().invoke(ctx)
 
 

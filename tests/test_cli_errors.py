@@ -1,0 +1,49 @@
+"""Wrong arguments end a command with one line that says where its help is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from metatl.cli import evaluate, main
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        (main.main, ["bogus"], "No such command 'bogus'; see 'metatl --help'"),
+        (main.main, ["--bogus"], "No such option '--bogus'; see 'metatl --help'"),
+        (main.main, ["data", "bogus"], "No such command 'bogus'; see 'metatl data --help'"),
+        (main.main, ["train", "--bogus"], "'--bogus'.*; see 'metatl train --help'"),
+        (main.main, ["train", "--data"], "Option '--data' requires an argument"),
+        (main.main, ["train", "--data", "wines", "--k", "x"], "'--k': 'x' .*; see 'metatl train --help'"),
+        (main.main, ["recommend"], "Missing argument 'RUN'; see 'metatl recommend --help'"),
+        (main.main, ["reproduce", "table2", "--k", "1,x"], "found '1,x', .*; see 'metatl reproduce table2"),
+        (evaluate.main, ["compare"], "Missing argument 'FILES...'; see 'metatl-eval compare --help'"),
+        (evaluate.main, ["scores", "--bogus"], "'--bogus'.*; see 'metatl-eval scores --help'"),
+    ],
+)
+def test_a_usage_error_is_one_line(command, arguments, says):
+    name = "metatl" if command is main.main else "metatl-eval"
+    result = CliRunner().invoke(command, arguments, prog_name=name)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert re.search(says, line)
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"], ["reproduce"]])
+def test_a_group_without_a_command_shows_its_help(arguments):
+    result = CliRunner().invoke(main.main, arguments, prog_name="metatl")
+    assert "Usage: metatl" in result.output
+    assert "Commands:" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["data", "--help"]])
+def test_help_is_no_error(arguments):
+    result = CliRunner().invoke(main.main, arguments, prog_name="metatl")
+    assert result.exit_code == 0
+    assert "Usage: metatl" in result.stdout
