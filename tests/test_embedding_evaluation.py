@@ -190,7 +190,8 @@ def test_what_does_not_fit_is_named(sets, model, tmp_path):
         evaluate_embeddings(sets, **model, similarity="cosine")
     broken = model["items"].copy()
     broken[3, 2] = np.nan
-    with pytest.raises(NotANumberError, match=f"items: found 1 NaN in {broken.size} numbers"):
+    says = f"items: found 1 NaN in {broken.size} numbers, the first in row 3"
+    with pytest.raises(NotANumberError, match=says):
         evaluate_embeddings(sets, **{**model, "items": broken})
     (tmp_path / "ids.csv").write_text("")
     with pytest.raises(DataError, match=r"ids\.csv: found an empty file"):

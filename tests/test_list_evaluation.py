@@ -160,7 +160,7 @@ def test_tables_that_do_not_fit():
     ):
         with pytest.raises(DataError, match=message):
             read_lists(table)
-    with pytest.raises(NotANumberError, match="score: found 1 NaN in 2 scores"):
+    with pytest.raises(NotANumberError, match="score: found 1 NaN in 2 scores, the first for user "):
         read_lists(lists.with_columns(score=pl.Series([1.0, float("nan")])))
     with pytest.raises(DataError, match="do the ids agree"):
         evaluate_lists(lists, pl.DataFrame({"user_id": ["x"], "target": ["i1"]}))

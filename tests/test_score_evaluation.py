@@ -225,9 +225,10 @@ def test_slices_by_the_popularity_of_the_target_in_training(sets, scores):
 def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch):
     monkeypatch.setattr(score_blocks, "BLOCK_BYTES", 4 * (1 + NEGATIVES) * 7)
     broken = scores.copy()
-    broken[[0, 5, len(scores) - 1], [0, 3, NEGATIVES]] = np.nan
+    broken[[5, 6, len(scores) - 1], [3, 0, NEGATIVES]] = np.nan
+    says = rf"found 3 NaN in {scores.size:,} scores, the first in row 5, column 3 \(counted from 0\)"
     for given in (broken, write("npy", tmp_path, sets, broken)):
-        with pytest.raises(NotANumberError, match=rf"found 3 NaN in {scores.size:,} scores"):
+        with pytest.raises(NotANumberError, match=says):
             metatl.evaluate(given, sets)
     infinite = scores.copy()
     infinite[0, 0], infinite[1, 0] = np.inf, -np.inf

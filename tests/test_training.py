@@ -419,7 +419,7 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--k", "50"], "50"),
         (["--cutoff-quantile", "1.5"], "cutoff_quantile: found 1.5, expected at least 0 and at most 1"),
         (["--min-item-count", "0"], "min_item_count: found 0, expected at least 1"),
-        (["--device", "abacus"], "expected auto, cpu or cuda"),
+        (["--device", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'cuda'"),
     ],
 )
 def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_path, options, message):

@@ -199,14 +199,21 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
     if not given.flags.c_contiguous:
         raise DataError(f"{argument}: found an array that is not C-contiguous, expected one", file=where)
     found = np.asarray(given)
-    not_numbers = sum(
-        int(np.isnan(found[start : start + BLOCK_USERS]).sum()) for start in range(0, len(found), BLOCK_USERS)
-    )
-    if not_numbers:
-        raise NotANumberError(
-            f"{argument}: found {not_numbers:,} NaN in {found.size:,} numbers, expected none"
-        )
+    _check_numbers(argument if where is None else f"{where}: {argument}", found)
     return found
+
+
+def _check_numbers(name: str, found: np.ndarray) -> None:
+    """Raise where an array of one or two dimensions holds NaN, without copying it as a whole."""
+    by_row = np.zeros(len(found), np.int64)
+    for start in range(0, len(found), BLOCK_USERS):
+        block = found[start : start + BLOCK_USERS]
+        by_row[start : start + BLOCK_USERS] = np.isnan(block.reshape(len(block), -1)).sum(axis=1)
+    if by_row.any():
+        raise NotANumberError(
+            f"{name}: found {by_row.sum():,} NaN in {found.size:,} numbers, the first in row "
+            f"{by_row.argmax():,} (counted from 0), expected none"
+        )
 
 
 def _in_catalogue(sets: CandidateSets, item_ids: pl.Series) -> _Users:

@@ -140,9 +140,13 @@ def _run_table(table: pl.DataFrame) -> pl.DataFrame:
             _check_ranks(table)
     else:
         score = -table["rank"].cast(pl.Float64)
-    not_numbers = int(score.is_nan().sum())
-    if not_numbers:
-        raise NotANumberError(f"score: found {not_numbers:,} NaN in {len(score):,} scores, expected none")
+    not_numbers = score.is_nan()
+    if not_numbers.any():
+        first = table["user_id"][int(not_numbers.arg_true()[0])]
+        raise NotANumberError(
+            f"score: found {not_numbers.sum():,} NaN in {len(score):,} scores, the first for user {first}, "
+            "expected none"
+        )
     repeated = table.select(pl.struct("user_id", "item_id").is_duplicated())["user_id"]
     if repeated.any():
         row = int(repeated.arg_true()[0])

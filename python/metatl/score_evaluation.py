@@ -150,18 +150,22 @@ def _rank(
     scores: Scores, num_threads: int | None, on_progress: Callable[[int, int], None] | None
 ) -> RankCounts:
     greater, equal = np.empty(scores.rows, np.int64), np.empty(scores.rows, np.int64)
-    not_numbers = 0
+    not_numbers, first = 0, None
     for start, block in scores.blocks():
         rows = slice(start, start + len(block))
         try:
             greater[rows], equal[rows] = _metatl.rank_scores(block, num_threads=num_threads)
         except NotANumberError:
-            not_numbers += int(np.isnan(block).sum())
+            places = np.argwhere(np.isnan(block))
+            not_numbers += len(places)
+            if first is None:
+                first = f"row {start + places[0, 0]:,}, column {places[0, 1]}"
         if on_progress is not None:
             on_progress(rows.stop, scores.rows)
     if not_numbers:
         raise NotANumberError(
-            f"scores: found {not_numbers:,} NaN in {scores.rows * scores.columns:,} scores, expected none"
+            f"scores: found {not_numbers:,} NaN in {scores.rows * scores.columns:,} scores, the first in "
+            f"{first} (counted from 0), expected none"
         )
     return RankCounts(greater, equal)
 

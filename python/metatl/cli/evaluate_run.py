@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metatl.cli.device import device_option
 from metatl.cli.errors import Command
 from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
 from metatl.cli.item_table import item_table_option
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     "--top", default=10, type=click.IntRange(min=0), help="Items of the lists that are measured; 0 for none."
 )
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of candidates and bootstrap.")
-@click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
-)
+@device_option
 @item_table_option
 @evaluation_options
 def run(

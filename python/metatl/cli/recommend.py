@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.columns import columns_option
+from metatl.cli.device import device_option
 from metatl.cli.errors import Command
 from metatl.cli.item_table import item_table_option
 from metatl.cli.outputs import check_outputs
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
-@click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where the model runs."
-)
+@device_option
 @item_table_option
 def recommend(
     run: Path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metatl.cli.device import device_option
 from metatl.cli.errors import Command, Group
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _grid_options = (
         type=click.Choice(["smoke", "paper", "tuned"]),
         help="Presets of the systems; smoke: a few steps, to see that everything runs.",
     ),
-    click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"])),
+    device_option,
     click.option(
         "--configs",
         type=click.Path(path_type=Path),

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from metatl.cli.columns import columns_option
+from metatl.cli.device import device_option
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
 from metatl.models import SYSTEMS
 
@@ -59,7 +60,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
     "--resume", is_flag=True, help="Continue the run in --out with the settings it was started with."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
-@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@device_option
 @click.option(
     "--compiled", is_flag=True, help="Fuse the kernels of a step with torch.compile: for long trainings."
 )

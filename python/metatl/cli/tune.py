@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from metatl.cli.device import device_option
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     "--cutoff", type=click.DateTime(["%Y-%m-%d"]), help="T: users who start at or after it are new."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the search is kept.")
-@click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]))
+@device_option
 def tune(
     data: str,
     models: tuple[str, ...],
