@@ -157,7 +157,7 @@ def make_row(*, ours=0.3, theirs=0.3, our_seconds=1.0, their_seconds=10.0, toget
         compare.Outcome(0, 2, settings, 0.25, mrr, 60.0, seconds)
         for settings, mrr, seconds in (({}, ours, our_seconds), ({"d": 8}, theirs, their_seconds))
     ]
-    return compare.Row("SASRec", "RecTools", "0.19.0", *sides, timed_together=together)
+    return compare.Row("SASRec", "RecTools", "0.19.0", *sides, own_way=None, timed_together=together)
 
 
 def make_page(*rows):
@@ -204,7 +204,7 @@ def test_from_scores_to_page(folder, tmp_path, monkeypatch, capsys):
     write_peer(folder, "bpr", [(60, 60), (50, 50)], seconds=1e6)
     short = {"max_steps": 2, "eval_every": 1, "batch_size": 16, "dim": 4}
     trials = ({**short, "dim": 8}, short, {**short, "dim": 16})
-    bpr = compare.Comparison("bpr", "implicit", "implicit_bpr.py", "absent", trials)
+    bpr = compare.Comparison("bpr", "implicit", "implicit_bpr.py", "absent", None, trials)
     monkeypatch.setattr(compare, "COMPARISONS", (bpr, dataclasses.replace(bpr, system="sasrec")))
     page = tmp_path / "baselines.md"
     arguments = [str(folder), "--page", str(page)]
@@ -290,8 +290,14 @@ def test_scoring_can_be_timed_again(folder, monkeypatch, capsys):
 
 def test_the_own_way_of_a_peer_is_shown_beside_the_bar():
     row = make_row(our_seconds=1.0, their_seconds=4.0)
-    slow = dataclasses.replace(row, theirs=dataclasses.replace(row.theirs, own_way_seconds=60.0))
-    assert "4.0000; its own way 60.0" in slow.markdown()
+    slow = dataclasses.replace(
+        row,
+        own_way="catalogue",
+        ours=dataclasses.replace(row.ours, own_way_seconds=1.5),
+        theirs=dataclasses.replace(row.theirs, own_way_seconds=60.0),
+    )
+    assert slow.markdown().endswith("| catalogue: 1.5000 / 60.00, 40 × |")
+    assert row.markdown().endswith("| none |")
     # The bar is held against the fast way.
     assert slow.missed == row.missed != []
 

@@ -89,7 +89,7 @@ class Trial:
     scoring_seconds: float
     """For the candidates of all test users: the least of several rounds."""
     own_way_seconds: float | None = None
-    """The same by the peer's own evaluation, once; None where it has none for new users."""
+    """The test users by the peer's own evaluation, once; None where it has none for new users."""
 
 
 def mean_reciprocal_rank(scores: np.ndarray) -> float:
@@ -129,9 +129,10 @@ class Peer:
         """Scores float32 (B, C) of the candidates (B, C) of users who showed histories (B, K)."""
         raise NotImplementedError
 
-    def score_its_own_way(self, *_: Any) -> np.ndarray | None:
-        """Score as `score` does, but as the peer's own evaluation goes about it; None where it has none."""
-        return None
+    def evaluate_its_own_way(self, model: Any, users: Users) -> bool:
+        """Evaluate users as the peer's own program goes about it; False where it has no such thing."""
+        del model, users
+        return False
 
 
 def run_trial(peer: Peer, exchange: Exchange, settings: dict[str, Any], folder: Path) -> Trial:
@@ -167,8 +168,8 @@ def time_scoring(peer: Peer, model: Any, users: Users) -> dict[str, float | None
         peer.score(model, users.histories, users.candidates)
         rounds.append(time.perf_counter() - begin)
     begin = time.perf_counter()
-    scores = peer.score_its_own_way(model, users.histories, users.candidates)
-    own_way = None if scores is None else time.perf_counter() - begin
+    has_own_way = peer.evaluate_its_own_way(model, users)
+    own_way = time.perf_counter() - begin if has_own_way else None
     return {"scoring_seconds": min(rounds), "own_way_seconds": own_way}
 
 

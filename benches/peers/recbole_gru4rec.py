@@ -31,7 +31,7 @@ from recbole.utils import init_seed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exchange import Exchange
+    from exchange import Exchange, Users
 
 NAME = "exchange"
 SCORING_BATCH = 4096  # RecBole's own `eval_batch_size`
@@ -135,22 +135,22 @@ class RecBoleGRU4Rec(Peer):
         return scores.numpy()
 
     @torch.no_grad()
-    def score_its_own_way(self, model: Scorer, histories: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    def evaluate_its_own_way(self, model: Scorer, users: Users) -> bool:
         # In its mode `uni100` RecBole predicts pairs: a history, filled up, is read once for each candidate.
         network = model.network.eval()
+        histories, candidates = users.histories, users.candidates
         count, width = candidates.shape
         sequences = torch.zeros(count, network.max_seq_length, dtype=torch.long)
         sequences[:, : histories.shape[1]] = torch.from_numpy(model.numbers[histories])
         ranked = torch.from_numpy(model.numbers[candidates]).ravel()
-        users = torch.arange(count).repeat_interleave(width)
-        scores = []
+        of_user = torch.arange(count).repeat_interleave(width)
         for begin in range(0, len(ranked), SCORING_BATCH):
             rows = slice(begin, begin + SCORING_BATCH)
-            read = sequences[users[rows]]
+            read = sequences[of_user[rows]]
             lengths = torch.full((len(read),), histories.shape[1])
             batch = {network.ITEM_SEQ: read, network.ITEM_SEQ_LEN: lengths, network.POS_ITEM_ID: ranked[rows]}
-            scores.append(network.predict(batch))
-        return torch.cat(scores).view(count, width).numpy()
+            network.predict(batch)
+        return True
 
 
 if __name__ == "__main__":

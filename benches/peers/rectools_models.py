@@ -6,6 +6,8 @@ same items for all users; each of our users has candidates of their own. So the 
 that `recommend` is made of: filled up on the left to the model's length (BERT4Rec: with a mask at the end),
 `encode_sessions`, and the inner products of the last state with the candidates alone. That is also less work.
 
+Its own way to evaluate new users is `recommend` for all items, then `calc_metrics`; that is timed besides.
+
 RecTools trains on the last `session_max_len` items of a user. A longer user is given as several, stretches of
 that length, so that the rows are the same for all systems.
 """
@@ -24,22 +26,25 @@ from exchange import Peer, main
 from pytorch_lightning import seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
+from rectools.metrics import MRR, NDCG, HitRate, calc_metrics
 from rectools.models import BERT4RecModel, SASRecModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from exchange import Exchange
+    from exchange import Exchange, Users
 
 EPOCHS_BETWEEN_VALIDATIONS = 2
 SCORING_BATCH = 256  # RecTools' own when it recommends
+LENGTH = 10  # of the lists that are measured
 MASK = "MASK"
 
 
 @dataclass
 class Scorer:
-    """The trained network and how RecTools numbers the items."""
+    """The trained model, its network, and how RecTools numbers the items."""
 
+    model: Any
     network: torch.nn.Module
     numbers: np.ndarray
     session_length: int
@@ -54,12 +59,17 @@ def stretches(sequence: np.ndarray, length: int) -> list[np.ndarray]:
 
 def make_dataset(exchange: Exchange, length: int) -> Dataset:
     pieces = [piece for row in exchange.train_sequences() for piece in stretches(row, length)]
-    lengths = [len(piece) for piece in pieces]
+    return construct(pieces)
+
+
+def construct(sequences: Sequence[np.ndarray]) -> Dataset:
+    """A data set of users 0, 1, … with these items, the oldest first."""
+    lengths = [len(sequence) for sequence in sequences]
     # The place in the sequence is the time: in review data most true times are tied.
     places = np.concatenate([np.arange(count) for count in lengths])
     columns = {
-        Columns.User: np.repeat(np.arange(len(pieces)), lengths),
-        Columns.Item: np.concatenate(pieces),
+        Columns.User: np.repeat(np.arange(len(sequences)), lengths),
+        Columns.Item: np.concatenate(sequences),
         Columns.Weight: 1.0,
         Columns.Datetime: pd.Timestamp("2000-01-01") + pd.to_timedelta(places, unit="s"),
     }
@@ -83,7 +93,10 @@ class RecToolsPeer(Peer):
             model.fit_partial(dataset, min_epochs=count, max_epochs=count)
             preparator = model.data_preparator
             numbers = preparator.item_id_map.convert_to_internal(np.arange(exchange.num_items))
-            yield epochs, Scorer(model.torch_model, numbers, length, preparator.extra_token_ids.get(MASK))
+            yield (
+                epochs,
+                Scorer(model, model.torch_model, numbers, length, preparator.extra_token_ids.get(MASK)),
+            )
 
     @torch.no_grad()
     def score(self, model: Scorer, histories: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -101,6 +114,14 @@ class RecToolsPeer(Peer):
             states = network.encode_sessions({"x": sessions[rows]}, items)[:, -1]
             scores[rows] = torch.einsum("bd,bcd->bc", states, items[ranked[rows]])
         return scores.numpy()
+
+    def evaluate_its_own_way(self, model: Scorer, users: Users) -> bool:
+        everybody = np.arange(len(users.histories))
+        lists = model.model.recommend(everybody, construct(users.histories), k=LENGTH, filter_viewed=True)
+        chosen = pd.DataFrame({Columns.User: everybody, Columns.Item: users.candidates[:, 0]})
+        metrics = {"HR": HitRate(LENGTH), "NDCG": NDCG(LENGTH), "MRR": MRR(LENGTH)}
+        calc_metrics(metrics, lists, interactions=chosen)
+        return True
 
 
 class RecToolsSASRec(RecToolsPeer):
