@@ -115,11 +115,13 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     },
     "gru4rec": {
         **_SEQUENCES,
+        "input_scale": Real(1.0, 12.0, log=True),
         "hidden": Choice((64, 128, 256)),
         "state_dropout": Real(0.0, 0.7),
     },
     "tcn": {
         **_SEQUENCES,
+        "input_scale": Real(1.0, 12.0, log=True),
         "kernel_size": Whole(2, 4),
         "dropout": Real(0.0, 0.7),
     },

@@ -10,8 +10,8 @@ and 2,048 additional negatives by popularity^.5, separate input and output vecto
 of a batch run side by side from their first item; the published program starts the next session where one
 ends, which changes who meets whom in a batch and nothing else. `tuned`: softmax, one table for input and
 output that starts from the co-occurrence graph (validation MRR .278 on Amazon Sports, .247 from random
-vectors), heavy dropout on what is read and on the state, half of the sequences in random order, a cosine
-schedule.
+vectors) and is read four times as long as it is ranked (.287; on MovieTweetings .299, .277 as it is), heavy
+dropout on what is read and on the state, half of the sequences in random order, a cosine schedule.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class GRU4RecConfig(SequenceModelConfig):
 
     Parameters
     ----------
+    input_scale : float
+        Item vectors are read this many times as long as they are ranked.
     hidden : int
         Width of the recurrent state.
     layers : int
@@ -43,6 +45,7 @@ class GRU4RecConfig(SequenceModelConfig):
     system: ClassVar[str] = "gru4rec"
     paper: ClassVar[dict[str, Any]] = {
         "dim": 100,
+        "input_scale": 1.0,
         "hidden": 100,
         "item_dropout": 0.0,
         "state_dropout": 0.2,
@@ -65,6 +68,7 @@ class GRU4RecConfig(SequenceModelConfig):
 
     lr: float = Field(default=5e-3, gt=0)
     max_steps: int = Field(default=500, ge=1)
+    input_scale: float = Field(default=4.0, gt=0)
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=1, ge=1)
     state_dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -91,7 +95,7 @@ class GRU4Rec(SequenceModel):
 
     def states(self, rows: Tensor) -> Tensor:
         """Read sequences (B, L, d); see `SequenceModel.states`."""
-        rows = dropout(rows, self.config.item_dropout, training=self.training)
+        rows = dropout(rows * self.config.input_scale, self.config.item_dropout, training=self.training)
         states, _ = self.recurrent(rows)
         states = dropout(states, self.config.state_dropout, training=self.training)
         projected: Tensor = self.project(states)

@@ -7,8 +7,9 @@ zero, in training as well.
 
 `paper`: two residual blocks (the paper's type b) of two convolutions each, dilated 1, 2 and 4, 8, kernel 3,
 separate input and output vectors, no dropout. `tuned`: one table for input and output that starts from the
-co-occurrence graph (validation MRR .277 on Amazon Sports, .239 from random vectors), dropout, a softmax
-against negatives that a batch shares, one block, half of the sequences in random order, a cosine schedule.
+co-occurrence graph (validation MRR .277 on Amazon Sports, .239 from random vectors) and is read four times as
+long as it is ranked (.280; on MovieTweetings .307, .292 as it is), dropout, a softmax against negatives that
+a batch shares, one block, half of the sequences in random order, a cosine schedule.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class NextItNetConfig(SequenceModelConfig):
 
     Parameters
     ----------
+    input_scale : float
+        Item vectors are read this many times as long as they are ranked.
     dilations : tuple of int
         Of the first convolution of each residual block; the second one's is twice as large.
     kernel_size : int
@@ -41,6 +44,7 @@ class NextItNetConfig(SequenceModelConfig):
     system: ClassVar[str] = "tcn"
     paper: ClassVar[dict[str, Any]] = {
         "max_length": 20,
+        "input_scale": 1.0,
         "dilations": (1, 4),
         "item_dropout": 0.0,
         "dropout": 0.0,
@@ -58,6 +62,7 @@ class NextItNetConfig(SequenceModelConfig):
 
     lr: float = Field(default=3e-3, gt=0)
     max_steps: int = Field(default=500, ge=1)
+    input_scale: float = Field(default=4.0, gt=0)
     dilations: tuple[int, ...] = (1,)
     kernel_size: int = Field(default=3, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -140,6 +145,6 @@ class NextItNet(SequenceModel):
 
     def states(self, rows: Tensor) -> Tensor:
         """Read sequences (B, L, d); see `SequenceModel.states`."""
-        rows = dropout(rows, self.config.item_dropout, training=self.training)
+        rows = dropout(rows * self.config.input_scale, self.config.item_dropout, training=self.training)
         states: Tensor = self.blocks(rows)
         return states
