@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ import torch
 from test_sequence_models import ring
 
 import metatl
+from metatl import training
 from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import ConfigError
 from metatl.models import SYSTEMS
 from metatl.runs import SplitSettings
 from metatl.spectral import spectral_vectors
 from metatl.stopping import TrainingStopped
-from metatl.training import start_items
+from metatl.training import part_seeds, start_items
 from metatl.trends import popularity_trend
 
 BASELINES = [name for name, system in SYSTEMS.items() if system.batches is not None and name != "metatl"]
@@ -38,7 +41,7 @@ def fresh(name, split, **changes):
 def test_items_start_from_the_vectors_and_the_trend(name, split):
     has_bias = hasattr(fresh(name, split), "bias")
     model = fresh(name, split, trend_weight=0.3 if has_bias else 0.0)
-    parts = start_items(model, split)
+    parts = start_items(model, SYSTEMS[name].batches, split)
     expected = spectral_vectors(split.train, 8)
     expected *= 2.5 / np.linalg.norm(expected, axis=1).mean()
     np.testing.assert_allclose(model.embedding.weight.detach(), expected, rtol=1e-5, atol=1e-6)
@@ -55,7 +58,7 @@ def test_items_start_from_the_vectors_and_the_trend(name, split):
 
 
 def test_users_of_a_part_keep_their_numbers(split):
-    parts = start_items(fresh("bpr", split), split)
+    parts = start_items(fresh("bpr", split), "sequences", split)
     assert sorted(np.concatenate([part.users for part in parts]).tolist()) == list(
         range(split.train.num_users)
     )
@@ -64,6 +67,38 @@ def test_users_of_a_part_keep_their_numbers(split):
             mine = part.train.items[part.train.indptr[user] : part.train.indptr[user + 1]]
             same = split.train.items[split.train.indptr[number] : split.train.indptr[number + 1]]
             assert mine.tolist() == same.tolist()
+
+
+@pytest.mark.parametrize("name", ["metatl", "gru4rec", "melu"])
+def test_steps_in_a_row_draw_users_and_negatives_of_their_own(name, monkeypatch):
+    drawn = []
+    take_step = training.OuterLoop.step
+
+    def record(loop, batch, item_offsets):
+        drawn.append(batch)
+        return take_step(loop, batch, item_offsets)
+
+    monkeypatch.setattr(training.OuterLoop, "step", record)
+    metatl.fit(ring(users=300), model=name, config={"max_steps": 10, "dim": 8}, device="cpu")
+    assert len(drawn) == 10
+    for earlier, later in itertools.combinations(drawn, 2):
+        assert not np.array_equal(earlier.shared_negatives, later.shared_negatives)
+        # Parts are of about a size: users at equal places of theirs would be neighbours.
+        assert np.mean(np.abs(earlier.users - later.users) <= 5) < 0.5
+
+
+def test_parts_have_seeds_of_their_own():
+    assert part_seeds(7, 1) == [7]
+    seeds = [word for seed in range(100) for word in part_seeds(seed, 5)]
+    assert len(set(seeds)) == 500
+    assert part_seeds(7, 5) == part_seeds(7, 5)
+
+
+def test_more_users_than_episodes_need_are_drawn_from_in_sequences(split):
+    long = replace(split, k=20)
+    model = fresh("bpr", split)
+    assert sum(len(part.users) for part in start_items(model, "sequences", long)) == split.train.num_users
+    assert [len(part.users) for part in start_items(model, "episodes", long)] == [split.train.num_users]
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -118,7 +118,7 @@ def train():
 
 
 def test_folds_part_the_users_that_have_tasks(train):
-    folds = cross_fitting(train, spectral_vectors(train, 6), 4, k=3)
+    folds = cross_fitting(train, spectral_vectors(train, 6), 4, fewest_rows=4)
     users = [user for fold in folds for user in fold.train.user_ids]
     expected = train.user_ids.filter(pl.Series(train.lengths > 3)).to_list()
     assert len(folds) == 4
@@ -130,7 +130,7 @@ def test_folds_part_the_users_that_have_tasks(train):
 def test_a_folds_vectors_are_made_without_its_users(train):
     dim = train.num_items
     vectors = spectral_vectors(train, dim)
-    for fold in cross_fitting(train, vectors, 3, k=3):
+    for fold in cross_fitting(train, vectors, 3, fewest_rows=4):
         inside = set(fold.train.user_ids)
         others = train.select_rows(np.array([train.user_ids[int(u)] not in inside for u in train.users]))
         rows = vectors + fold.offsets
@@ -142,5 +142,5 @@ def test_a_folds_vectors_are_made_without_its_users(train):
 
 def test_one_user_with_a_task_is_no_reason_to_leave_it_out():
     train = interactions([[0, 1, 2, 3], [0, 1], [2, 3]])
-    assert cross_fitting(train, spectral_vectors(train, 2), 5, k=3) == []
-    assert len(cross_fitting(train, spectral_vectors(train, 2), 5, k=1)) == 3
+    assert cross_fitting(train, spectral_vectors(train, 2), 5, fewest_rows=4) == []
+    assert len(cross_fitting(train, spectral_vectors(train, 2), 5, fewest_rows=2)) == 3

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 WINDOW = 20
 DISTANCE_DECAY = 0.6
 LENGTH_DISCOUNT = 0.5
+CROSS_FITTING_REVISION = 2
+"""Raised when a change of the code changes whom cross-fitted systems are trained on, and with what: see
+`metatl.models.System.revision`."""
+
 THRESHOLD = 0.9
 """Eigenvalues shrink by this share of the smallest one that is kept."""
 NORM_EXPONENT = 0.5
@@ -138,7 +142,9 @@ def leading_eigenpairs(matrix: sp.csr_array, count: int) -> tuple[np.ndarray, np
     return values[order], vectors[:, order]
 
 
-def cross_fitting(train: Interactions, vectors: NDArray[np.float32], folds: int, *, k: int) -> list[Fold]:
+def cross_fitting(
+    train: Interactions, vectors: NDArray[np.float32], folds: int, *, fewest_rows: int
+) -> list[Fold]:
     """Part the users that tasks are drawn from into folds, each with the vectors that leave it out.
 
     An eigenbasis is arbitrary up to a rotation, so each fold's vectors are rotated onto those of all users
@@ -152,15 +158,15 @@ def cross_fitting(train: Interactions, vectors: NDArray[np.float32], folds: int,
         (I, d) float32, `spectral_vectors` of all of them.
     folds : int
         How many; fewer where there are fewer users.
-    k : int
-        K; a task needs a user with K + 1 rows.
+    fewest_rows : int
+        Rows that a user needs to be drawn from.
 
     Returns
     -------
     list of Fold
         Empty where fewer than two users have enough rows.
     """
-    eligible = np.flatnonzero(train.lengths > k)
+    eligible = np.flatnonzero(train.lengths >= fewest_rows)
     count = min(folds, len(eligible))
     if count < 2:  # noqa: PLR2004
         return []

@@ -100,11 +100,30 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def make_sampler(batches: str, train: Interactions, config: Any, *, k: int, seed: int) -> Sampler:
-    """Build the sampler of what a system is trained on: `episodes` or `sequences`."""
+def make_sampler(
+    batches: Batches,
+    train: Interactions,
+    config: Any,
+    *,
+    k: int,
+    seed: int,
+    item_counts: NDArray[np.int64] | None = None,
+) -> Sampler:
+    """Build the sampler of what a system is trained on; see `sequence_sampler` for `item_counts`."""
     if batches == "episodes":
         return episode_sampler(train, config.episodes, k=k, seed=seed)
-    return sequence_sampler(train, config.sequences, seed=seed)
+    return sequence_sampler(train, config.sequences, seed=seed, item_counts=item_counts)
+
+
+def part_seeds(seed: int, count: int) -> list[int]:
+    """Give each of the parts that take turns a seed of its own.
+
+    A sampler numbers its batches from 0. With one seed for all, `count` steps in a row would meet the same
+    negatives, and users at the same places of their parts.
+    """
+    if count == 1:
+        return [seed]
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(count, np.uint64)]
 
 
 def train(
@@ -168,11 +187,16 @@ def train(
     cuda = [fabric.device] if device == "cuda" else []
     with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
         torch.manual_seed(seed)
-        parts = start_items(model, split)
+        parts = start_items(model, batches, split)
         if checkpoint is not None:
             restore(checkpoint.tensors, model, loop.optimizer)
         model.train()
-        samplers = [make_sampler(batches, part.train, config, k=split.k, seed=seed) for part in parts]
+        samplers = [
+            make_sampler(
+                batches, part.train, config, k=split.k, seed=part_seed, item_counts=split.train.item_counts
+            )
+            for part, part_seed in zip(parts, part_seeds(seed, len(parts)), strict=True)
+        ]
         with alternate(samplers, state.step, config.batch_size) as drawn:
             while not loop.is_finished():
                 part = parts[state.step % len(parts)]
@@ -208,7 +232,7 @@ class Part:
     item_offsets: torch.Tensor | None
 
 
-def start_items(model: TrainableModel, split: ColdStartSplit) -> list[Part]:
+def start_items(model: TrainableModel, batches: Batches, split: ColdStartSplit) -> list[Part]:
     """Start the item vectors and biases as the settings say.
 
     Returns
@@ -222,7 +246,8 @@ def start_items(model: TrainableModel, split: ColdStartSplit) -> list[Part]:
         vectors = spectral_vectors(train, config.dim)
         trend = popularity_trend(train, split.cutoff_timestamp)
         scale = model.start_items(torch.from_numpy(vectors), torch.from_numpy(trend))
-        folds = cross_fitting(train, vectors, config.cross_fit_folds, k=split.k)
+        fewest_rows = split.k + 1 if batches == "episodes" else config.sequences.shortest
+        folds = cross_fitting(train, vectors, config.cross_fit_folds, fewest_rows=fewest_rows)
     if not folds:
         return [Part(train, np.arange(train.num_users), None)]
     return [

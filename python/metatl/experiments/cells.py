@@ -33,6 +33,7 @@ from metatl.fitting import configure
 from metatl.models import SYSTEMS, find_system
 from metatl.report import Results, write_results
 from metatl.runs import SplitSettings, write_json
+from metatl.spectral import CROSS_FITTING_REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """Give all that the figures depend on; where the data lie and their name in tables are not in it."""
-        return {
+        identity = {
             "format_version": FORMAT_VERSION,
             "metatl_version": metadata.version("metatl"),
             "dataset_fingerprint": self.fingerprint,
@@ -94,6 +95,9 @@ class Cell:
             "seed": self.seed,
             "split": self.split.model_dump(mode="json"),
         }
+        if self.config.get("cross_fit_folds"):
+            identity["cross_fitting_revision"] = CROSS_FITTING_REVISION
+        return identity
 
     def path(self, out: Path) -> Path:
         """Directory of the cell below the directory of the experiment."""

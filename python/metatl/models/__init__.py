@@ -167,7 +167,7 @@ SYSTEMS = {
             "MeLUConfig",
             ("paper", "tuned"),
             batches="episodes",
-            revision=2,
+            revision=3,
         ),
         System(
             "metacf",
