@@ -16,6 +16,7 @@ def record_of(system, **changes):
         "metrics": METRICS,
         "candidates_sha256": "ab" * 32,
         "dataset_fingerprint": "cd" * 32,
+        "split_sha256": "12" * 32,
     }
     return PerUserRecord(**{**fields, **changes})
 

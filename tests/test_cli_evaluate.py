@@ -170,6 +170,10 @@ def test_damaged_runs_are_one_line(run, tmp_path):
     record = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps({**record, "format_version": 99}))
     assert_one_line(evaluate(other), "99", "train again")
+    # A field with a default of today's would be read as what the run was trained with.
+    known = {name: value for name, value in record["config"].items() if name != "second_step"}
+    (other / "run.json").write_text(json.dumps({**record, "config": known}))
+    assert_one_line(evaluate(other), "run.json: found no config.second_step", "train again")
 
 
 def test_a_full_disk_is_one_line(run, tmp_path):

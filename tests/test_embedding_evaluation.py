@@ -189,8 +189,8 @@ def test_what_does_not_fit_is_named(sets, model, tmp_path):
     with pytest.raises(ConfigError, match="similarity: found 'cosine'"):
         evaluate_embeddings(sets, **model, similarity="cosine")
     broken = model["items"].copy()
-    broken[3, 2] = np.nan
-    says = f"items: found 1 NaN in {broken.size} numbers, the first in row 3"
+    broken[3, 2] = broken[4, 0] = broken[4, 1] = np.nan
+    says = f"items: found 3 NaN in {broken.size} numbers, the first in row 3"
     with pytest.raises(NotANumberError, match=says):
         evaluate_embeddings(sets, **{**model, "items": broken})
     (tmp_path / "ids.csv").write_text("")

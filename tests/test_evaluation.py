@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 
 import metatl
+from metatl.candidates import sample_candidate_sets
 from metatl.evaluation import evaluate_users, parse_candidates, rank_users
 from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
 from metatl.models import SYSTEMS
+from metatl.runs import SplitSettings
 
 NUM_ITEMS = 200
 SMALL = {"dim": 8, "batch_size": 64, "max_steps": 20, "eval_every": 10, "warmup_steps": 5}
@@ -178,6 +180,30 @@ def test_interactions_in_memory(popularity, interactions_file):
     with pytest.raises(RunError, match="in memory"):
         metatl.evaluate(unnamed)
     assert metatl.evaluate(unnamed, data=interactions).metrics == results.metrics
+
+
+def test_an_item_that_a_user_has_twice_is_left_out_once(interactions_file):
+    frame = pl.read_csv(interactions_file)
+    later = frame.with_columns(timestamp=pl.col("timestamp") + 500)
+    interactions = metatl.Interactions.from_frame(pl.concat([frame, later]), repeats="all")
+    run = metatl.fit(interactions, model="popularity", device="cpu")
+    evaluation = evaluate_users(run, data=interactions)
+    split = SplitSettings().split(interactions)
+    items = [
+        set(split.cold.items[split.cold.indptr[user] : split.cold.indptr[user + 1]]) for user in split.test
+    ]
+    expected = [split.num_items - len(own) for own in items]
+    assert max(expected) > split.num_items - split.cold.lengths[split.test].min()
+    assert evaluation.users.full.compared.tolist() == expected
+    sets = sample_candidate_sets(split, split.test, n=10, seed=0)
+    assert sets.negatives_in_catalogue.tolist() == expected
+
+
+def test_without_validation_users_nothing_is_fitted(interactions_file, tmp_path):
+    split = SplitSettings(validation_share=0.0)
+    with pytest.raises(DataError, match=r"no validation users among \d+ new ones.* raise validation_share"):
+        metatl.fit(interactions_file, model="popularity", split=split, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_data_is_refused(popularity, interactions_file, tmp_path):

@@ -161,7 +161,7 @@ def test_tables_that_do_not_fit():
         with pytest.raises(DataError, match=message):
             read_lists(table)
     with pytest.raises(NotANumberError, match="score: found 1 NaN in 2 scores, the first for user "):
-        read_lists(lists.with_columns(score=pl.Series([1.0, float("nan")])))
+        read_lists(lists.with_columns(score=pl.Series([1.0, float("nan")]), rank=pl.Series([1, 2])))
     with pytest.raises(DataError, match="do the ids agree"):
         evaluate_lists(lists, pl.DataFrame({"user_id": ["x"], "target": ["i1"]}))
     with pytest.raises(DataError, match="found no such file"):

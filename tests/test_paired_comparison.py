@@ -162,6 +162,11 @@ def without(evaluation, *users):
             {"ranking": "full"},
             ["cdcdcdcdcdcd and efefefefefef"],
         ),
+        (
+            lambda other: (record_of("new", split_sha256="ef" * 32), other[1]),
+            {"ranking": "full"},
+            ["121212121212 and efefefefefef", "the same K and split"],
+        ),
         (lambda other: (other[0], other[1][:40]), {"ranking": "full"}, ["knn has full, sampled", "new has"]),
         (lambda other: (other[0], other[1][:0]), {}, ["new has none", "a ranking that all have"]),
         (lambda other: other, {"metrics": "HR@7"}, ["knn: found no metric 'HR@7'", "evaluate again"]),
@@ -179,6 +184,11 @@ def test_what_is_no_pair_is_an_error(change, options, parts):
 def test_the_same_candidates_are_not_asked_for_where_none_are_ranked():
     other = record_of("new", candidates_sha256="ef" * 32), system("new", 1)[1]
     assert compare_users([system("knn", 0), other], resamples=9, ranking="full").rankings == ("full",)
+
+
+def test_a_split_that_nobody_knows_is_taken_for_the_same():
+    other = record_of("new", split_sha256=None), system("new", 1)[1]
+    assert compare_users([system("knn", 0), other], resamples=9).systems == ("new",)
 
 
 def test_users_of_both_sides_are_counted():

@@ -53,6 +53,7 @@ def test_what_is_written_is_read(written):
         "metrics": METRICS,
         "candidates_sha256": "ab" * 32,
         "dataset_fingerprint": "cd" * 32,
+        "split_sha256": "12" * 32,
     }
 
 

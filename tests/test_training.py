@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -428,6 +429,16 @@ def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_pat
     assert message in result.stderr
     assert isinstance(result.exception, SystemExit)
     assert not (tmp_path / "run").exists()
+
+
+def test_no_thread_is_left_behind(tmp_path):
+    config = {"max_steps": 4, "eval_every": 2, "dim": 8}
+    metatl.fit(ring(users=300), model="gru4rec", config=config, out=tmp_path / "first", device="cpu")
+    before = threading.active_count()
+    for name in ("second", "third"):
+        metatl.fit(ring(users=300), model="gru4rec", config=config, out=tmp_path / name, device="cpu")
+    assert threading.active_count() == before
+    assert list((tmp_path / "third" / "tensorboard").iterdir())
 
 
 def test_an_unknown_field_lists_the_fields(interactions_file):

@@ -29,6 +29,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+FORMAT_VERSION = 2  # raised when models that an earlier version pickled do not serve any more
 PARTS = ("validation", "test")
 TIMING_ROUNDS = 5
 
@@ -175,6 +176,7 @@ def time_scoring(peer: Peer, model: Any, users: Users) -> dict[str, float | None
 
 def write_result(exchange: Exchange, peer: Peer, trials: list[Trial]) -> None:
     result = {
+        "format_version": FORMAT_VERSION,
         "system": peer.system,
         "package": peer.package,
         "version": metadata.version(peer.package),
@@ -188,11 +190,13 @@ def write_result(exchange: Exchange, peer: Peer, trials: list[Trial]) -> None:
 
 
 def read_trials(exchange: Exchange, peer: Peer) -> list[Trial]:
-    """Trials that an earlier call has finished."""
+    """Trials that an earlier call of this version has finished."""
     path = exchange.folder / peer.system / "result.json"
     if not path.exists():
         return []
     result = json.loads(path.read_text(encoding="utf-8"))
+    if result.get("format_version") != FORMAT_VERSION:
+        return []
     return [Trial(**trial) for trial in result["trials"]]
 
 

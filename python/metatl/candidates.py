@@ -19,6 +19,7 @@ from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.files import replace_file
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.histories import Histories
+from metatl.interactions import count_distinct
 from metatl.parquet_files import read_parquet
 
 if TYPE_CHECKING:
@@ -127,10 +128,7 @@ class CandidateSets:
             ]
         )
         items = np.concatenate([self.histories.items, self.candidates[:, 0], self.later.items])
-        pairs = np.sort(rows * len(self.item_ids) + items)
-        distinct = pairs[np.diff(pairs, prepend=-1) > 0]
-        owned = np.bincount(distinct // max(len(self.item_ids), 1), minlength=count)
-        return np.asarray(self.num_items - owned, dtype=np.int64)
+        return self.num_items - count_distinct(rows, items, count, len(self.item_ids))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the candidates to a Parquet file, in one step.

@@ -212,7 +212,7 @@ def _check_numbers(name: str, found: np.ndarray) -> None:
     if by_row.any():
         raise NotANumberError(
             f"{name}: found {by_row.sum():,} NaN in {found.size:,} numbers, the first in row "
-            f"{by_row.argmax():,} (counted from 0), expected none"
+            f"{(by_row > 0).argmax():,} (counted from 0), expected none"
         )
 
 

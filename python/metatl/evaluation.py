@@ -46,6 +46,7 @@ from metatl.report import (
     Results,
     UsersReport,
 )
+from metatl.split import protocol_sha256
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
@@ -81,12 +82,15 @@ class Evaluation(Generic[ResultsT]):
         What was computed.
     dataset_fingerprint : str or None
         Of the interactions that were split; None where ranked lists do not say.
+    split_sha256 : str or None
+        Of what they were split with (`metatl.split.protocol_sha256`); None likewise.
     """
 
     results: ResultsT
     users: RankedUsers
     measures: Measures
     dataset_fingerprint: str | None
+    split_sha256: str | None
 
     @property
     def per_user(self) -> pl.DataFrame:
@@ -335,13 +339,17 @@ def evaluate_users(
             metatl_version=metadata.version("metatl"),
         )
     return Evaluation(
-        results.model_copy(update={"timings": timings.seconds}), users, measures, results.dataset.fingerprint
+        results.model_copy(update={"timings": timings.seconds}),
+        users,
+        measures,
+        results.dataset.fingerprint,
+        protocol_sha256(split.protocol),
     )
 
 
 def _ranked_users(split: ColdStartSplit, sets: CandidateSets | None, ranked: UserRanks) -> RankedUsers:
     # What a full ranking excludes is every item of the user; the target is one of them.
-    others = split.num_items - split.cold.lengths[split.test]
+    others = split.num_items - split.cold.distinct_items[split.test]
     sampled = None
     if sets is not None and ranked.sampled is not None:
         sampled = Ranking(ranked.sampled, np.full(len(others), sets.n))

@@ -13,7 +13,7 @@ from metatl import datasets
 from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
-from metatl.exceptions import ConfigError, InvalidArgumentError, RunError
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, RunError
 from metatl.interactions import Interactions
 from metatl.models import SYSTEMS, Batches, System, find_system
 from metatl.runs import (
@@ -182,7 +182,7 @@ def fit(
             return load_run(directory, device=device)
     interactions = data if isinstance(data, Interactions) else datasets.load(data, columns)
     cold_start = split_settings.split(interactions)
-    candidates = sample_candidate_sets(cold_start, cold_start.validation, n=VALIDATION_NEGATIVES, seed=seed)
+    candidates = _validation_candidates(cold_start, seed)
     record = RunRecord(
         metatl_version=metadata.version("metatl"),
         model=model,
@@ -229,6 +229,15 @@ def fit(
         # The last file to be written: it says that the run is finished.
         write_json(directory / "metrics.json", {"validation": metrics})
     return Run(directory, record, settings, fitted, item_ids, item_counts)
+
+
+def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
+    if len(split.validation) == 0:
+        raise DataError(
+            f"found no validation users among {split.cold.num_users} new ones, and weights are chosen by the "
+            "MRR on them; raise validation_share, or take an earlier cutoff"
+        )
+    return sample_candidate_sets(split, split.validation, n=VALIDATION_NEGATIVES, seed=seed)
 
 
 def _train(

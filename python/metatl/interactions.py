@@ -170,6 +170,11 @@ class Interactions:
         return np.repeat(np.arange(self.num_users), self.lengths)
 
     @cached_property
+    def distinct_items(self) -> NDArray[np.int64]:
+        """Different items of each user, int64 (U,); fewer than rows where a user has an item repeatedly."""
+        return count_distinct(self.users, self.items, self.num_users, self.num_items)
+
+    @cached_property
     def item_counts(self) -> NDArray[np.int64]:
         """int64 (I,): rows of each item."""
         return np.bincount(self.items, minlength=self.num_items)
@@ -306,6 +311,28 @@ def _decode(column: pl.Series) -> pl.Series:
         except UnicodeDecodeError:  # noqa: PERF203 (the error must know its row)
             raise DataError(f"found {value!r}, expected UTF-8", row=row, column=column.name) from None
     return pl.Series(column.name, texts, dtype=pl.String)
+
+
+def count_distinct(
+    rows: NDArray[np.int64], items: NDArray[np.int64], num_rows: int, num_items: int
+) -> NDArray[np.int64]:
+    """Count the different items of each row.
+
+    Parameters
+    ----------
+    rows, items
+        int64 (N,): pairs of the number of a row and an item, in any order.
+    num_rows, num_items
+        How many of each there are.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 (num_rows,).
+    """
+    pairs = np.sort(rows * num_items + items)
+    distinct = pairs[np.diff(pairs, prepend=-1) > 0]
+    return np.bincount(distinct // max(num_items, 1), minlength=num_rows)
 
 
 def _number(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:

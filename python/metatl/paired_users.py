@@ -83,8 +83,8 @@ def pair_users(
     ConfigError
         If the name of a metric is not known.
     DataError
-        If an evaluation lacks the metric or the ranking, or if two differ in their users, their data, their
-        tie rule or, where candidates are ranked, in their candidates.
+        If an evaluation lacks the metric or the ranking, or if two differ in their users, their data,
+        what these were split with, their tie rule or, where candidates are ranked, in their candidates.
     """
     records = [record for record, _ in evaluations]
     systems = tuple(record.system for record in records)
@@ -231,6 +231,12 @@ def _check_same_test(baseline: PerUserRecord, other: PerUserRecord, *, sampled: 
             f"{_short(other.dataset_fingerprint)} (fingerprints), expected the same; "
             "evaluate both on one"
         )
+    splits = (baseline.split_sha256, other.split_sha256)
+    if None not in splits and splits[0] != splits[1]:
+        raise DataError(
+            f"{names}: found the splits {_short(splits[0])} and {_short(splits[1])} (SHA-256 of K, the "
+            "cutoff and the like), expected the same; evaluate both with the same K and split"
+        )
     if baseline.ties != other.ties:
         raise DataError(
             f"{names}: found the tie rules {baseline.ties} and {other.ties}, expected the same; "
@@ -240,7 +246,7 @@ def _check_same_test(baseline: PerUserRecord, other: PerUserRecord, *, sampled: 
         raise DataError(
             f"{names}: found the candidates {_short(baseline.candidates_sha256)} and "
             f"{_short(other.candidates_sha256)} (SHA-256), expected the same; evaluate both with the same "
-            "--candidates, --seed and K, or compare the full ranking alone"
+            "--candidates and --seed, or compare the full ranking alone"
         )
 
 

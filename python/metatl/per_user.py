@@ -44,6 +44,8 @@ class PerUserRecord(BaseModel):
         Of the candidates; None where users were ranked in the full catalogue alone.
     dataset_fingerprint : str or None
         Of the interactions; None where it is not known.
+    split_sha256 : str or None
+        Of what they were split with, K among it; None where it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +56,7 @@ class PerUserRecord(BaseModel):
     metrics: list[str]
     candidates_sha256: str | None
     dataset_fingerprint: str | None
+    split_sha256: str | None = None
 
 
 def write_per_user(path: str | os.PathLike[str], frame: pl.DataFrame, record: PerUserRecord) -> None:

@@ -134,12 +134,8 @@ def _run_table(table: pl.DataFrame) -> pl.DataFrame:
     for name in ("score", "rank"):
         if name in table.columns and not table[name].dtype.is_numeric():
             raise DataError(f"lists: found the type {table[name].dtype}, expected a number", column=name)
-    if "score" in table.columns:
-        score = table["score"].cast(pl.Float64)
-        if "rank" in table.columns:
-            _check_ranks(table)
-    else:
-        score = -table["rank"].cast(pl.Float64)
+    by_score = "score" in table.columns
+    score = table["score"].cast(pl.Float64) if by_score else -table["rank"].cast(pl.Float64)
     not_numbers = score.is_nan()
     if not_numbers.any():
         first = table["user_id"][int(not_numbers.arg_true()[0])]
@@ -147,6 +143,8 @@ def _run_table(table: pl.DataFrame) -> pl.DataFrame:
             f"score: found {not_numbers.sum():,} NaN in {len(score):,} scores, the first for user {first}, "
             "expected none"
         )
+    if by_score and "rank" in table.columns:
+        _check_ranks(table)
     repeated = table.select(pl.struct("user_id", "item_id").is_duplicated())["user_id"]
     if repeated.any():
         row = int(repeated.arg_true()[0])

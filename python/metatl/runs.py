@@ -222,6 +222,12 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         )
     tensors, _ = load_checkpoint(path / "best.safetensors")
     system = find_system(record.model, record.preset)
+    # Defaults are those of today: a field that the run did not know may change what its weights mean.
+    missing = sorted(system.config_class().model_fields.keys() - record.config.keys())
+    if missing:
+        raise RunError(
+            f"{path / 'run.json'}: found no config.{missing[0]}, which this version needs; train again"
+        )
     try:
         config = system.config_class().model_validate(record.config)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from metatl.report import (
     SourceResults,
     UsersReport,
 )
+from metatl.split import protocol_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,4 +128,5 @@ def evaluate_source(
         users,
         measures,
         None if sets is None else sets.dataset_fingerprint,
+        None if sets is None else protocol_sha256(sets.split_protocol),
     )

@@ -16,6 +16,7 @@ from metatl.fingerprints import add_array, add_json
 from metatl.timestamps import from_date, to_datetime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import date, datetime
 
     import polars as pl
@@ -270,6 +271,24 @@ def cold_start_split(
         dropped={**arrivals.dropped, "new users with too few rows": newcomers.num_users - cold.num_users},
         dataset_fingerprint=interactions.fingerprint,
     )
+
+
+def protocol_sha256(protocol: Mapping[str, Any]) -> str:
+    """Digest what a split was made with, so that two splits of the same data can be told apart.
+
+    Parameters
+    ----------
+    protocol
+        :attr:`ColdStartSplit.protocol`. A cutoff that was given and one that a quantile gave are the same.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    add_json(digest, {name: value for name, value in protocol.items() if name != "cutoff_quantile"})
+    return digest.hexdigest()
 
 
 def part_by_arrival(

@@ -13,6 +13,7 @@ weights of an uninterrupted one, to the byte on a CPU.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,9 +39,10 @@ from metatl.stopping import StopSignals, TrainingStopped
 from metatl.trends import popularity_trend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from lightning_fabric.loggers.logger import Logger
     from numpy.typing import NDArray
 
     from metatl.batches import Sampler
@@ -177,15 +179,14 @@ def train(
     files = None if directory is None else CheckpointFiles(directory)
     checkpoint = files.load_last() if files is not None and resume else None
     state = TrainingState() if checkpoint is None else TrainingState(**checkpoint.record)
-    fabric = Fabric(
-        accelerator=device, devices=1, loggers=[] if files is None else [files.logger(state.step)]
-    )
+    loggers: list[Logger] = [] if files is None else [files.logger(state.step)]
+    fabric = Fabric(accelerator=device, devices=1, loggers=loggers)
     if compiled:
         model.compile_loss()
     loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
     # The caller's random generators are left as they were.
     cuda = [fabric.device] if device == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), StopSignals() as stop:
+    with torch.random.fork_rng(devices=cuda), StopSignals() as stop, finalising(loggers):
         torch.manual_seed(seed)
         parts = start_items(model, batches, split)
         if checkpoint is not None:
@@ -211,6 +212,16 @@ def train(
     model.load_tensors(loop.best)
     model.eval()
     return state
+
+
+@contextmanager
+def finalising(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Write out what is logged, and end the threads that write it, however the block ends."""
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.finalize("")
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,6 +134,7 @@ def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
             metrics=[metric.name for metric in evaluation.measures.metrics],
             candidates_sha256=None if results.candidates is None else results.candidates.sha256,
             dataset_fingerprint=evaluation.dataset_fingerprint,
+            split_sha256=evaluation.split_sha256,
         )
         write_per_user(outputs.per_user, evaluation.per_user, record)
     if outputs.json_file is not None:

@@ -126,7 +126,9 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
         "dropout": Real(0.0, 0.7),
     },
     "sasrec": {
-        **_SEQUENCES,
+        **{
+            name: values for name, values in _SEQUENCES.items() if name != "start_length"
+        },  # it starts at random
         "blocks": Choice((1, 2)),
         "heads": Choice((1, 2)),
         "dropout": Real(0.0, 0.7),
