@@ -385,12 +385,15 @@ def test_inputs_are_not_written_over(run, stranger, tmp_path):
     candidates, scores = stranger / "candidates.parquet", stranger / "scores.npy"
     attributes, twice = tmp_path / "attributes.csv", tmp_path / "twice"
     attributes.write_text("user_id,country\n")
-    read = {path: path.read_bytes() for path in (candidates, scores, attributes, run / "run.json")}
+    data = Path(json.loads((run / "run.json").read_text())["data"])
+    read = {path: path.read_bytes() for path in (candidates, scores, attributes, run / "run.json", data)}
     for option in ("--json", "--markdown", "--latex", "--per-user"):
         for path in (candidates, scores, attributes):
             result = evaluate("scores", candidates, scores, "--attributes", attributes, option, path)
             assert_one_line(result, f"{option}: found {path}, which the command reads")
         assert_one_line(evaluate(run, option, run / "run.json"), f"{option}: found", "run.json")
+        # The run's data are read too, though no option names them.
+        assert_one_line(evaluate(run, option, data), f"{option}: found {data}, which the command reads")
     result = evaluate("scores", candidates, scores, "--json", twice, "--per-user", twice)
     assert_one_line(result, "--per-user: found", "which --json names too")
     assert not twice.exists()

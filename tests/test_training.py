@@ -18,13 +18,15 @@ from click.testing import CliRunner
 from test_sequence_models import ring
 
 import metatl
+from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.cli.main import main
-from metatl.exceptions import ConfigError, RunError
+from metatl.exceptions import ConfigError, NoNegativeError, RunError
 from metatl.models import SYSTEMS
 from metatl.models.bpr_mf import BPRMF
 from metatl.models.metatl import MetaTL, MetaTLConfig
 from metatl.models.transrec import TransRec
+from metatl.runs import SplitSettings
 from metatl.stopping import TrainingStopped
 
 NUM_ITEMS = 300
@@ -429,6 +431,92 @@ def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_pat
     assert message in result.stderr
     assert isinstance(result.exception, SystemExit)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def replaceable(finished_run, tmp_path):
+    """A copy of a finished run, and its files."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    return run, contents(run)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_is_to_be_replaced_comes_back_where_the_new_one_fails(replaceable, interactions_file):
+    run, before = replaceable
+    with pytest.raises(RunError, match="loss is nan"):
+        fit_small(interactions_file, run, config={"inner_lr": 1e30}, overwrite=True)
+    assert contents(run) == before
+
+
+def test_a_run_that_is_to_be_replaced_stays_until_the_new_one_is_finished(replaceable, interactions_file):
+    run, before = replaceable
+
+    def stop(progress):
+        if progress.step == 25:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingStopped):
+        fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
+    assert contents(run / ".previous") == before
+    assert metatl.load_run(run / ".previous").record.config["max_steps"] == SMALL["max_steps"]
+    # Once more from the start: the unfinished one takes nothing's place.
+    with pytest.raises(TrainingStopped):
+        fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
+    assert contents(run / ".previous") == before
+    fit_small(interactions_file, run, config={"max_steps": 40}, resume=True)
+    assert not (run / ".previous").exists()
+    assert metatl.load_run(run).record.config["max_steps"] == 40
+
+
+def test_a_run_is_not_continued_as_another_system(replaceable):
+    run, before = replaceable
+    for options, message in (
+        (["--model", "knn"], "model was metatl, now knn"),
+        (["--preset", "paper"], "preset was tuned, now paper"),
+    ):
+        result = run_here(["train", "--out", str(run), "--resume", *options])
+        assert result.exit_code == 2
+        assert message in result.stderr
+        (run / "metrics.json").unlink(missing_ok=True)
+        result = run_here(["train", "--out", str(run), "--resume", *options])
+        assert message in result.stderr
+    assert contents(run).items() <= before.items()
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_file(replaceable, interactions_file, tmp_path):
+    run, _ = replaceable
+    moved, other = tmp_path / "moved.csv", tmp_path / "other.csv"
+    shutil.copy(interactions_file, moved)
+    other.write_text("".join(moved.read_text().splitlines(keepends=True)[:-1]))
+    assert run_here(["train", "--out", str(run), "--resume", "--data", str(moved)]).exit_code == 0
+    result = run_here(["train", "--out", str(run), "--resume", "--data", str(other)])
+    assert result.exit_code == 2
+    assert "dataset_fingerprint was" in result.stderr
+
+
+def test_more_memory_than_there_is_is_one_line(interactions_file, tmp_path):
+    out = str(tmp_path / "run")
+    result = run_here(["train", "--data", str(interactions_file), "--out", out, "--set", "dim=100000000000"])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: out of memory: ")
+
+
+def test_a_small_catalogue_is_validated_on_fewer_negatives(tmp_path):
+    few = ring(users=300, items=40)
+    run = metatl.fit(few, model="popularity", out=tmp_path / "run", device="cpu")
+    split = SplitSettings().split(few)
+    # Rows on a ring: every user has eight different items.
+    sets = sample_candidate_sets(split, split.validation, n=32, seed=0)
+    assert run.record.validation_candidates_sha256 == sets.sha256
+    with pytest.raises(
+        NoNegativeError, match=rf"^user {split.cold.user_ids[int(split.test[0])]}: found 32 items"
+    ):
+        sample_candidate_sets(split, split.test, n=33, seed=0)
 
 
 def test_no_thread_is_left_behind(tmp_path):

@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl import _metatl
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
 from metatl.files import replace_file
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.histories import Histories
@@ -306,11 +306,13 @@ def sample_candidate_sets(
             f"users: found {users.min()} to {users.max()}, expected 0 to {num_users - 1}: users of split.cold"
         )
     if exclude == "all":
-        index = split.cold.index
+        index, own = split.cold.index, split.cold.distinct_items
     else:
-        histories = split.histories(np.arange(num_users))
+        histories = split.histories(np.arange(num_users)).ravel()
         indptr = np.arange(num_users + 1) * split.k
-        index = _metatl.Interactions(indptr, histories.ravel(), split.num_items)
+        index = _metatl.Interactions(indptr, histories, split.num_items)
+        own = count_distinct(np.repeat(np.arange(num_users), split.k), histories, num_users, split.num_items)
+    _check_enough(split, users, split.num_items - own[users], n)
     candidates = _metatl.sample_candidates(
         index,
         users,
@@ -340,6 +342,19 @@ def sample_candidate_sets(
         user_ids=split.cold.user_ids.gather(users),
         item_ids=split.item_ids,
     )
+
+
+def _check_enough(
+    split: ColdStartSplit, users: NDArray[np.int64], available: NDArray[np.int64], n: int
+) -> None:
+    """Name the first user with too few items to draw from by the raw id, which the kernel does not know."""
+    short = np.flatnonzero(available < n)
+    if len(short) > 0:
+        user_id = split.cold.user_ids[int(users[short[0]])]
+        raise NoNegativeError(
+            f"user {user_id}: found {available[short[0]]} items that can be drawn as negatives, expected at "
+            f"least {n}"
+        )
 
 
 def _part(split: ColdStartSplit, users: NDArray[np.int64]) -> Part | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from metatl.runs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     import polars as pl
@@ -52,6 +53,8 @@ RUN_FILES = (
     "best.safetensors",
     "last.safetensors",
 )
+PREVIOUS = ".previous"
+"""Folder of a run directory that holds the finished run which the present one is to replace."""
 
 
 def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
@@ -149,7 +152,8 @@ def fit(
     resume
         Continue the run in `out` with the settings that it has; a finished one is loaded.
     overwrite
-        Replace the run in `out`.
+        Replace the run in `out`. A finished one stays in `out`/.previous until the new one is finished, and
+        comes back where that fails before its first checkpoint.
     on_progress
         Called after every training step.
 
@@ -168,18 +172,18 @@ def fit(
     if columns is not None and isinstance(data, Interactions):
         raise InvalidArgumentError("columns: interactions in memory have theirs; expected None")
     system = find_system(model, preset)
+    directory = None if out is None else Path(out)
+    if directory is not None:
+        _check_directory(directory, model, preset, resume=resume, overwrite=overwrite)
     split_settings = _with_k(split or SplitSettings(), k)
     settings = configure(system, preset, config or {}, k=split_settings.k)
     device = resolve_device(device)
     if compiled and not system.compiles:
         can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
         raise ConfigError(f"compiled: found true for {model}, but only {can} can be compiled; leave it out")
-    directory = None if out is None else Path(out)
-    if directory is not None:
-        _check_directory(directory, resume=resume, overwrite=overwrite)
-        if resume and is_finished(directory):
-            _check_finished(directory, data, model, preset, settings, seed, split_settings, columns)
-            return load_run(directory, device=device)
+    if directory is not None and resume and is_finished(directory):
+        _check_finished(directory, data, model, preset, settings, seed, split_settings, columns)
+        return load_run(directory, device=device)
     interactions = data if isinstance(data, Interactions) else datasets.load(data, columns)
     cold_start = split_settings.split(interactions)
     candidates = _validation_candidates(cold_start, seed)
@@ -202,16 +206,13 @@ def fit(
     item_ids = cold_start.train.item_ids
     item_counts = cold_start.train.item_counts
     resume = resume and directory is not None and (directory / "run.json").exists()
-    if directory is not None:
-        if resume:
-            _check_same_settings(read_record(directory), record.model_dump(mode="json"), directory)
-        else:
+    if directory is not None and resume:
+        _check_same_settings(read_record(directory), record.model_dump(mode="json"), directory)
+    with _previous_run_kept(directory):
+        if directory is not None and not resume:
             _start_directory(directory, record, item_ids, item_counts)
-    fitted: Any
-    if system.batches is not None:
-        fitted = _train(
+        fitted = _fit_system(
             system,
-            system.batches,
             record,
             settings,
             cold_start,
@@ -220,14 +221,6 @@ def fit(
             resume=resume,
             on_progress=on_progress,
         )
-    else:
-        fitted = system.model_class().fit(cold_start.train, settings)
-    metrics = candidate_metrics(fitted, cold_start, candidates)
-    if directory is not None:
-        if system.batches is None:
-            save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)
-        # The last file to be written: it says that the run is finished.
-        write_json(directory / "metrics.json", {"validation": metrics})
     return Run(directory, record, settings, fitted, item_ids, item_counts)
 
 
@@ -237,7 +230,47 @@ def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
             f"found no validation users among {split.cold.num_users} new ones, and weights are chosen by the "
             "MRR on them; raise validation_share, or take an earlier cutoff"
         )
-    return sample_candidate_sets(split, split.validation, n=VALIDATION_NEGATIVES, seed=seed)
+    # A small catalogue has fewer; the order of two models' MRR is what counts here.
+    fewest = int((split.num_items - split.cold.distinct_items[split.validation]).min())
+    n = max(1, min(VALIDATION_NEGATIVES, fewest))
+    return sample_candidate_sets(split, split.validation, n=n, seed=seed)
+
+
+def _fit_system(
+    system: System,
+    record: RunRecord,
+    config: Any,
+    split: ColdStartSplit,
+    candidates: CandidateSets,
+    directory: Path | None,
+    *,
+    resume: bool,
+    on_progress: Callable[[Progress], None] | None,
+) -> Model:
+    """Train a system, or compute it in one pass; the directory holds a finished run then."""
+    fitted: Any
+    if system.batches is not None:
+        fitted = _train(
+            system,
+            system.batches,
+            record,
+            config,
+            split,
+            candidates,
+            directory,
+            resume=resume,
+            on_progress=on_progress,
+        )
+    else:
+        fitted = system.model_class().fit(split.train, config)
+    metrics = candidate_metrics(fitted, split, candidates)
+    if directory is not None:
+        if system.batches is None:
+            save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)
+        # The last file to be written: it says that the run is finished.
+        write_json(directory / "metrics.json", {"validation": metrics})
+    model: Model = fitted
+    return model
 
 
 def _train(
@@ -276,7 +309,7 @@ def _train(
     return fitted
 
 
-def _check_directory(directory: Path, *, resume: bool, overwrite: bool) -> None:
+def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, overwrite: bool) -> None:
     if directory.exists() and not directory.is_dir():
         raise RunError(f"{directory}: found a file, expected a directory to write the run to")
     if resume and overwrite:
@@ -289,6 +322,9 @@ def _check_directory(directory: Path, *, resume: bool, overwrite: bool) -> None:
         raise RunError(
             f"{directory}: already holds a run; continue it with --resume or replace it with --overwrite"
         )
+    if resume:
+        # Before the settings are read, which are those of the system.
+        _refuse_changes(directory, read_record(directory).model_dump(), {"model": model, "preset": preset})
 
 
 def _with_k(split: SplitSettings, k: int | None) -> SplitSettings:
@@ -310,7 +346,7 @@ def _check_finished(
     split: SplitSettings,
     columns: tuple[str, str, str] | None,
 ) -> None:
-    """Refuse a finished run of other settings; a file of data is not read for it."""
+    """Refuse a finished run of other settings; a file of data is read only where the run names another."""
     asked = {
         "model": model,
         "preset": preset,
@@ -319,9 +355,12 @@ def _check_finished(
         "split": split.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
     }
+    held = read_record(directory)
     if isinstance(data, Interactions):
         asked["dataset_fingerprint"] = data.fingerprint
-    _check_same_settings(read_record(directory), asked, directory)
+    elif datasets.source(data) != held.data:
+        asked["dataset_fingerprint"] = datasets.load(data, columns).fingerprint
+    _check_same_settings(held, asked, directory)
 
 
 def _check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: Path) -> None:
@@ -341,7 +380,10 @@ def _check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: P
     RunError
         If a field differs.
     """
-    before, now = _flatten(held.model_dump(mode="json")), _flatten(asked)
+    _refuse_changes(directory, _flatten(held.model_dump(mode="json")), _flatten(asked))
+
+
+def _refuse_changes(directory: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differences = [
         f"{name} was {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now[name]
     ]
@@ -363,9 +405,47 @@ def _start_directory(
     directory: Path, record: RunRecord, item_ids: pl.Series, item_counts: NDArray[np.int64]
 ) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for name in RUN_FILES:
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+    _set_aside(directory)
     write_items(directory / "items.parquet", item_ids, item_counts)
     write_json(directory / "environment.json", environment())
     write_json(directory / "run.json", record.model_dump(mode="json"))
+
+
+def _set_aside(directory: Path) -> None:
+    """Move a finished run to `PREVIOUS`, where it stays until another one is finished; remove any other."""
+    previous = directory / PREVIOUS
+    if is_finished(directory):
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir()
+        for name in (*RUN_FILES, "tensorboard"):
+            if (directory / name).exists():
+                (directory / name).rename(previous / name)
+    _remove_run(directory)
+
+
+def _remove_run(directory: Path) -> None:
+    for name in RUN_FILES:
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+
+
+@contextmanager
+def _previous_run_kept(directory: Path | None) -> Iterator[None]:
+    """Remove what was set aside once the block is through; bring it back if there is nothing to continue."""
+    try:
+        yield
+    except BaseException:
+        if directory is not None and not (directory / "last.safetensors").exists():
+            _bring_back(directory)
+        raise
+    if directory is not None:
+        shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+
+
+def _bring_back(directory: Path) -> None:
+    previous = directory / PREVIOUS
+    if previous.exists():
+        _remove_run(directory)
+        for part in previous.iterdir():
+            part.rename(directory / part.name)
+        previous.rmdir()

@@ -34,6 +34,11 @@ def one_line_errors() -> Iterator[None]:
         if error.errno == errno.EPIPE:
             raise
         raise _Failure(_describe(error)) from None
+    except RuntimeError as error:
+        # torch raises nothing more special on a processor.
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise _Failure(f"out of memory: {str(error).splitlines()[0]}; ask for less") from None
     except MemoryError as error:
         raise _Failure(f"out of memory: {error or 'the settings ask for too much'}") from None
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
     Parameters
     ----------
     inputs
-        Files that the command reads, and run directories, whose files are all meant. The name of the bundled
-        data is no file.
+        Files that the command reads, and run directories, whose files are all meant, and the data that they
+        were fitted on. The name of the bundled data is no file.
     outputs
         Options, as they are spelt, and the files that they name.
 
@@ -33,8 +34,7 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
     for given in inputs:
         if given is None or given == BUNDLED:
             continue
-        path = Path(given)
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        for file in _files(Path(given)):
             taken[os.path.realpath(file)] = f"{file}, which the command reads"
     for option, output in outputs.items():
         # A device or a pipe can be written to any number of times.
@@ -44,3 +44,18 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
         if place in taken:
             raise ConfigError(f"{option}: found {taken[place]}; choose another file")
         taken[place] = f"{output}, which {option} names too"
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.iterdir())
+    if path / "run.json" in files:
+        from metatl.exceptions import RunError
+        from metatl.runs import read_record
+
+        # A damaged run is for the command to refuse.
+        with suppress(RunError):
+            data = read_record(path).data
+            files += [] if data is None else [Path(data)]
+    return files

@@ -59,7 +59,11 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.option(
     "--resume", is_flag=True, help="Continue the run in --out with the settings it was started with."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the run in --out; it stays in its folder .previous until the new one is finished.",
+)
 @device_option
 @click.option(
     "--compiled", is_flag=True, help="Fuse the kernels of a step with torch.compile: for long trainings."
