@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import re
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 
 from metatl import datasets
 from metatl._metatl import random_order
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError
 from metatl.interactions import Interactions
+from metatl.runs import SplitSettings
 from metatl.split import cold_start_split
 
 
@@ -284,11 +286,17 @@ def test_empty_parts_say_what_to_change(wines, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k: found 0, expected at least 1"),
+        ({"k": 0}, "k: found 0, expected a whole number of at least 1"),
+        ({"k": 2.5}, "k: found 2.5, expected a whole number of at least 1"),
+        ({"k": True}, "k: found True, expected a whole number of at least 1"),
+        ({"k": "3"}, "k: found '3', expected a whole number of at least 1"),
+        ({"cutoff": "2020-01-01"}, "cutoff: found str, expected a date or datetime"),
         ({"cutoff_quantile": 1.5}, "cutoff_quantile: found 1.5"),
         ({"cutoff_quantile": float("nan")}, "cutoff_quantile: found nan"),
         ({"min_item_count": 0}, "min_item_count: found 0"),
         ({"min_train_rows": 0}, "min_train_rows: found 0"),
+        ({"min_item_count": 9.5}, "min_item_count: found 9.5, expected a whole number"),
+        ({"min_train_rows": None}, "min_train_rows: found None, expected a whole number"),
         ({"unseen_items": "ignore"}, "unseen_items: found 'ignore', expected 'drop' or 'keep'"),
         ({"validation_share": 1.0}, "validation_share: found 1.0, expected at least 0 and below 1"),
         ({"seed": -1}, "seed"),
@@ -297,6 +305,45 @@ def test_empty_parts_say_what_to_change(wines, options, message):
 def test_arguments_out_of_range_are_named(wines, options, message):
     with pytest.raises(InvalidArgumentError, match=message):
         cold_start_split(wines, **{"k": 3, **options})
+
+
+def test_a_path_is_no_interactions():
+    with pytest.raises(InvalidArgumentError, match=r"interactions: found str, expected metatl\.Interactions"):
+        cold_start_split("wines.csv", k=3)
+
+
+def test_a_numpy_integer_is_a_whole_number(wines):
+    split = cold_start_split(wines, k=np.int64(3), min_item_count=np.int32(10))
+    assert split.fingerprint == cold_start_split(wines, k=3).fingerprint
+    assert json.loads(json.dumps(split.protocol)) == cold_start_split(wines, k=3).protocol
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"k": 0}, InvalidArgumentError, "k: found 0, expected a whole number of at least 1"),
+        ({"k": True}, InvalidArgumentError, "k: found True, expected a whole number of at least 1"),
+        ({"k": "3"}, InvalidArgumentError, "k: found '3', expected a whole number of at least 1"),
+        (
+            {"split_seed": -1},
+            InvalidArgumentError,
+            "split_seed: found -1, expected a whole number of at least 0",
+        ),
+        ({"seed": 1}, ConfigError, "split: there is no setting 'seed'; there are k, cutoff, .*, split_seed"),
+        ({"cutoff": "x"}, ConfigError, "cutoff: found 'x': Input should be a valid date"),
+        ({"cutoff": 2020}, InvalidArgumentError, "cutoff: found int, expected a date"),
+        ({"unseen_items": "ignore"}, ConfigError, "unseen_items: found 'ignore': Input should be 'drop'"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_in_one_line(fields, error, message):
+    with pytest.raises(error, match=f"^{message}") as caught:
+        SplitSettings(**fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_read_back_from_json():
+    made = SplitSettings(k=np.int64(4), cutoff=date(2017, 1, 2))
+    assert SplitSettings.model_validate(json.loads(made.model_dump_json())) == made
 
 
 def test_pickling_and_showing(wines):

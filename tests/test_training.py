@@ -21,7 +21,7 @@ import metatl
 from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import load_checkpoint, save_checkpoint
 from metatl.cli.main import main
-from metatl.exceptions import ConfigError, NoNegativeError, RunError
+from metatl.exceptions import ConfigError, InvalidArgumentError, NoNegativeError, RunError
 from metatl.models import SYSTEMS
 from metatl.models.bpr_mf import BPRMF
 from metatl.models.metatl import MetaTL, MetaTLConfig
@@ -377,6 +377,27 @@ def test_a_run_of_another_version_is_named(finished_run, tmp_path):
         metatl.load_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": True}, "k: found True, expected a whole number of at least 1"),
+        ({"k": 2.5}, r"k: found 2\.5, expected a whole number of at least 1"),
+        ({"split": {"k": 3}}, r"split: found dict, expected metatl\.SplitSettings"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(options, message):
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        metatl.fit(**options)
+
+
+def test_a_split_that_cannot_be_is_an_error_of_its_file(finished_run, tmp_path):
+    record = json.loads((finished_run / "run.json").read_text())
+    record["split"]["k"] = 0
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"run\.json: field 'split': .*k: found 0, .*; train again"):
+        metatl.load_run(tmp_path)
+
+
 def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="found no run"):
         metatl.load_run(tmp_path)
@@ -421,7 +442,7 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--data", "/nowhere.csv"], "/nowhere.csv"),
         (["--k", "50"], "50"),
         (["--cutoff-quantile", "1.5"], "cutoff_quantile: found 1.5, expected at least 0 and at most 1"),
-        (["--min-item-count", "0"], "min_item_count: found 0, expected at least 1"),
+        (["--min-item-count", "0"], "min_item_count: found 0, expected a whole number"),
         (["--device", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'cuda'"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from metatl import datasets
+from metatl.arguments import check_type, config_error
 from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
@@ -89,18 +90,8 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
     try:
         config: BaseModel = config_class(**values)
     except ValidationError as error:
-        raise _config_error(error) from None
+        raise config_error(error) from None
     return config
-
-
-def _config_error(error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        # A rule between fields: it names them itself.
-        return ConfigError(reason)
-    name = ".".join(str(part) for part in first["loc"])
-    return ConfigError(f"{name}: found {first['input']!r}: {reason}")
 
 
 def fit(
@@ -175,7 +166,9 @@ def fit(
     directory = None if out is None else Path(out)
     if directory is not None:
         _check_directory(directory, model, preset, resume=resume, overwrite=overwrite)
-    split_settings = _with_k(split or SplitSettings(), k)
+    split = SplitSettings() if split is None else split
+    check_type("split", split, SplitSettings, "metatl.SplitSettings, as in metatl.SplitSettings(k=3)")
+    split_settings = _with_k(split, k)
     settings = configure(system, preset, config or {}, k=split_settings.k)
     device = resolve_device(device)
     if compiled and not system.compiles:
@@ -328,12 +321,7 @@ def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, 
 
 
 def _with_k(split: SplitSettings, k: int | None) -> SplitSettings:
-    if k is None:
-        return split
-    try:
-        return SplitSettings(**{**split.model_dump(), "k": k})
-    except ValidationError as error:
-        raise _config_error(error) from None
+    return split if k is None else SplitSettings(**{**split.model_dump(), "k": k})
 
 
 def _check_finished(

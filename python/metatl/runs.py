@@ -18,23 +18,35 @@ import json
 import os
 import platform
 from dataclasses import dataclass
-from datetime import date  # noqa: TC003 (pydantic reads it)
+from datetime import date
 from importlib import metadata
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
+from metatl.arguments import check_type, config_error, whole_number
 from metatl.checkpoints import load_checkpoint
-from metatl.exceptions import RunError
+from metatl.exceptions import ConfigError, MetatlError, RunError
 from metatl.files import replace_file, write_parquet
 from metatl.models import find_system
 from metatl.split import ColdStartSplit, cold_start_split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from metatl.interactions import Interactions
     from metatl.models.contract import Model
@@ -45,7 +57,14 @@ FORMAT_VERSION = 1
 class SplitSettings(BaseModel):
     """The arguments of :func:`metatl.split.cold_start_split` that a run was made with.
 
-    That function checks their ranges.
+    That function checks the ranges of the shares.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such field, or its value is not one that it can have.
+    InvalidArgumentError
+        If a count is no whole number or too small, or the cutoff no date.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +77,33 @@ class SplitSettings(BaseModel):
     unseen_items: Literal["drop", "keep"] = "drop"
     validation_share: float = 0.3
     split_seed: int = 0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, settings: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give our one-line errors in place of pydantic's."""
+        for name in settings if isinstance(settings, dict) else ():
+            if name not in cls.model_fields:
+                raise ConfigError(
+                    f"split: there is no setting {name!r}; there are {', '.join(cls.model_fields)}"
+                )
+        try:
+            return validate(settings)
+        except ValidationError as error:
+            raise config_error(error) from None
+
+    @field_validator("k", "min_item_count", "min_train_rows", "split_seed", mode="before")
+    @classmethod
+    def _check_count(cls, value: Any, info: ValidationInfo) -> int:
+        name = str(info.field_name)
+        return whole_number(name, value, 0 if name == "split_seed" else 1)
+
+    @field_validator("cutoff", mode="before")
+    @classmethod
+    def _check_cutoff(cls, value: Any) -> Any:
+        # Pydantic takes the number 2020 for seconds since 1970.
+        check_type("cutoff", value, (date, str, NoneType), "a date")
+        return value
 
     def split(self, interactions: Interactions) -> ColdStartSplit:
         """Split interactions as these settings say."""
@@ -89,6 +135,16 @@ class RunRecord(BaseModel):
     split_fingerprint: str
     validation_candidates_sha256: str
     num_items: int
+
+    @field_validator("split", mode="wrap")
+    @classmethod
+    def _check_split(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> SplitSettings:
+        try:
+            settings: SplitSettings = validate(value)
+        except MetatlError as error:
+            # An error of the record, so that :func:`read_record` can say which file it is in.
+            raise ValueError(str(error)) from None
+        return settings
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from metatl._metatl import random_order
+from metatl.arguments import check_type, whole_number
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.fingerprints import add_array, add_json
+from metatl.interactions import Interactions
 from metatl.timestamps import from_date, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import date, datetime
+    from datetime import datetime
 
     import polars as pl
     from numpy.typing import NDArray
-
-    from metatl.interactions import Interactions
 
 UnseenItems = Literal["drop", "keep"]
 
@@ -217,7 +218,12 @@ def cold_start_split(
     DataError
         If no item, no training user or no new user is left; it says what to change.
     """
-    _check(k >= 1, "k", k, "at least 1")
+    check_type(
+        "interactions", interactions, Interactions, "metatl.Interactions, as metatl.read_interactions gives"
+    )
+    k = whole_number("k", k, 1)
+    min_item_count = whole_number("min_item_count", min_item_count, 1)
+    min_train_rows = whole_number("min_train_rows", min_train_rows, 1)
     _check(0 <= validation_share < 1, "validation_share", validation_share, "at least 0 and below 1")
     arrivals = part_by_arrival(
         interactions,
@@ -309,6 +315,8 @@ def part_by_arrival(
     DataError
         If no item is left.
     """
+    if cutoff is not None:
+        check_type("cutoff", cutoff, date, "a date or datetime")
     _check(0 <= cutoff_quantile <= 1, "cutoff_quantile", cutoff_quantile, "at least 0 and at most 1")
     _check(min_item_count >= 1, "min_item_count", min_item_count, "at least 1")
     _check(min_train_rows >= 1, "min_train_rows", min_train_rows, "at least 1")
