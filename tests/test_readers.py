@@ -242,6 +242,12 @@ def test_a_folder_and_a_missing_file(tmp_path):
         read_interactions(tmp_path / "a" / "b.csv")
 
 
+@pytest.mark.parametrize("path", [5, None, pl.DataFrame()])
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(InvalidArgumentError, match=r"^path: found .*, expected the path .*from_frame"):
+        read_interactions(path)
+
+
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 1 << 19)
     monkeypatch.setattr(text_blocks, "_LINE_BYTES", 1 << 20)

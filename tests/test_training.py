@@ -13,6 +13,7 @@ import threading
 import time
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from test_sequence_models import ring
@@ -383,6 +384,10 @@ def test_a_run_of_another_version_is_named(finished_run, tmp_path):
         ({"k": True}, "k: found True, expected a whole number of at least 1"),
         ({"k": 2.5}, r"k: found 2\.5, expected a whole number of at least 1"),
         ({"split": {"k": 3}}, r"split: found dict, expected metatl\.SplitSettings"),
+        ({"data": pl.DataFrame()}, r"data: found DataFrame, expected 'wines' or the path .*from_frame"),
+        ({"data": None}, "data: found NoneType, expected 'wines' or the path"),
+        ({"data": "big.csv", "columns": ("a",)}, r"columns: found \('a',\), expected three names"),
+        ({"data": "big.csv", "columns": "abc"}, "columns: found 'abc', expected three names"),
     ],
 )
 def test_arguments_of_another_kind_are_named(options, message):
@@ -399,6 +404,8 @@ def test_a_split_that_cannot_be_is_an_error_of_its_file(finished_run, tmp_path):
 
 
 def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"^path: found NoneType, expected the directory of a run"):
+        metatl.load_run(None)
     with pytest.raises(RunError, match="found no run"):
         metatl.load_run(tmp_path)
     (tmp_path / "run.json").write_text("{")

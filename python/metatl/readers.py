@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from metatl.arguments import check_type
 from metatl.column_errors import listed
 from metatl.column_names import find_columns
 from metatl.exceptions import DataError
@@ -19,7 +21,6 @@ from metatl.published_forms import usual_unit
 from metatl.text_tables import read_text_table
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
     import polars as pl
@@ -74,9 +75,14 @@ def read_interactions(
     DataError
         For anything in the file that cannot be used, with its line (of text) or row (of Parquet), its
         column, what was found and what was expected.
+    InvalidArgumentError
+        If `path` is none.
     OSError
         If the file may not be read.
     """
+    check_type(
+        "path", path, (str, os.PathLike), "the path of a file; for a table see metatl.Interactions.from_frame"
+    )
     path = Path(path)
     given = (user_column, item_column, timestamp_column)
     with _open(path) as file, _errors_in(path):

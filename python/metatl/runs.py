@@ -264,7 +264,10 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     ------
     RunError
         If the directory holds no run, an unfinished one without weights, or a damaged one.
+    InvalidArgumentError
+        If `path` is none.
     """
+    check_type("path", path, (str, os.PathLike), "the directory of a run")
     path = Path(path)
     record = read_record(path)
     if not (path / "best.safetensors").exists():

@@ -7,12 +7,12 @@ doi:10.3390/bdcc7010020.
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from metatl.interactions import Interactions
@@ -73,18 +73,33 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     ------
     ConfigError
         If columns are named for the bundled data.
+    InvalidArgumentError
+        If `data` is no path, or the columns are not three names.
     DataError
         If the file cannot be used; see :func:`metatl.readers.read_interactions`.
     """
-    from metatl.exceptions import ConfigError
+    from metatl.arguments import check_type
+    from metatl.exceptions import ConfigError, InvalidArgumentError
     from metatl.readers import read_interactions
     from metatl.timestamps import TimestampUnit
 
+    check_type(
+        "data",
+        data,
+        (str, os.PathLike),
+        "'wines' or the path of a file; metatl.Interactions.from_frame makes Interactions of a table",
+    )
     if data == BUNDLED:
         if columns is not None:
             raise ConfigError("columns: found names, expected none: the bundled wines need none")
         return xwines()
-    user, item, timestamp = columns or (None, None, None)
+    user = item = timestamp = None
+    if columns is not None:
+        if not isinstance(columns, (list, tuple)) or [type(name) for name in columns] != [str] * 3:
+            raise InvalidArgumentError(
+                f"columns: found {columns!r}, expected three names: of the user, the item and the timestamp"
+            )
+        user, item, timestamp = columns
     # A name may hold a colon itself: RecBole's end in a type.
     name, _, ending = (timestamp or "").rpartition(":")
     unit: TimestampUnit | None = None
