@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ import metatl
 from metatl.evaluation import rank_users
 from metatl.exceptions import InvalidArgumentError
 from metatl.recommendation import MAX_HISTORY, find_names, recommend
+from metatl.runs import Run
 
 ITEM_IDS = pl.Series([7, 9, 10, 100, 101, 205, 1000])
 COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])
@@ -34,7 +36,7 @@ class LastItemNeighbours:
 
 def run_of(model, item_ids=ITEM_IDS, data=None):
     record = SimpleNamespace(seed=0, data=data)
-    return SimpleNamespace(model=model, item_ids=item_ids, item_counts=COUNTS, record=record)
+    return Run(None, record, None, model, item_ids, COUNTS)
 
 
 RUN = run_of(LastItemNeighbours())
@@ -85,6 +87,7 @@ def test_ids_are_read_as_they_come(history):
         ([[7], 100], r"histories\[1\]: found int"),
         (pl.DataFrame({"user_id": [1]}), "histories: found DataFrame"),
         ({"u": [7]}, "histories: found dict"),
+        ([{7, 100}], r"histories\[0\]: found set, .* oldest first"),
     ],
 )
 def test_what_is_no_list_of_lists_is_named(histories, named):
@@ -103,8 +106,7 @@ def test_only_the_last_items_count_but_none_is_recommended_again():
             seen_lengths.append(histories.shape[1])
             return np.tile(np.arange(200, dtype=np.float32), (len(histories), 1))
 
-    run = run_of(Recorder(), item_ids)
-    run.item_counts = np.zeros(200, np.int64)
+    run = replace(run_of(Recorder(), item_ids), item_counts=np.zeros(200, np.int64))
     answer = recommend(run, [list(range(199, 199 - MAX_HISTORY - 10, -1))], top=1)
     assert seen_lengths == [MAX_HISTORY]
     assert answer[0][0].item_id == 199 - MAX_HISTORY - 10
@@ -126,9 +128,15 @@ def test_the_table_of_answers():
     assert len(recommend(RUN, []).frame()) == 0
 
 
-def test_at_least_one_item_is_asked_for():
-    with pytest.raises(InvalidArgumentError, match="top: found 0"):
-        recommend(RUN, [[7]], top=0)
+@pytest.mark.parametrize("top", [0, "3", 2.5, None, True])
+def test_at_least_one_item_is_asked_for(top):
+    with pytest.raises(InvalidArgumentError, match=f"top: found {top!r}, expected a whole number"):
+        recommend(RUN, [[7]], top=top)
+
+
+def test_a_path_is_no_run():
+    with pytest.raises(InvalidArgumentError, match=r"run: found str, expected metatl\.Run; .*load_run"):
+        recommend("runs/popularity", [[7]])
 
 
 def test_wines_have_names():

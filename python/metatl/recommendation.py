@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from metatl.arguments import check_type, whole_number
 from metatl.exceptions import InvalidArgumentError
 from metatl.histories import Histories
 from metatl.interactions import Interactions
 from metatl.ranking import top_n
+from metatl.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.item_tables import ItemFormat, ItemTable
     from metatl.models.contract import Model
-    from metatl.runs import Run
 
 MAX_HISTORY = 50
 """A user's answer depends on their last 50 known items; older ones are only kept out of the answer."""
@@ -151,12 +152,13 @@ def recommend(
     Raises
     ------
     InvalidArgumentError
-        If `top` is less than 1, the histories are no lists of ids, or the model has no item vectors to round.
+        If `run` is the path of one, `top` is no whole number of at least 1, the histories are no lists of
+        ids, or the model has no item vectors to round.
     NotANumberError
         If a score is not a number.
     """
-    if top < 1:
-        raise InvalidArgumentError(f"top: found {top}, expected at least 1")
+    check_type("run", run, Run, "metatl.Run; metatl.load_run reads the one of a directory")
+    top = whole_number("top", top, 1)
     known, unknown = _look_up(run.item_ids, *_raw_items(histories))
     top = min(top, len(run.item_ids))
     items = np.full((len(known), top), -1, dtype=np.int64)
@@ -197,10 +199,12 @@ def _raw_items(histories: Sequence[Sequence[Any]] | Interactions) -> tuple[np.nd
 
 
 def _lists(argument: str, values: Any) -> list[Any]:
-    # A text is a sequence too, of letters; a table is one of columns.
-    if isinstance(values, (str, bytes, Mapping, pl.DataFrame)) or not isinstance(values, Iterable):
+    # A text is a sequence too, of letters; a table is one of columns; a set has no order.
+    unlike = (str, bytes, Mapping, pl.DataFrame, set, frozenset)
+    if isinstance(values, unlike) or not isinstance(values, Iterable):
         raise InvalidArgumentError(
-            f"{argument}: found {type(values).__name__}, expected a list of item ids for each user"
+            f"{argument}: found {type(values).__name__}, expected a list of item ids for each user, "
+            "oldest first"
         )
     return list(values)
 
