@@ -9,7 +9,7 @@ import pytest
 import metatl
 from metatl.candidates import sample_candidate_sets
 from metatl.evaluation import evaluate_users, parse_candidates, rank_users
-from metatl.exceptions import ConfigError, DataError, MetatlError, RunError
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, MetatlError, RunError
 from metatl.models import SYSTEMS
 from metatl.runs import SplitSettings
 
@@ -216,6 +216,27 @@ def test_other_data_is_refused(popularity, interactions_file, tmp_path):
 def test_more_shown_than_anybody_has(popularity):
     with pytest.raises(DataError, match=r"smaller|more than 50"):
         metatl.evaluate(popularity, k=50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 2.5}, r"k: found 2\.5, expected a whole number of at least 1"),
+        ({"k": "a"}, "k: found 'a', expected a whole number of at least 1"),
+        ({"top": -1}, "top: found -1, expected a whole number of at least 0"),
+        ({"attributes": 5}, r"attributes: found int, expected a polars\.DataFrame; .*read_attributes"),
+        ({"data": pl.DataFrame()}, r"data: found DataFrame, expected 'wines' or the path .*from_frame"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(popularity, options, message):
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        metatl.evaluate(popularity, **options)
+
+
+@pytest.mark.parametrize("metrics", [[], 5, [5]])
+def test_metrics_without_a_name_are_refused(popularity, metrics):
+    with pytest.raises(ConfigError, match=r"^metrics: found .*, expected names of metrics, as in"):
+        metatl.evaluate(popularity, metrics=metrics)
 
 
 def test_more_candidates_than_items(popularity):

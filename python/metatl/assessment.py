@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import numpy as np
 import polars as pl
 
+from metatl.arguments import check_type
 from metatl.corrected_metrics import ESTIMATORS, corrected_user_metrics
 from metatl.exceptions import ConfigError, DataError
 from metatl.metrics import (
@@ -250,7 +251,16 @@ def slices_by(
         If a name is neither known nor a column, or has too many values.
     DataError
         If `attributes` has no ``user_id``, or a user twice.
+    InvalidArgumentError
+        If `attributes` is no polars.DataFrame.
     """
+    if attributes is not None:
+        check_type(
+            "attributes",
+            attributes,
+            pl.DataFrame,
+            "a polars.DataFrame; metatl.attributes.read_attributes reads a file",
+        )
     slices = []
     for name in by:
         column = known.get(name)

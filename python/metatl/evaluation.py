@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from metatl import datasets
+from metatl.arguments import whole_number
 from metatl.assessment import (
     Measures,
     RankedUsers,
@@ -287,7 +288,8 @@ def evaluate_users(
     ConfigError
         If an argument is unknown.
     InvalidArgumentError
-        If the item table is to be rounded, and the system has no item vectors.
+        If `k` or `top` is no whole number or out of range, `attributes` is no table, or the item table is to
+        be rounded, and the system has no item vectors.
     RunError
         If the data is not what the run was fitted on.
     DataError
@@ -297,6 +299,9 @@ def evaluate_users(
     NotANumberError
         If a score is not a number.
     """
+    if k is not None:
+        k = whole_number("k", k, 1)
+    top = whole_number("top", top, 0)
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     negatives = parse_candidates(candidates)
     timings = Timings()

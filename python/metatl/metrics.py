@@ -7,6 +7,7 @@ these to means in a fixed order with bootstrap intervals.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -89,9 +90,15 @@ def parse_metrics(names: Sequence[str] | str) -> tuple[Metric, ...]:
     Raises
     ------
     ConfigError
-        If a name is not known; the message says which are.
+        If there is no name, or one is not known; the message says which are.
     """
-    given = names.split(",") if isinstance(names, str) else names
+    given = names
+    if isinstance(names, str):
+        given = names.split(",")
+    elif isinstance(names, Iterable):
+        given = list(names)
+    if not (isinstance(given, list) and given and all(isinstance(name, str) for name in given)):
+        raise ConfigError(f"metrics: found {names!r}, expected names of metrics, as in ['MRR', 'HR@10']")
     return tuple(dict.fromkeys(_parse_metric(name) for name in given))
 
 
