@@ -205,6 +205,8 @@ def test_arguments_out_of_range_are_named(evaluations):
         compare_users([evaluations[0], evaluations[0]])
     with pytest.raises(InvalidArgumentError, match="resamples: found 0"):
         compare_users(evaluations, resamples=0)
+    with pytest.raises(InvalidArgumentError, match=r"resamples: found 9\.5, expected a whole number"):
+        compare_users(evaluations, resamples=9.5)
     with pytest.raises(InvalidArgumentError, match="ranking: found 'best'"):
         compare_users(evaluations, ranking="best")
     with pytest.raises(ConfigError, match="unknown metric 'MAP'"):
@@ -212,6 +214,15 @@ def test_arguments_out_of_range_are_named(evaluations):
     with pytest.raises(DataError, match="found 1 users in the ranking 'full', expected at least 2"):
         compare_users([(record, frame.filter(pl.col("user_id") == "u1")) for record, frame in evaluations],
                       ranking="full")  # fmt: skip
+
+
+def test_files_are_no_evaluations(evaluations):
+    with pytest.raises(InvalidArgumentError, match=r"^evaluations\[0\]: found str, .*read_per_user\(path\)"):
+        compare_users(["knn.parquet", "metatl.parquet"])
+    with pytest.raises(InvalidArgumentError, match=r"^evaluations: found str, .*read_per_user\(path\)"):
+        compare_users("knn.parquet")
+    with pytest.raises(InvalidArgumentError, match=r"^evaluations\[1\]: found tuple, "):
+        compare_users([evaluations[0], evaluations[1][::-1]])
 
 
 def test_the_schema_file_is_that_of_the_code():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from metatl.exceptions import InvalidArgumentError
+from metatl.arguments import whole_number
 from metatl.files import replace_file
 from metatl.metrics import CONFIDENCE, TieRule, ordered_mean
 from metatl.paired_users import pair_users
@@ -125,7 +125,7 @@ def compare_users(
     Raises
     ------
     InvalidArgumentError
-        If there are fewer than two evaluations, two of the same name, or no resamples.
+        If these are no evaluations, fewer than two, or two of the same name, or if there are no resamples.
     ConfigError
         If the name of a metric is not known.
     DataError
@@ -143,8 +143,7 @@ def compare_pairs(
 
     Takes the other arguments of :func:`compare_users`.
     """
-    if resamples < 1:
-        raise InvalidArgumentError(f"resamples: found {resamples}, expected at least 1")
+    resamples = whole_number("resamples", resamples, 1)
     sizes: list[SizeReport] = []
     p_values: list[_PValues] = []
     for system in paired.systems[1:]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import polars as pl
 
+from metatl.arguments import check_type
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.metrics import parse_metrics
 from metatl.per_user import RANKINGS, PerUserRecord
@@ -79,13 +80,14 @@ def pair_users(
     Raises
     ------
     InvalidArgumentError
-        If there are fewer than two evaluations, or two of the same name.
+        If these are no evaluations, fewer than two, or two of the same name.
     ConfigError
         If the name of a metric is not known.
     DataError
         If an evaluation lacks the metric or the ranking, or if two differ in their users, their data,
         what these were split with, their tie rule or, where candidates are ranked, in their candidates.
     """
+    _check_evaluations(evaluations)
     records = [record for record, _ in evaluations]
     systems = tuple(record.system for record in records)
     if len(systems) < 2:  # noqa: PLR2004
@@ -185,6 +187,17 @@ def extreme_users(
         for change in (pl.col(metric), -pl.col(metric))
     )
     return gainers, losers
+
+
+def _check_evaluations(evaluations: Sequence[PerUser]) -> None:
+    expected = "a record and a frame, as metatl.per_user.read_per_user(path) gives"
+    check_type("evaluations", evaluations, (list, tuple), f"a list of pairs of {expected}")
+    for place, pair in enumerate(evaluations):
+        is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2  # noqa: PLR2004
+        if not (is_pair and isinstance(pair[0], PerUserRecord) and isinstance(pair[1], pl.DataFrame)):
+            raise InvalidArgumentError(
+                f"evaluations[{place}]: found {type(pair).__name__}, expected {expected}"
+            )
 
 
 def _shared_rankings(evaluations: Sequence[PerUser], ranking: str | None) -> tuple[str, ...]:
