@@ -194,6 +194,7 @@ def test_too_few_items_and_bad_arguments(split):
         sample_candidate_sets(split, split.test, n=796)
     for options, message in [
         ({"n": 0}, "n: found 0"),
+        ({"n": 2.5}, "n: found 2.5, expected a whole number of at least 1"),
         ({"kind": "other"}, "kind: found 'other', expected 'uniform' or 'popularity'"),
         ({"exclude": "none"}, "exclude: found 'none', expected 'all' or 'history'"),
         ({"seed": -1}, "seed"),
@@ -204,6 +205,12 @@ def test_too_few_items_and_bad_arguments(split):
         sample_candidate_sets(split, np.array([0, 2_520]))
     with pytest.raises(InvalidArgumentError, match="users: found -1 to -1"):
         sample_candidate_sets(split, np.array([-1]))
+    with pytest.raises(InvalidArgumentError, match="users: found list, expected a 1-d array of int64"):
+        sample_candidate_sets(split, [0, 1])
+    with pytest.raises(InvalidArgumentError, match="users: found a 2-d array of int32, expected a 1-d array"):
+        sample_candidate_sets(split, np.zeros((2, 2), np.int32))
+    with pytest.raises(InvalidArgumentError, match=r"split: found Interactions, expected metatl\.Cold"):
+        sample_candidate_sets(split.cold, split.test)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])

@@ -15,19 +15,19 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl import _metatl
+from metatl.arguments import check_type, whole_number
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
 from metatl.files import replace_file
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.histories import Histories
 from metatl.interactions import count_distinct
 from metatl.parquet_files import read_parquet
+from metatl.split import ColdStartSplit
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
-
-    from metatl.split import ColdStartSplit
 
 CandidateKind = Literal["uniform", "popularity"]
 CANDIDATE_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
@@ -294,8 +294,14 @@ def sample_candidate_sets(
     InvalidArgumentError
         For an argument outside its range.
     """
-    if n < 1:
-        raise InvalidArgumentError(f"n: found {n}, expected at least 1")
+    check_type("split", split, ColdStartSplit, "metatl.ColdStartSplit, as metatl.cold_start_split gives")
+    check_type("users", users, np.ndarray, "a 1-d array of int64, as split.test")
+    if users.dtype != np.int64 or users.ndim != 1:
+        raise InvalidArgumentError(
+            f"users: found a {users.ndim}-d array of {users.dtype}, expected a 1-d array of int64, as "
+            "split.test"
+        )
+    n = whole_number("n", n, 1)
     if kind not in ("uniform", "popularity"):
         raise InvalidArgumentError(f"kind: found {kind!r}, expected 'uniform' or 'popularity'")
     if exclude not in ("all", "history"):
