@@ -395,6 +395,21 @@ def test_arguments_of_another_kind_are_named(options, message):
         metatl.fit(**options)
 
 
+def test_text_and_lists_of_a_config_are_read(interactions_file, tmp_path):
+    # As commands and `run.json` have them.
+    config = {
+        "learner": "mlp",
+        "hidden": [8, 4],
+        "transition_skip": None,
+        "learner_bias": "0",
+        "max_steps": 2,
+    }
+    config["first_order"] = "True"
+    fitted = fit_small(interactions_file, tmp_path / "run", config=config)
+    assert (fitted.config.hidden, fitted.config.first_order) == ((8, 4), True)
+    assert metatl.load_run(tmp_path / "run").config == fitted.config
+
+
 def test_a_split_that_cannot_be_is_an_error_of_its_file(finished_run, tmp_path):
     record = json.loads((finished_run / "run.json").read_text())
     record["split"]["k"] = 0
@@ -445,6 +460,10 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--model", "popularity", "--preset", "paper"], "it has tuned"),
         (["--set", "dimension=3"], "no field 'dimension'"),
         (["--set", "dim=zero"], "dim"),
+        (["--set", "dim=true"], "dim: found True: true and false are for flags"),
+        (["--set", "meta_lr=true"], "meta_lr: found True: true and false are for flags"),
+        (["--set", "hidden=[64, true]"], "hidden: found [64, True]: true and false are for flags"),
+        (["--model", "knn", "--set", "window=true"], "window: found True: true and false are for flags"),
         (["--set", "dim"], "field=value"),
         (["--data", "/nowhere.csv"], "/nowhere.csv"),
         (["--k", "50"], "50"),

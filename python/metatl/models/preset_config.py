@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from metatl.models import find_system
+from metatl.models.checked_config import CheckedConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PresetConfig(BaseModel):
+class PresetConfig(CheckedConfig):
     """Base of the settings of every system beside MetaTL; immutable, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from metatl.models.checked_config import CheckedConfig
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from metatl.models.contract import SequenceSettings
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(CheckedConfig):
     """Settings of the outer loop; immutable, unknown fields are errors.
 
     Parameters
