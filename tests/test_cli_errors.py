@@ -35,6 +35,29 @@ def test_a_usage_error_is_one_line(command, arguments, says):
     assert re.search(says, line)
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        (
+            main.main,
+            ["recommend", "run", "--history", "\udcff"],
+            r"'--history': found b'\xff', expected UTF-8",
+        ),
+        (main.main, ["stats", "\udcff.csv"], r"'DATA': found b'\xff.csv', expected UTF-8"),
+        (evaluate.main, ["run-\udcff"], r"'RUN...': found b'run-\xff', expected UTF-8"),
+        (evaluate.main, ["scores", "c.parquet", "s\udcff.npy"], r"found b's\xff.npy', expected UTF-8"),
+        (evaluate.main, ["scores", "c.parquet", "s.npy", "--name", "\udcff"], r"'--name': found b'\xff'"),
+        (main.main, ["train", "--out", "run", "--set", "\udcff=1"], "no field"),
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_one_line(command, arguments, says):
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert says in line
+
+
 @pytest.mark.parametrize("arguments", [[], ["data"], ["reproduce"]])
 def test_a_group_without_a_command_shows_its_help(arguments):
     result = CliRunner().invoke(main.main, arguments, prog_name="metatl")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,7 +67,9 @@ class Command(click.Command):
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the arguments."""
         with _one_line_usage_errors():
-            return super().make_context(*args, **kwargs)
+            context = super().make_context(*args, **kwargs)
+            _refuse_undecoded(context)
+            return context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -85,6 +89,20 @@ class Group(click.Group):
         """Run a command of the group."""
         with _one_line_usage_errors(), one_line_errors():
             return super().invoke(ctx)
+
+
+def _refuse_undecoded(context: click.Context) -> None:
+    """Refuse text and names of files that are not UTF-8: neither polars nor a report could hold them."""
+    for parameter in context.command.params:
+        given = context.params.get(parameter.name or "")
+        for value in given if isinstance(given, tuple) else (given,):
+            # Python reads a byte that it cannot decode as half of a surrogate pair.
+            if isinstance(value, (str, Path)) and any("\udc80" <= half <= "\udcff" for half in str(value)):
+                raise click.BadParameter(
+                    f"found {os.fsencode(value)!r}, expected UTF-8; a file of such a name has to be renamed",
+                    ctx=context,
+                    param=parameter,
+                )
 
 
 class _Failure(click.ClickException):
