@@ -79,6 +79,17 @@ def test_without_a_known_item_the_popular_ones_are_given_and_told_so(run, histor
     assert [str(fitted.item_ids[item]) in row for item, row in zip(popular, rows, strict=True)] == [True] * 3
 
 
+def test_a_history_has_one_line(run, wines):
+    refused = recommend(run, "--history", f"{wines[0]}\n{wines[1]}")
+    assert refused.exit_code == 2
+    (line,) = refused.stderr.splitlines()
+    assert "--history: found a line break, expected one line of ids with commas between them" in line
+    assert "--input" in line
+    refused = recommend(run, "--history", "x" * 200_000)
+    assert refused.exit_code == 2
+    assert "--history: found field larger than field limit (131072)" in refused.stderr
+
+
 def test_many_users(run, wines, tmp_path):
     source, out = tmp_path / "visitors.csv", tmp_path / "recommended.parquet"
     source.write_text(

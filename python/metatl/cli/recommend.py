@@ -84,7 +84,7 @@ def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, thread
 
     from metatl.recommendation import find_names, recommend
 
-    items = [item.strip() for item in next(csv.reader([history]), []) if item.strip()]
+    items = _split_history(history)
     answer = recommend(run, [items], top=top, item_table=item_table, num_threads=threads)
     if answer.unknown_items[0]:
         click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
@@ -100,6 +100,19 @@ def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, thread
         name = [] if names is None else [names[place] or ""]
         table.add_row(str(item), *name, f"{score:.4f}")
     Console().print(table)
+
+
+def _split_history(history: str) -> list[str]:
+    """Take apart one line of CSV."""
+    try:
+        fields = next(csv.reader([history]), [])
+    except csv.Error as error:
+        found = "a line break" if {"\r", "\n"} & set(history) else str(error)
+        raise click.UsageError(
+            f"--history: found {found}, expected one line of ids with commas between them; "
+            "give other ids in a file, with --input"
+        ) from None
+    return [field.strip() for field in fields if field.strip()]
 
 
 def _explain(known_items: int) -> None:
