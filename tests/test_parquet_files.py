@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import random
@@ -70,6 +71,29 @@ def test_tables_without_rows_or_columns_are_read():
     empty = pl.DataFrame(schema={"a": pl.Int64, "b": pl.List(pl.String)})
     assert read_parquet(written(empty)).rows.equals(empty)
     assert read_parquet(written(pl.DataFrame())).rows.width == 0
+
+
+# pq.write_table(table.slice(0, 0), path, store_schema=False, compression="none") by pyarrow 26: a row group
+# without rows, whose columns have a dictionary without entries and no page of data.
+EMPTY_BY_PYARROW = base64.b64decode(
+    "UEFSMRUEFQAVAEwVABUAEgAAFQQVABUATBUAFQASAAAVBBUAFQBMFQAVABIAABUEGUw1ABgGc2NoZW1hFQYAFQwlAhgHdXNlcl9p"
+    "ZCUATBwAAAAVDCUCGAdpdGVtX2lkJQBMHAAAABUEJQIYCXRpbWVzdGFtcAAWABkcGTwmABwVDBklAAYZGAd1c2VyX2lkFQAWABYc"
+    "FhwmACYIKRwVBBUAFQIAAAAmABwVDBklAAYZGAdpdGVtX2lkFQAWABYcFhwmACYkKRwVBBUAFQIAAAAmABwVBBklAAYZGAl0aW1l"
+    "c3RhbXAVABYAFhwWHCYAJkApHBUEFQAVAgAAABZUFgAmCBZUACggcGFycXVldC1jcHAtYXJyb3cgdmVyc2lvbiAyNi4wLjEZPBwA"
+    "ABwAABwAAAAGAQAAUEFSMQ=="
+)
+
+
+def test_a_table_without_rows_by_another_writer(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(EMPTY_BY_PYARROW)
+    schema = {"user_id": pl.String(), "item_id": pl.String(), "timestamp": pl.Int64()}
+    assert read_parquet(path).rows.equals(pl.DataFrame(schema=schema))
+    found, blocks = open_parquet(path)
+    assert found == schema
+    assert all(rows.is_empty() for rows in blocks(list(schema)))
+    with pytest.raises(DataError, match=r"a\.parquet: found the columns .* but no rows, expected interactions"):
+        read_interactions(path)
 
 
 def test_the_claims_are_those_of_the_file():

@@ -252,8 +252,10 @@ def _chunk(chunk: Structure, columns: dict[str, tuple[bool, int]], group: int, n
         raise MalformedError("its values are in another file")
     data = chunk[_CHUNK_DATA]
     name = data[_PATH][0].decode()
-    offsets = (data[_DATA_OFFSET], data.get(_DICTIONARY_OFFSET) or data[_DATA_OFFSET])
-    found = Chunk(name, group, *columns[name], num_rows, data[_NUM_VALUES], min(offsets), data[_PACKED_BYTES])
+    # 0 says that there is no such page, as there are none of data in a table without rows.
+    offsets = (data[_DATA_OFFSET], data.get(_DICTIONARY_OFFSET, 0))
+    start = min((offset for offset in offsets if offset), default=0)
+    found = Chunk(name, group, *columns[name], num_rows, data[_NUM_VALUES], start, data[_PACKED_BYTES])
     if min(found.num_values, found.start, found.packed_bytes) < 0:
         raise MalformedError("its footer has a negative number")
     if found.is_flat and found.num_values != num_rows:
