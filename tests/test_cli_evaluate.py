@@ -372,6 +372,15 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
     assert evaluate("scores", candidates).exit_code == 2
 
 
+def test_attributes_that_cannot_be_read_are_one_line(run, tmp_path):
+    for path, parts in (
+        (tmp_path / "none.csv", ["none.csv: found no such file"]),
+        (tmp_path, ["found a folder, expected a file"]),
+        (Path("/dev/null"), ["/dev/null: found a pipe or a device, expected a file"]),
+    ):
+        assert_one_line(evaluate(run, "--attributes", path, "--by", "country"), *parts)
+
+
 def test_columns_may_be_called_by_numbers(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("0,1,2\n3,1,2\n1,2,3\n")

@@ -176,6 +176,8 @@ def test_what_does_not_fit_is_named(sets, model, tmp_path):
         ({"bias": model["bias"][:, None]}, rf"bias: found the shape \({items}, 1\), expected \({items}\)"),
         ({"items": [[1.0]]}, "items: found list, expected an array"),
         ({"items": "none.npy"}, r"none\.npy: found no such file"),
+        ({"items": "/dev/null"}, r"^/dev/null: found a pipe or a device"),
+        ({"item_ids": "/dev/null"}, r"^/dev/null: found a pipe or a device"),
         ({"item_ids": pl.DataFrame({"id": [1]})}, "found no column 'item_id' among 'id'"),
         ({"item_ids": pl.DataFrame({"item_id": [1]})}, "found ids of type Int64, expected String"),
         ({"item_ids": pl.concat([ids, ids[:1]])}, "twice, expected distinct ids"),

@@ -92,7 +92,9 @@ def test_a_table_without_rows_by_another_writer(tmp_path):
     found, blocks = open_parquet(path)
     assert found == schema
     assert all(rows.is_empty() for rows in blocks(list(schema)))
-    with pytest.raises(DataError, match=r"a\.parquet: found the columns .* but no rows, expected interactions"):
+    with pytest.raises(
+        DataError, match=r"a\.parquet: found the columns .* but no rows, expected interactions"
+    ):
         read_interactions(path)
 
 

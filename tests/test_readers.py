@@ -248,6 +248,21 @@ def test_what_is_no_path_is_named(path):
         read_interactions(path)
 
 
+def through_a_pipe(content):
+    """Give the path of a pipe that holds some bytes."""
+    out, into = os.pipe()
+    os.write(into, content)
+    os.close(into)
+    return f"/dev/fd/{out}"
+
+
+def test_text_comes_through_a_pipe_and_parquet_does_not(rows, fingerprint):
+    content = text("user,item,timestamp", [f"{user},{item},{time}" for user, item, time in rows])
+    assert read_interactions(through_a_pipe(content)).fingerprint == fingerprint
+    with pytest.raises(DataError, match=r"^/dev/fd/\d+: found a pipe .* that can be read more than once"):
+        read_interactions(through_a_pipe(parquet(rows)))
+
+
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(text_blocks, "_BLOCK_BYTES", 1 << 19)
     monkeypatch.setattr(text_blocks, "_LINE_BYTES", 1 << 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import zipfile
 from collections import Counter
@@ -412,6 +413,12 @@ def test_missing_files_and_folders(sets, tmp_path):
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(DataError, match="found a folder"):
         metatl.evaluate(tmp_path / "folder.npy", sets)
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(DataError, match=r"pipe\.npy: found a pipe .* that can be read more than once"):
+        metatl.evaluate(tmp_path / "pipe.npy", sets)
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(DataError, match=r"pipe\.parquet: found a pipe .* that can be read more than once"):
+        metatl.evaluate(np.zeros((3, 2), np.float32), tmp_path / "pipe.parquet")
     with pytest.raises(DataError, match=r"none\.parquet: found no such file"):
         metatl.evaluate(np.zeros((3, 2), np.float32), tmp_path / "none.parquet")
 

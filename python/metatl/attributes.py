@@ -10,6 +10,7 @@ import polars as pl
 from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.parquet_files import read_parquet
+from metatl.regular_files import check_file
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +35,7 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
         If the file cannot be read or has no such column.
     """
     path = Path(path)
+    check_file(path)
     try:
         if path.suffix.lower() == ".parquet":
             table = read_parquet(path).rows
@@ -41,8 +43,6 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
             table = pl.read_csv(path, glob=False)
     except DataError as error:
         raise DataError(error.message, file=str(path)) from None
-    except FileNotFoundError:
-        raise DataError("found no such file", file=str(path)) from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"found a damaged table ({reason})", file=str(path)) from None

@@ -17,6 +17,7 @@ from metatl.item_tables import ItemTable
 from metatl.list_metrics import list_metrics
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import FactorisedBlock, RankCounts
+from metatl.regular_files import check_file
 from metatl.report import ListsReport
 from metatl.score_evaluation import known_columns, population, read_candidates
 from metatl.source_results import Source, evaluate_source
@@ -176,10 +177,9 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
     where = None
     if isinstance(given, (str, os.PathLike)):
         where = str(given)
+        check_file(given)
         try:
             given = np.load(given, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise DataError("found no such file", file=where) from None
         except (ValueError, EOFError, OSError) as error:
             reason = " ".join(str(error).split())[:120]
             raise DataError(f"found a damaged array, or none of numpy's ({reason})", file=where) from None

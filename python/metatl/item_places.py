@@ -12,6 +12,7 @@ import polars as pl
 from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.parquet_files import read_parquet
+from metatl.regular_files import check_file
 
 if TYPE_CHECKING:
     from polars.datatypes import DataType
@@ -71,10 +72,9 @@ def read_items(source: pl.Series | pl.DataFrame | str | os.PathLike[str], dtype:
 
 
 def _read_text(path: Path, dtype: DataType) -> pl.DataFrame:
+    check_file(path)
     try:
         table = pl.read_csv(path, infer_schema=False, glob=False)
-    except FileNotFoundError:
-        raise DataError("found no such file") from None
     except pl.exceptions.NoDataError:
         raise DataError("found an empty file, expected a header and rows") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

@@ -21,6 +21,7 @@ from metatl.parquet_claims import (
     refuse_overlaps,
     row_groups,
 )
+from metatl.regular_files import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -207,13 +208,8 @@ def _opened(source: Source) -> Iterator[Any]:
         return
     path = Path(source)
     name = str(path)
-    if path.is_dir():
-        raise DataError("found a folder, expected a file", file=name)
-    try:
-        file = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError("found no such file", file=name) from None
-    with file:
+    check_file(path)
+    with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise DataError("found an empty file, expected Parquet", file=name)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

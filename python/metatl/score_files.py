@@ -17,6 +17,7 @@ import polars as pl
 
 from metatl.column_errors import listed
 from metatl.exceptions import DataError
+from metatl.regular_files import check_file
 from metatl.score_blocks import Scores, block_height, check_array, matrix_scores
 from metatl.score_tables import frame_table, parquet_table, table_scores
 from metatl.score_text import text_table
@@ -135,8 +136,7 @@ def _in_memory(scores: Any, sets: CandidateSets | None) -> Scores:
 
 
 def _in_file(path: Path, sets: CandidateSets | None) -> Scores:
-    if not path.is_file():
-        raise DataError("found no such file" if not path.exists() else "found a folder, expected a file")
+    check_file(path)
     readers = {".npy": _mapped, ".npz": _unpacked}
     ending = path.suffix.lower()
     if ending in readers:
