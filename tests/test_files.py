@@ -75,6 +75,12 @@ def test_a_device_stays_a_device():
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
+def test_a_full_device_is_named():
+    with pytest.raises(OSError, match="No space left") as caught, replace_file("/dev/full") as temporary:
+        temporary.write_text("too much")
+    assert caught.value.filename == "/dev/full"
+
+
 def test_a_file_that_may_not_be_written_is_not_replaced(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("kept")

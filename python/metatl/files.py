@@ -54,16 +54,17 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.exists() and not path.is_file() and not path.is_dir():
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / path.name
-            temporary.touch()
-            yield temporary
-            with temporary.open("rb") as content, path.open("wb") as pipe:
-                shutil.copyfileobj(content, pipe)
+            with _errors_named(path, temporary):
+                temporary.touch()
+                yield temporary
+                with temporary.open("rb") as content, path.open("wb") as pipe:
+                    shutil.copyfileobj(content, pipe)
         return
     target = Path(os.path.realpath(path))
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
+    with _errors_named(path, temporary):
         # Made here, and exclusively, so that it gets the permissions that the user's umask asks for.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
@@ -72,8 +73,14 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def _errors_named(path: Path, temporary: Path) -> Iterator[None]:
+    """Name the file that is asked for: a full disk names none, and the temporary one means nothing."""
+    try:
+        yield
     except OSError as error:
-        # Errors of a write (a full disk) name no file, and the temporary name means nothing to a reader.
         if error.errno is None or error.filename not in (None, str(temporary), temporary):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
