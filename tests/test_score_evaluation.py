@@ -228,9 +228,12 @@ def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch)
     broken = scores.copy()
     broken[[5, 6, len(scores) - 1], [3, 0, NEGATIVES]] = np.nan
     says = rf"found 3 NaN in {scores.size:,} scores, the first in row 5, column 3 \(counted from 0\)"
-    for given in (broken, write("npy", tmp_path, sets, broken)):
-        with pytest.raises(NotANumberError, match=says):
-            metatl.evaluate(given, sets)
+    with pytest.raises(NotANumberError, match=f"^scores: {says}"):
+        metatl.evaluate(broken, sets)
+    for form in ("npy", "npz", "wide parquet", "wide tsv"):
+        path = write(form, tmp_path, sets, broken)
+        with pytest.raises(NotANumberError, match=f"^{re.escape(str(path))}: scores: {says}"):
+            metatl.evaluate(path, sets)
     infinite = scores.copy()
     infinite[0, 0], infinite[1, 0] = np.inf, -np.inf
     frame = evaluate_scores(infinite, sets, metrics="MRR").per_user

@@ -98,10 +98,12 @@ def evaluate_scores(
     with timings.stage("read"):
         sets, files = read_candidates(candidates)
         found = open_scores(scores, sets)
-    with timings.stage("rank"):
-        counts = _rank(found, num_threads, on_progress)
+    name_in_errors = "scores"
     if isinstance(scores, (str, os.PathLike)):
         files["scores"] = str(scores)
+        name_in_errors = f"{scores}: scores"
+    with timings.stage("rank"):
+        counts = _rank(found, name_in_errors, num_threads, on_progress)
     source = Source(
         kind="scores",
         name=name,
@@ -147,7 +149,10 @@ def population(sets: CandidateSets) -> np.ndarray | None:
 
 
 def _rank(
-    scores: Scores, num_threads: int | None, on_progress: Callable[[int, int], None] | None
+    scores: Scores,
+    name: str,
+    num_threads: int | None,
+    on_progress: Callable[[int, int], None] | None,
 ) -> RankCounts:
     greater, equal = np.empty(scores.rows, np.int64), np.empty(scores.rows, np.int64)
     not_numbers, first = 0, None
@@ -164,7 +169,7 @@ def _rank(
             on_progress(rows.stop, scores.rows)
     if not_numbers:
         raise NotANumberError(
-            f"scores: found {not_numbers:,} NaN in {scores.rows * scores.columns:,} scores, the first in "
+            f"{name}: found {not_numbers:,} NaN in {scores.rows * scores.columns:,} scores, the first in "
             f"{first} (counted from 0), expected none"
         )
     return RankCounts(greater, equal)
