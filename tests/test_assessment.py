@@ -148,7 +148,7 @@ def test_slices_that_cannot_be_made():
     attributes = pl.DataFrame({"user_id": ["u0", "u0"], "many": [1, 2]})
     with pytest.raises(ConfigError, match=r"^by: found 'country', expected one of history_length, many"):
         slices_by(users, ["country"], {"history_length": pl.Series([1])}, attributes, measures)
-    with pytest.raises(DataError, match=r"^attributes: found a user twice"):
+    with pytest.raises(DataError, match=r"^attributes: found the user 'u0' more than once"):
         slices_by(users, ["many"], {}, attributes, measures)
     with pytest.raises(DataError, match=r"^attributes: found no column 'user_id'"):
         slices_by(users, ["many"], {}, pl.DataFrame({"many": [1]}), measures)

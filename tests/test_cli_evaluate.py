@@ -359,7 +359,7 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
     for files, parts in (
         ([candidates, tmp_path / "double.npy"], ["double.npy", "float64", "float32"]),
         ([candidates, tmp_path / "short.npy"], ["short.npy", "shape"]),
-        ([candidates, tmp_path / "nan.npy"], ["101 NaN"]),
+        ([candidates, tmp_path / "nan.npy"], ["nan.npy: scores: found 101 NaN"]),
         ([candidates, tmp_path / "text.csv"], ["text.csv", "line 2", "'score'", "'high'"]),
         ([candidates, tmp_path / "none.npy"], ["none.npy", "no such file"]),
         (["--no-candidates", tmp_path / "bare.csv"], ["bare.csv", "line 1", "found numbers", "header"]),
@@ -373,10 +373,13 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
 
 
 def test_attributes_that_cannot_be_read_are_one_line(run, tmp_path):
+    twice = tmp_path / "twice.csv"
+    twice.write_text("user_id,country\nu1,de\nu7,de\nu2,fr\nu7,fr\n")
     for path, parts in (
         (tmp_path / "none.csv", ["none.csv: found no such file"]),
         (tmp_path, ["found a folder, expected a file"]),
         (Path("/dev/null"), ["/dev/null: found a pipe or a device, expected a file"]),
+        (twice, ["twice.csv: attributes: found the user 'u7' more than once, expected one row a user"]),
     ):
         assert_one_line(evaluate(run, "--attributes", path, "--by", "country"), *parts)
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from metatl.arguments import check_type
+from metatl.attributes import refuse_repeated_users
 from metatl.corrected_metrics import ESTIMATORS, corrected_user_metrics
 from metatl.exceptions import ConfigError, DataError
 from metatl.metrics import (
@@ -280,8 +281,7 @@ def _attribute(
         raise ConfigError(f"by: found {name!r}, expected {expected}")
     if "user_id" not in attributes.columns:
         raise DataError(f"attributes: found no column 'user_id' among {', '.join(columns)}")
-    if attributes["user_id"].is_duplicated().any():
-        raise DataError("attributes: found a user twice, expected one row a user")
+    refuse_repeated_users(attributes)
     wanted = pl.DataFrame({"user_id": user_ids})
     if wanted["user_id"].dtype != attributes["user_id"].dtype:
         raise DataError(

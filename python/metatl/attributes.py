@@ -32,7 +32,7 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
     Raises
     ------
     DataError
-        If the file cannot be read or has no such column.
+        If the file cannot be read, has no such column, or has a user more than once.
     """
     path = Path(path)
     check_file(path)
@@ -48,4 +48,16 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
         raise DataError(f"found a damaged table ({reason})", file=str(path)) from None
     if "user_id" not in table.columns:
         raise DataError(f"found no column 'user_id' among {listed(table.columns)}", file=str(path))
+    try:
+        refuse_repeated_users(table)
+    except DataError as error:
+        raise DataError(error.message, file=str(path)) from None
     return table
+
+
+def refuse_repeated_users(attributes: pl.DataFrame) -> None:
+    """Raise DataError if a table of users has a user more than once."""
+    users = attributes["user_id"]
+    repeated = users.filter(users.is_duplicated())
+    if len(repeated) > 0:
+        raise DataError(f"attributes: found the user {repeated[0]!r} more than once, expected one row a user")
