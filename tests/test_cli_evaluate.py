@@ -263,6 +263,8 @@ def test_several_runs_write_a_file_each(run, tmp_path):
     compared = evaluate("compare", *files, "--resamples", 200)
     assert compared.exit_code == 0, compared.output
     assert "popularity" in compared.output
+    one_file = evaluate("run", run, tmp_path / "popularity", "--json", files[0])
+    assert_one_line(one_file, f"--json: found the file {files[0]}, expected a folder: several runs")
     again = evaluate("run", run, run)
     assert again.exit_code == 2
     assert "two runs are called 'knn'" in again.stderr

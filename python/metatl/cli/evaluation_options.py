@@ -85,19 +85,25 @@ class CommonOptions:
 
     def of_one(self, name: str) -> CommonOptions:
         """Take the files to write as folders, and name the files of one of several evaluations in them."""
+        from metatl.exceptions import ConfigError
 
-        def inside(folder: Path | None, ending: str) -> Path | None:
+        def inside(option: str, folder: Path | None, ending: str) -> Path | None:
             if folder is None:
                 return None
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise ConfigError(
+                    f"{option}: found the file {folder}, expected a folder: several runs write a file each"
+                ) from None
             return folder / f"{name}.{ending}"
 
         return replace(
             self,
-            json_file=inside(self.json_file, "json"),
-            markdown=inside(self.markdown, "md"),
-            latex=inside(self.latex, "tex"),
-            per_user=inside(self.per_user, "parquet"),
+            json_file=inside("--json", self.json_file, "json"),
+            markdown=inside("--markdown", self.markdown, "md"),
+            latex=inside("--latex", self.latex, "tex"),
+            per_user=inside("--per-user", self.per_user, "parquet"),
         )
 
 
