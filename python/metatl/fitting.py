@@ -303,6 +303,11 @@ def _train(
 
 
 def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, overwrite: bool) -> None:
+    if directory.is_symlink() and not directory.exists():
+        raise RunError(
+            f"{directory}: found a link to {directory.readlink()}, which is missing; make that directory, "
+            "or remove the link"
+        )
     if directory.exists() and not directory.is_dir():
         raise RunError(f"{directory}: found a file, expected a directory to write the run to")
     if resume and overwrite:
