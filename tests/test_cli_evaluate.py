@@ -132,6 +132,16 @@ def test_moved_data_is_found_with_an_option(run, tmp_path):
     assert out.read_text() == "old"
 
 
+def test_data_that_are_not_there_are_asked_for(run, tmp_path):
+    moved = copy_of(run, tmp_path / "moved")
+    record = json.loads((run / "run.json").read_text())
+    (moved / "run.json").write_text(json.dumps({**record, "data": "/gone/ring.csv"}))
+    assert_one_line(evaluate(moved), "/gone/ring.csv: found no such file", "say with --data where it is now")
+    (moved / "run.json").write_text(json.dumps({**record, "data": None}))
+    assert_one_line(evaluate(moved), f"{moved}: the run was fitted on interactions in memory", "--data")
+    assert evaluate(moved, "--data", record["data"]).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [

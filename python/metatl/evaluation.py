@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -53,7 +54,6 @@ from metatl.timings import Timings
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from pathlib import Path
 
     from metatl.candidates import CandidateKind
     from metatl.item_tables import ItemFormat, ItemTable
@@ -462,9 +462,7 @@ def evaluate(
 
 def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions:
     """Read the data and check that the run was fitted on it."""
-    source = run.record.data if data is None else data
-    if source is None:
-        raise RunError("the run was fitted on interactions in memory; pass them as data")
+    source = _recorded_data(run) if data is None else data
     interactions = source if isinstance(source, Interactions) else datasets.load(source, run.record.columns)
     if interactions.fingerprint != run.record.dataset_fingerprint:
         name = "the interactions" if isinstance(source, Interactions) else str(source)
@@ -473,6 +471,21 @@ def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions
             f"{run.record.dataset_fingerprint[:12]}; give the same data with --data, or fit on this"
         )
     return interactions
+
+
+def _recorded_data(run: Run) -> str:
+    """Say where the data are that the run was fitted on."""
+    data = run.record.data
+    if data is None:
+        name = "the run" if run.path is None else f"{run.path}: the run"
+        raise RunError(
+            f"{name} was fitted on interactions in memory; give them as data, or a file with --data"
+        )
+    if data != datasets.BUNDLED and not Path(data).exists():
+        raise DataError(
+            "found no such file, which the run was fitted on; say with --data where it is now", file=data
+        )
+    return data
 
 
 def _split(run: Run, interactions: Interactions, k: int | None) -> ColdStartSplit:
