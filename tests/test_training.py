@@ -466,6 +466,7 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--model", "magic"], "expected one of metatl, popularity, knn"),
         (["--model", "popularity", "--preset", "paper"], "it has tuned"),
         (["--set", "dimension=3"], "no field 'dimension'"),
+        (["--model", "popularity", "--set", "foo=1"], "popularity has no field 'foo'; it has no fields\n"),
         (["--set", "dim=zero"], "dim"),
         (["--set", "dim=true"], "dim: found True: true and false are for flags"),
         (["--set", "meta_lr=true"], "meta_lr: found True: true and false are for flags"),

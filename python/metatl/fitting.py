@@ -81,7 +81,8 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
     fields = config_class.model_fields
     for name in overrides:
         if name not in fields:
-            raise ConfigError(f"config: {system.name} has no field {name!r}; it has {', '.join(fields)}")
+            there = ", ".join(fields) or "no fields"
+            raise ConfigError(f"config: {system.name} has no field {name!r}; it has {there}")
     values = {**config_class.preset(preset).model_dump(), **overrides}
     if "k" in fields:
         if overrides.get("k", k) != k:
