@@ -361,6 +361,21 @@ def test_a_finished_run_without_weights_says_how_to_get_some(tmp_path):
         metatl.load_run(out)
 
 
+def test_items_that_are_not_those_of_a_run_are_named(tmp_path):
+    out = tmp_path / "run"
+    metatl.fit(ring(), model="popularity", out=out, device="cpu")
+    items = pl.read_parquet(out / "items.parquet")
+    for damaged in (
+        items.reverse(),
+        pl.concat([items[:1], items[:-1]]),
+        items.with_columns(item_id=pl.when(pl.int_range(pl.len()) > 0).then("item_id")),
+        items.with_columns(count=pl.lit("many")),
+    ):
+        damaged.write_parquet(out / "items.parquet")
+        with pytest.raises(RunError, match=r"items\.parquet: found a damaged table, .*; train again"):
+            metatl.load_run(out)
+
+
 def test_a_config_that_cannot_be_is_named(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())

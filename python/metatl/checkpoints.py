@@ -89,6 +89,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     RunError
         If the file is missing, damaged, or of another format version.
     """
+    if path.is_dir():
+        raise RunError(f"{path}: found a folder, expected a checkpoint; remove it and train again")
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
@@ -103,6 +105,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise RunError(f"{path}: the checkpoint cannot be read ({error})") from None
     except (SafetensorError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: the checkpoint is damaged ({error}); train again") from None
     if metadata.get("sha256") != _digest(tensors):

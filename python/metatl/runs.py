@@ -233,7 +233,7 @@ def read_record(path: str | Path) -> RunRecord:
         raise RunError(
             f"{path}: found a file; expected the directory that `metatl train --out` wrote"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: not JSON ({error}); train again") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -306,6 +306,11 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path / 'items.parquet'}: cannot be read ({reason}); train again") from None
+    if not _are_items(item_ids, counts):
+        raise RunError(
+            f"{path / 'items.parquet'}: found a damaged table, expected distinct ids in ascending order, "
+            "each with its count; train again"
+        )
     if len(items) != record.num_items:
         raise RunError(
             f"{path / 'items.parquet'}: found {len(items)} items, expected {record.num_items}; train again"
@@ -317,6 +322,17 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         model=place(model, device),
         item_ids=item_ids,
         item_counts=counts.to_numpy().astype(np.int64),
+    )
+
+
+def _are_items(item_ids: pl.Series, counts: pl.Series) -> bool:
+    """Whether ids are those of an item table, whose rows are in the order of the ids."""
+    return (
+        item_ids.dtype in (pl.Int64, pl.String)
+        and counts.dtype == pl.Int64
+        and not (item_ids.has_nulls() or counts.has_nulls())
+        and item_ids.is_sorted()
+        and item_ids.n_unique() == len(item_ids)
     )
 
 
