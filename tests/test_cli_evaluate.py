@@ -423,6 +423,8 @@ def test_inputs_are_not_written_over(run, stranger, tmp_path):
         assert_one_line(evaluate(run, option, run / "run.json"), f"{option}: found", "run.json")
         # The run's data are read too, though no option names them.
         assert_one_line(evaluate(run, option, data), f"{option}: found {data}, which the command reads")
+    result = evaluate("scores", candidates, scores, "--json", run / "metrics.json")
+    assert_one_line(result, "--json: found", "metrics.json, a file of a run")
     result = evaluate("scores", candidates, scores, "--json", twice, "--per-user", twice)
     assert_one_line(result, "--per-user: found", "which --json names too")
     assert not twice.exists()

@@ -19,6 +19,7 @@ from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, RunE
 from metatl.interactions import Interactions
 from metatl.models import SYSTEMS, Batches, System, find_system
 from metatl.runs import (
+    RUN_FILES,
     Run,
     RunRecord,
     SplitSettings,
@@ -45,15 +46,6 @@ if TYPE_CHECKING:
 
 VALIDATION_NEGATIVES = 100
 
-RUN_FILES = (
-    "metrics.json",
-    "run.json",
-    "environment.json",
-    "items.parquet",
-    "history.json",
-    "best.safetensors",
-    "last.safetensors",
-)
 PREVIOUS = ".previous"
 """Folder of a run directory that holds the finished run which the present one is to replace."""
 

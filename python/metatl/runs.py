@@ -52,6 +52,16 @@ if TYPE_CHECKING:
     from metatl.models.contract import Model
 
 FORMAT_VERSION = 1
+RUN_FILES = (
+    "metrics.json",
+    "run.json",
+    "environment.json",
+    "items.parquet",
+    "history.json",
+    "best.safetensors",
+    "last.safetensors",
+)
+"""The files of a run directory, and the folder `tensorboard`."""
 
 
 class SplitSettings(BaseModel):

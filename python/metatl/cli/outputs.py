@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Path | None]) -> None:
-    """Refuse files to write that would replace an input, or one another.
+    """Refuse files to write that would replace an input, a file of any run, or one another.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
     Raises
     ------
     ConfigError
-        If an output is an input or another output; nothing has been written then.
+        If an output is an input, another output or a file of a run; nothing has been written then.
     """
     from metatl.datasets import BUNDLED
     from metatl.exceptions import ConfigError
@@ -43,7 +43,15 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
         place = os.path.realpath(output)
         if place in taken:
             raise ConfigError(f"{option}: found {taken[place]}; choose another file")
+        if _is_of_a_run(output):
+            raise ConfigError(f"{option}: found {output}, a file of a run; choose another file")
         taken[place] = f"{output}, which {option} names too"
+
+
+def _is_of_a_run(path: Path) -> bool:
+    from metatl.runs import RUN_FILES
+
+    return path.name in RUN_FILES and path.exists() and (path.parent / "run.json").exists()
 
 
 def _files(path: Path) -> list[Path]:
