@@ -312,24 +312,26 @@ def sample_candidate_sets(
             f"users: found {users.min()} to {users.max()}, expected 0 to {num_users - 1}: users of split.cold"
         )
     if exclude == "all":
-        index, own = split.cold.index, split.cold.distinct_items
+        index = split.cold.index
     else:
-        histories = split.histories(np.arange(num_users)).ravel()
+        histories = split.histories(np.arange(num_users))
         indptr = np.arange(num_users + 1) * split.k
-        index = _metatl.Interactions(indptr, histories, split.num_items)
-        own = count_distinct(np.repeat(np.arange(num_users), split.k), histories, num_users, split.num_items)
-    _check_enough(split, users, split.num_items - own[users], n)
-    candidates = _metatl.sample_candidates(
-        index,
-        users,
-        split.targets(users),
-        n,
-        seed=seed,
-        epoch=split.k,
-        weights=split.train.item_counts.astype(np.float64) if kind == "popularity" else None,
-        exclude_target=exclude == "all",
-        num_threads=num_threads,
-    )
+        index = _metatl.Interactions(indptr, histories.ravel(), split.num_items)
+    try:
+        candidates = _metatl.sample_candidates(
+            index,
+            users,
+            split.targets(users),
+            n,
+            seed=seed,
+            epoch=split.k,
+            weights=split.train.item_counts.astype(np.float64) if kind == "popularity" else None,
+            exclude_target=exclude == "all",
+            num_threads=num_threads,
+        )
+    except NoNegativeError:
+        _name_who_has_too_few(split, users, n, exclude)
+        raise
     return CandidateSets(
         users=users,
         candidates=candidates,
@@ -350,17 +352,21 @@ def sample_candidate_sets(
     )
 
 
-def _check_enough(
-    split: ColdStartSplit, users: NDArray[np.int64], available: NDArray[np.int64], n: int
-) -> None:
+def _name_who_has_too_few(split: ColdStartSplit, users: NDArray[np.int64], n: int, exclude: Excluded) -> None:
     """Name the first user with too few items to draw from by the raw id, which the kernel does not know."""
+    if exclude == "all":
+        own = split.cold.distinct_items[users]
+    else:
+        rows = np.repeat(np.arange(len(users)), split.k)
+        own = count_distinct(rows, split.histories(users).ravel(), len(users), split.num_items)
+    available = split.num_items - own
     short = np.flatnonzero(available < n)
     if len(short) > 0:
         user_id = split.cold.user_ids[int(users[short[0]])]
         raise NoNegativeError(
             f"user {user_id}: found {available[short[0]]} items that can be drawn as negatives, expected at "
             f"least {n}"
-        )
+        ) from None
 
 
 def _part(split: ColdStartSplit, users: NDArray[np.int64]) -> Part | None:

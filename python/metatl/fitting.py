@@ -15,7 +15,7 @@ from metatl.arguments import check_type, config_error
 from metatl.candidates import sample_candidate_sets
 from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
-from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, RunError
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError, RunError
 from metatl.interactions import Interactions
 from metatl.models import SYSTEMS, Batches, System, find_system
 from metatl.runs import (
@@ -216,10 +216,12 @@ def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
             f"found no validation users among {split.cold.num_users} new ones, and weights are chosen by the "
             "MRR on them; raise validation_share, or take an earlier cutoff"
         )
-    # A small catalogue has fewer; the order of two models' MRR is what counts here.
-    fewest = int((split.num_items - split.cold.distinct_items[split.validation]).min())
-    n = max(1, min(VALIDATION_NEGATIVES, fewest))
-    return sample_candidate_sets(split, split.validation, n=n, seed=seed)
+    try:
+        return sample_candidate_sets(split, split.validation, n=VALIDATION_NEGATIVES, seed=seed)
+    except NoNegativeError:
+        # A small catalogue has fewer; the order of two models' MRR is what counts here.
+        fewest = int((split.num_items - split.cold.distinct_items[split.validation]).min())
+        return sample_candidate_sets(split, split.validation, n=max(1, fewest), seed=seed)
 
 
 def _fit_system(
