@@ -17,7 +17,7 @@ from metatl.checkpoints import save_checkpoint
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError, RunError
 from metatl.interactions import Interactions
-from metatl.models import SYSTEMS, Batches, System, find_system
+from metatl.models import SYSTEMS, System, find_system
 from metatl.runs import (
     RUN_FILES,
     Run,
@@ -237,20 +237,29 @@ def _fit_system(
 ) -> Model:
     """Train a system, or compute it in one pass; the directory holds a finished run then."""
     fitted: Any
-    if system.batches is not None:
-        fitted = _train(
-            system,
+    if system.batches is None:
+        fitted = system.model_class().fit(split.train, config)
+    else:
+        import torch
+
+        from metatl.training import train
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(record.seed)
+            fitted = system.model_class().for_training(config, split.train)
+        train(
+            fitted,
             system.batches,
-            record,
-            config,
             split,
             candidates,
-            directory,
+            config=config,
+            seed=record.seed,
+            device=record.device,
+            compiled=record.compiled,
+            directory=directory,
             resume=resume,
             on_progress=on_progress,
         )
-    else:
-        fitted = system.model_class().fit(split.train, config)
     metrics = candidate_metrics(fitted, split, candidates)
     if directory is not None:
         if system.batches is None:
@@ -259,42 +268,6 @@ def _fit_system(
         write_json(directory / "metrics.json", {"validation": metrics})
     model: Model = fitted
     return model
-
-
-def _train(
-    system: System,
-    batches: Batches,
-    record: RunRecord,
-    config: Any,
-    split: ColdStartSplit,
-    candidates: CandidateSets,
-    directory: Path | None,
-    *,
-    resume: bool,
-    on_progress: Callable[[Progress], None] | None,
-) -> Model:
-    import torch
-
-    from metatl.training import train
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(record.seed)
-        model = system.model_class().for_training(config, split.train)
-    train(
-        model,
-        batches,
-        split,
-        candidates,
-        config=config,
-        seed=record.seed,
-        device=record.device,
-        compiled=record.compiled,
-        directory=directory,
-        resume=resume,
-        on_progress=on_progress,
-    )
-    fitted: Model = model
-    return fitted
 
 
 def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, overwrite: bool) -> None:
