@@ -11,11 +11,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from planted_data import write_ring
+from rich.console import Console
 
 from metatl.cli.main import main
 from metatl.experiments import ablation, figure2, grid, rows
 from metatl.experiments.ablation import TO_PAPER, TO_TUNED
+from metatl.experiments.grid import plan, run_grid
 from metatl.experiments.rows import Row, smoke_row
+from metatl.experiments.sources import Source
 
 SMALL = {"dim": 8, "batch_size": 32, "cross_fit_folds": 2}
 ROWS = [
@@ -67,6 +70,25 @@ def test_table_2_and_again(ring, tmp_path, monkeypatch):
     assert again.exit_code == 0
     assert again.stdout == result.stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").rglob("*")} == times
+
+
+def test_kept_cells_are_not_made_again(ring, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "table_rows", lambda _: ROWS)
+    data, kept = ["--data", f"ring={ring}", "--budget", "smoke"], tmp_path / "kept"
+    missing = reproduce("table2", *data, "--out", tmp_path / "out", "--kept", kept)
+    assert_one_line(missing, "--kept", str(kept))
+    cells = plan([Source("ring", str(ring))], ROWS[:1], ks=[3], seeds=1)
+    run_grid(cells, tmp_path / "grid", console=Console(stderr=True), kept=kept, keep_new=True)
+    files = {path: path.read_bytes() for path in kept.rglob("*.parquet")}
+    assert len(files) == 1
+    fresh = reproduce("table2", *data, "--out", tmp_path / "fresh")
+    result = reproduce("table2", *data, "--out", tmp_path / "out", "--kept", kept)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == fresh.stdout
+    assert len(list((tmp_path / "fresh" / "cells").rglob("results.json"))) == len(ROWS)
+    assert len(list((tmp_path / "out" / "cells").rglob("results.json"))) == len(ROWS) - 1
+    # A budget of its own puts nothing in the place of what is kept.
+    assert {path: path.read_bytes() for path in kept.rglob("*.parquet")} == files
 
 
 def test_a_failed_cell_is_named_and_the_table_written(ring, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from metatl.experiments.results import main, results_page
 from metatl.experiments.rows import KNN, Row
 from metatl.experiments.sources import Source
 from metatl.models import SYSTEMS
+from metatl.pages import markdown
 
 ROWS = [Row("Popularity", "popularity", "tuned"), Row(KNN, "knn", "tuned"), Row("Markov", "markov", "tuned")]
 
@@ -40,11 +41,11 @@ def finished(tmp_path_factory):
 
 
 def run(cells, out, **options):
-    return run_grid(cells, out, console=Console(file=io.StringIO()), **options)
+    return run_grid(cells, out, console=Console(file=io.StringIO()), keep_new=True, **options)
 
 
 def page(outcome):
-    return results_page(outcome, ["ring"], ks=[3], seeds=2)
+    return markdown(results_page(outcome, ["ring"], ks=[3], seeds=2))
 
 
 def in_order(ranks):

@@ -10,6 +10,7 @@ from planted_outcome import planted
 from metatl.experiments.grid import Outcome
 from metatl.experiments.results import main, results_page
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
+from metatl.pages import Image, markdown
 
 USERS = 60
 
@@ -30,7 +31,7 @@ def page(seeds, *, finished=None, k=3, titles=None):
         for place, title in enumerate(rows, start=1)
         if titles is None or title in titles
     }
-    return results_page(planted(found, k=k), ["ring"], ks=[k], seeds=seeds), {
+    return markdown(results_page(planted(found, k=k), ["ring"], ks=[k], seeds=seeds)), {
         title: 0.5 + 2 * place / (2 * USERS) for place, title in enumerate(rows, start=1)
     }
 
@@ -58,7 +59,7 @@ def test_advice_comes_first():
     assert "No simple system has the best MRR." in before
     assert "- ring, K = 3: MetaTL `tuned` has the best MRR among 100 negatives and in the full cat" in before
     both = planted({"A": {0: (ranks(9), ranks(1))}, "B": {0: (ranks(1), ranks(9))}})
-    text = results_page(both, ["ring"], ks=[3], seeds=1)
+    text = markdown(results_page(both, ["ring"], ks=[3], seeds=1))
     assert "- ring, K = 3: A has the best MRR among 100 negatives, B in the full catalogue." in text
 
 
@@ -67,9 +68,21 @@ def test_every_k_has_its_table():
     outcome = Outcome(
         parts[0].results.vstack(parts[1].results), {**parts[0].ranks, **parts[1].ranks}, failures=[]
     )
-    text = results_page(outcome, ["ring", "absent"], ks=[2, 3, 4], seeds=1)
+    text = markdown(results_page(outcome, ["ring", "absent"], ks=[2, 3, 4], seeds=1))
     assert text.index("### ring, K = 2") < text.index("### ring, K = 4")
     assert "### ring, K = 3" not in text
+
+
+def test_several_k_have_a_picture():
+    parts = [planted({TUNED: {0: (ranks(9), ranks(9))}}, k=k) for k in (2, 4)]
+    outcome = Outcome(
+        parts[0].results.vstack(parts[1].results), {**parts[0].ranks, **parts[1].ranks}, failures=[]
+    )
+    both = results_page(outcome, ["ring"], ks=[2, 4], seeds=1)
+    (image,) = (part for part in both if isinstance(part, Image))
+    assert image.content.startswith(b"\x89PNG")
+    assert f"]({image.file})" in markdown(both)
+    assert not any(isinstance(part, Image) for part in results_page(outcome, ["ring"], ks=[2], seeds=1))
 
 
 def test_what_is_good_on_all_data_sets_is_said_for_each_k():
@@ -84,7 +97,7 @@ def test_what_is_good_on_all_data_sets_is_said_for_each_k():
         {key: rank for part in parts for key, rank in part.ranks.items()},
         [],
     )
-    text = results_page(outcome, ["ring", "star"], ks=[2, 3], seeds=1)
+    text = markdown(results_page(outcome, ["ring", "star"], ks=[2, 3], seeds=1))
     assert "- K = 3, as good as the best on all data sets: A.\n" in text
     assert "- K = 2, as good" not in text
 

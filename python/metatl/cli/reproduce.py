@@ -51,6 +51,11 @@ _grid_options = (
         type=click.Path(path_type=Path),
         help="What `metatl tune --out` wrote: settings in place of the preset tuned.",
     ),
+    click.option(
+        "--kept",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Folder of finished fits, as docs/results of the repository: those are not made again.",
+    ),
 )
 
 
@@ -147,6 +152,7 @@ def _reproduce(
     budget: Budget,
     device: str,
     configs: Path | None,
+    kept: Path | None,
 ) -> None:
     from rich.console import Console
 
@@ -161,7 +167,9 @@ def _reproduce(
     cells = plan(sources, rows, ks=ks, seeds=seeds, configs=found)
     directory = _directory(out)
     console = Console(stderr=True)
-    outcome = run_grid(cells, directory, console=console, jobs=jobs, device=device, name=make.__name__)
+    outcome = run_grid(
+        cells, directory, console=console, jobs=jobs, device=device, name=make.__name__, kept=kept
+    )
     _write(make(outcome, sources, rows, ks=ks, seeds=seeds, budget=budget), directory)
     outcome.check()
 

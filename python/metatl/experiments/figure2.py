@@ -13,7 +13,9 @@ from metatl.pages import Heading, Image, Points, Table, Text
 from metatl.plots import LinePanel, Point, Series, draw_lines, png, svg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
 
     from metatl.experiments.comparison import Standings
     from metatl.experiments.grid import Outcome
@@ -62,7 +64,7 @@ def figure2(
     ]
     pictures = {}
     if found:
-        figure = draw_lines([_panel(name, of_ks, rows) for name, of_ks in found.items()])
+        figure = mrr_over_k(found, rows)
         pictures = {"figure2.png": png(figure), "figure2.svg": svg(figure)}
         parts.append(
             Image("figure2.png", pictures["figure2.png"], "Lines of MRR over K, one for each system")
@@ -77,6 +79,19 @@ def figure2(
         "failures": outcome.failures,
     }
     return Report("figure2", parts, data, pictures)
+
+
+def mrr_over_k(found: Mapping[str, Sequence[Standings]], rows: Sequence[Row]) -> Figure:
+    """Draw MRR among 100 negatives over K.
+
+    Parameters
+    ----------
+    found
+        Name of a data set, which has a panel, to its standings for each K.
+    rows
+        Those that have a line.
+    """
+    return draw_lines([_panel(name, of_ks, rows) for name, of_ks in found.items()])
 
 
 def _panel(name: str, of_ks: Sequence[Standings], rows: Sequence[Row]) -> LinePanel:

@@ -159,6 +159,7 @@ def run_grid(
     device: str = "cpu",
     name: str = "results",
     kept: Path | None = None,
+    keep_new: bool = False,
 ) -> Outcome:
     """Run the cells that are not finished, and gather the figures of all.
 
@@ -177,8 +178,9 @@ def run_grid(
     name
         The figures go to `name.parquet`.
     kept
-        Folder of kept cells (:mod:`metatl.experiments.kept`): those that are there are finished, and each
-        that finishes is added.
+        Folder of kept cells (:mod:`metatl.experiments.kept`): those that are there are not fitted again.
+    keep_new
+        Whether each cell that finishes is added to that folder, in place of an older one of its row.
 
     Returns
     -------
@@ -197,7 +199,7 @@ def run_grid(
             continue
         if not is_finished(cell, out):
             unfinished.append(cell)
-        elif kept is not None:
+        elif kept is not None and keep_new:
             keep(kept, cell, read_cell(cell, out))
     failures = []
     if unfinished:
@@ -214,7 +216,7 @@ def run_grid(
                 if isinstance(event, Finished):
                     result = read_cell(event.cell, out)
                     mrr = _mrr(result)
-                    if kept is not None:
+                    if kept is not None and keep_new:
                         keep(kept, event.cell, result)
                 show(event, mrr)
     outcome = gather(cells, out, failures, kept=kept)

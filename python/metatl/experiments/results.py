@@ -16,11 +16,13 @@ from metatl.cli.errors import Command
 from metatl.cli.reproduce import parse_ks
 from metatl.experiments.choice import advice, choose, everywhere, simple_leaders, why_not_ahead
 from metatl.experiments.comparison import RANKINGS, standings
+from metatl.experiments.figure2 import figure2_rows, mrr_over_k
 from metatl.experiments.reports import interval_note, with_interval
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
 from metatl.experiments.table2 import lead
 from metatl.files import write_text
-from metatl.pages import Heading, Points, Table, Text, markdown
+from metatl.pages import Heading, Image, Points, Table, Text, markdown, write_bytes
+from metatl.plots import png
 from metatl.significance import mean_interval
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from metatl.pages import Part
 
 METRICS = ("HR@1", "HR@10", "NDCG@10", "MRR")
+
+PICTURE = "results-over-k.png"
 
 HEADER = """Cold-start users who have shown K interactions; one held-out item each. Sampled: ranked among
 100 uniform negatives. Full: ranked among every item that the user has not interacted with. {intervals} A
@@ -53,7 +57,7 @@ NOTES = (
 )
 
 
-def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], seeds: int) -> str:
+def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], seeds: int) -> list[Part]:
     """Write the page from a grid's figures.
 
     Parameters
@@ -87,6 +91,14 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         Text(HEADER.format(intervals=interval_note(seeds))),
         Points(NOTES),
     ]
+    over_k = {name: of_ks for name, of_ks in found.items() if len(of_ks) > 1}
+    if over_k:
+        picture = png(mrr_over_k(over_k, figure2_rows("tuned")))
+        parts += [
+            Heading("Over K"),
+            Text("MRR among 100 negatives of the systems that the paper's Figure 2 shows."),
+            Image(PICTURE, picture, "Lines of MRR over K, one for each system"),
+        ]
     for name, of_ks in found.items():
         parts.append(Heading(name))
         for standing in of_ks:
@@ -96,7 +108,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
                 scores_table(standing, seeds),
                 Points(tuple(findings(outcome, standing))),
             ]
-    return markdown(parts)
+    return parts
 
 
 def scores_table(standing: Standings, seeds: int) -> Table:
@@ -233,13 +245,19 @@ def main(
     failures: list[str] = []
     if not only_finished:
         jobs = num_processors() if jobs is None else jobs
-        failures = run_grid(cells, out, console=Console(), jobs=jobs, device=device, kept=kept).failures
+        failures = run_grid(
+            cells, out, console=Console(), jobs=jobs, device=device, kept=kept, keep_new=True
+        ).failures
     names = [source.name for source in sources]
     found = {} if kept is None else kept_fingerprints(kept, without=names)
     absent = [Source(name, data="") for name in found]
     cells += plan(absent, rows, ks=ks, seeds=seeds, fingerprints=found)
     outcome = gather(cells, out, failures, kept=kept)
-    write_text(page, results_page(outcome, [*names, *found], ks=ks, seeds=seeds))
+    parts = results_page(outcome, [*names, *found], ks=ks, seeds=seeds)
+    for part in parts:
+        if isinstance(part, Image):
+            write_bytes(page.with_name(part.file), part.content)
+    write_text(page, markdown(parts))
     outcome.check()
 
 
