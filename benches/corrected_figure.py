@@ -18,7 +18,7 @@ from metatl import datasets
 from metatl.assessment import Measures, RankedUsers, Ranking, measure
 from metatl.evaluation import rank_users
 from metatl.metrics import parse_metrics
-from metatl.plots import svg
+from metatl.report.plots import svg
 
 SYSTEMS = ("popularity", "markov", "session-knn", "knn", "metatl")
 NEGATIVES = (10, 20, 50, 100, 200, 400)

@@ -55,7 +55,7 @@ One {gpu}, {cpus} processors of an {machine}, torch {torch}. Regenerate with
 ## Training, sampling included
 
 MetaTL, K = {k}, {items:,} items, tasks a second. `paper`, `official` and `tuned` have 1,024 tasks a step. A
-graph launches the kernels of a step at once (`metatl.cuda_graphs`); `--compiled` fuses most of them first.
+graph launches the kernels of a step at once (`metatl.cuda.graphs`); `--compiled` fuses most of them first.
 Bar: {bar:,.0f} tasks a second.
 
 {training}

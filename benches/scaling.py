@@ -23,7 +23,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from metatl import _metatl
 from metatl.files import write_text
-from metatl.plots import svg
+from metatl.report.plots import svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,9 +8,9 @@ from conftest import NUM_ITEMS
 
 from metatl import _metatl, assessment
 from metatl.assessment import Measures, RankedUsers, Ranking
+from metatl.external.score_evaluation import evaluate_scores
 from metatl.metrics import parse_metrics
 from metatl.ranking import RankCounts
-from metatl.score_evaluation import evaluate_scores
 
 METRICS = "MRR,HR@1,HR@10,NDCG@10"
 PIPELINE = "candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100"

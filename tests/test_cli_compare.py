@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from per_user_data import METRICS, record_of, system
 
 from metatl.cli.compare import compare
-from metatl.paired_comparison import compare_users, comparison_schema
+from metatl.comparison.paired_comparison import compare_users, comparison_schema
 from metatl.per_user import read_per_user, write_per_user
 
 

@@ -19,7 +19,7 @@ import metatl
 from metatl.cli.evaluate import COMMANDS, main
 from metatl.cli.evaluation_options import DEFAULT_METRICS
 from metatl.metrics import DEFAULT_METRICS as METRICS
-from metatl.report import results_schema
+from metatl.report.results import results_schema
 
 NUM_ITEMS = 200
 

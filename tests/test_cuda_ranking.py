@@ -16,7 +16,7 @@ from metatl.timings import Timings
 
 pytest.importorskip("triton")
 
-from metatl import cuda_ranking
+from metatl.cuda import ranking as cuda_ranking
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIMILARITIES = ("dot", "l2", "squared_l2")

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_server import answer, file, running_server
 
-from metatl.archives import extract_member
+from metatl.datasets.archives import extract_member
 from metatl.datasets.catalogue import CATALOGUE, PublicDataSet
+from metatl.datasets.downloads import Downloaded, download, file_sha256
 from metatl.datasets.fetching import RECORD_NAME, fetch
-from metatl.downloads import Downloaded, download, file_sha256
 from metatl.exceptions import (
     BrokenDownloadError,
     ChecksumError,
@@ -337,7 +337,7 @@ def test_a_redirection_that_never_ends(server, path):
 def test_redirections_do_not_leave_https():
     from urllib.request import Request
 
-    from metatl.downloads import _Redirects
+    from metatl.datasets.downloads import _Redirects
 
     with open(__file__, "rb") as body:  # noqa: PTH123 (any body)
         arguments = (Request("https://a/"), body, 302, "", {})

@@ -15,12 +15,12 @@ import metatl
 from metatl import training
 from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import ConfigError
+from metatl.item_start.spectral import spectral_vectors
+from metatl.item_start.trends import popularity_trend
 from metatl.models import SYSTEMS
 from metatl.runs import SplitSettings
-from metatl.spectral import spectral_vectors
 from metatl.stopping import TrainingStopped
 from metatl.training import part_seeds, start_items
-from metatl.trends import popularity_trend
 
 BASELINES = [name for name, system in SYSTEMS.items() if system.batches is not None and name != "metatl"]
 START = {"item_start": "spectral", "start_length": 2.5, "cross_fit_folds": 3, "dim": 8}

@@ -22,7 +22,7 @@ from metatl.experiments.results import main, results_page
 from metatl.experiments.rows import KNN, Row
 from metatl.experiments.sources import Source
 from metatl.models import SYSTEMS
-from metatl.pages import markdown
+from metatl.report.pages import markdown
 
 ROWS = [Row("Popularity", "popularity", "tuned"), Row(KNN, "knn", "tuned"), Row("Markov", "markov", "tuned")]
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.exceptions import DataError, NotANumberError
-from metatl.list_evaluation import evaluate_lists
-from metatl.ranked_lists import read_lists, read_targets
-from metatl.score_evaluation import evaluate_scores
+from metatl.external.list_evaluation import evaluate_lists
+from metatl.external.ranked_lists import read_lists, read_targets
+from metatl.external.score_evaluation import evaluate_scores
 
 METRICS = "MRR,HR@1,HR@5,NDCG@5,MRR@5"
 MEASURES = [

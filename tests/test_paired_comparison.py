@@ -19,21 +19,21 @@ from rich.console import Console
 from scipy import stats
 from test_latex import compiled, needs_latex
 
-from metatl.comparison_plot import draw_comparison, write_plot
-from metatl.comparison_tables import (
+from metatl.comparison.paired_comparison import (
+    ComparisonReport,
+    compare_users,
+    comparison_schema,
+    write_comparison,
+)
+from metatl.comparison.paired_users import extreme_users, pair_users, user_differences
+from metatl.comparison.plot import draw_comparison, write_plot
+from metatl.comparison.tables import (
     comparison_latex,
     comparison_markdown,
     comparison_table,
     extremes_table,
 )
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError
-from metatl.paired_comparison import (
-    ComparisonReport,
-    compare_users,
-    comparison_schema,
-    write_comparison,
-)
-from metatl.paired_users import extreme_users, pair_users, user_differences
 
 RESAMPLES = 300
 KINDS = ("t", "wilcoxon", "randomisation")

@@ -25,8 +25,8 @@ from metatl.experiments.sources import Source
 from metatl.experiments.table1 import differences, table1
 from metatl.experiments.table2 import table2
 from metatl.models.metatl_config import MetaTLConfig
-from metatl.pages import Heading, Image, Points, Table, Text, html_page, markdown
-from metatl.plots import LinePanel, Point, Series, draw_lines, svg
+from metatl.report.pages import Heading, Image, Points, Table, Text, html_page, markdown
+from metatl.report.plots import LinePanel, Point, Series, draw_lines, svg
 from metatl.significance import compare, holm
 from metatl.statistics import statistics
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from test_cli_evaluate import write_ring
 
 import metatl
+from metatl.comparison.paired_comparison import compare_users
 from metatl.evaluation import evaluate_users
 from metatl.exceptions import DataError
-from metatl.paired_comparison import compare_users
 from metatl.per_user import PerUserRecord, read_per_user, write_per_user
 
 KEY = "metatl.per_user"

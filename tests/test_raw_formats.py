@@ -15,12 +15,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metatl import text_blocks
 from metatl.cli.stats import stats
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions
-from metatl.published_forms import HEADERLESS_FORMS, name_fields
-from metatl.readers import read_interactions
+from metatl.readers import text_blocks
+from metatl.readers.interaction_files import read_interactions
+from metatl.readers.published_forms import HEADERLESS_FORMS, name_fields
 
 PACIFIC = timezone(timedelta(hours=-7))
 
@@ -375,7 +375,7 @@ def test_reviews_with_long_texts_need_little_memory(tmp_path):
             file.write(text * 200)
     size = path.stat().st_size
     program = (
-        "import resource\nfrom metatl import text_blocks\nfrom metatl.readers import read_interactions\n"
+        "import resource\nfrom metatl import read_interactions\nfrom metatl.readers import text_blocks\n"
         "text_blocks._BLOCK_BYTES = 1 << 22\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"read_interactions({str(path)!r}, repeats='all')\n"

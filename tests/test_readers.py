@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metatl import text_blocks, text_tables
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.interactions import Interactions
-from metatl.readers import read_interactions
+from metatl.readers import text_blocks, text_tables
+from metatl.readers.interaction_files import read_interactions
 
 HEADER = b"user,item,timestamp\n"
 
@@ -315,7 +315,7 @@ def test_reading_needs_no_torch(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(HEADER + b"1,2,3\n")
     program = (
-        "import sys\nfrom metatl.readers import read_interactions\nfrom metatl import candidates\n"
+        "import sys\nfrom metatl import candidates, read_interactions\n"
         f"read_interactions({str(path)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

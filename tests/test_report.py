@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from metatl.report import (
+from metatl.report.results import (
     SCHEMA_FILE,
     BootstrapReport,
     CandidatesReport,

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from test_latex import compiled, needs_latex
 
-from metatl.report import SourceResults
-from metatl.report_tables import latex, markdown, narrow, remarks, tables, terminal
-from metatl.score_evaluation import evaluate_scores
+from metatl.external.score_evaluation import evaluate_scores
+from metatl.report.results import SourceResults
+from metatl.report.tables import latex, markdown, narrow, remarks, tables, terminal
 
 
 @pytest.fixture(scope="module")

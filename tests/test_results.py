@@ -10,7 +10,7 @@ from planted_outcome import planted
 from metatl.experiments.grid import Outcome
 from metatl.experiments.results import main, results_page
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
-from metatl.pages import Image, markdown
+from metatl.report.pages import Image, markdown
 
 USERS = 60
 

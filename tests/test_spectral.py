@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from property_settings import OF_A_MODEL
 
 import metatl
-from metatl.spectral import (
+from metatl.item_start.spectral import (
     DISTANCE_DECAY,
     LENGTH_DISCOUNT,
     ROOT_MEAN_SQUARE_NORM,

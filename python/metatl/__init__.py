@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metatl import datasets, exceptions
     from metatl.candidates import CandidateSets, sample_candidate_sets
-    from metatl.embedding_evaluation import evaluate_embeddings
+    from metatl.comparison.paired_comparison import compare_users
     from metatl.evaluation import evaluate
+    from metatl.external.embedding_evaluation import evaluate_embeddings
+    from metatl.external.list_evaluation import evaluate_lists
+    from metatl.external.score_evaluation import evaluate_scores
     from metatl.fitting import fit
     from metatl.interactions import Interactions
     from metatl.item_tables import ItemTable
-    from metatl.list_evaluation import evaluate_lists
-    from metatl.paired_comparison import compare_users
-    from metatl.readers import read_interactions
+    from metatl.readers.interaction_files import read_interactions
     from metatl.recommendation import recommend
     from metatl.runs import Run, SplitSettings, load_run
-    from metatl.score_evaluation import evaluate_scores
     from metatl.split import ColdStartSplit, cold_start_split
 
 _MODULES = {
@@ -33,14 +33,14 @@ _MODULES = {
     "Run": "metatl.runs",
     "SplitSettings": "metatl.runs",
     "cold_start_split": "metatl.split",
-    "compare_users": "metatl.paired_comparison",
+    "compare_users": "metatl.comparison.paired_comparison",
     "evaluate": "metatl.evaluation",
-    "evaluate_embeddings": "metatl.embedding_evaluation",
-    "evaluate_lists": "metatl.list_evaluation",
-    "evaluate_scores": "metatl.score_evaluation",
+    "evaluate_embeddings": "metatl.external.embedding_evaluation",
+    "evaluate_lists": "metatl.external.list_evaluation",
+    "evaluate_scores": "metatl.external.score_evaluation",
     "fit": "metatl.fitting",
     "load_run": "metatl.runs",
-    "read_interactions": "metatl.readers",
+    "read_interactions": "metatl.readers.interaction_files",
     "recommend": "metatl.recommendation",
     "sample_candidate_sets": "metatl.candidates",
 }

@@ -25,7 +25,7 @@ from metatl.metrics import (
     ranks,
     user_metrics,
 )
-from metatl.report import EstimateReport, MetricsReport, SliceReport, TiesReport
+from metatl.report.results import EstimateReport, MetricsReport, SliceReport, TiesReport
 from metatl.user_groups import group_users
 
 if TYPE_CHECKING:

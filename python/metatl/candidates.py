@@ -21,7 +21,7 @@ from metatl.files import replace_file
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.histories import Histories
 from metatl.interactions import count_distinct
-from metatl.parquet_files import read_parquet
+from metatl.readers.parquet_files import read_parquet
 from metatl.split import ColdStartSplit
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class CandidateSets:
             Without it, items are numbered by their place among the distinct raw ids of the file, sorted, and
             users by their row: all that a ranking of scores needs.
         max_bytes
-            The most bytes that the file may unpack to; see :func:`metatl.parquet_files.read_parquet`.
+            The most bytes that the file may unpack to; see :func:`metatl.readers.parquet_files.read_parquet`.
 
         Raises
         ------

@@ -25,9 +25,9 @@ from metatl.assessment import (
 )
 from metatl.candidates import CANDIDATE_KINDS, CandidateSets, sample_candidate_sets
 from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
+from metatl.external.list_metrics import list_metrics
 from metatl.histories import Histories
 from metatl.interactions import Interactions
-from metatl.list_metrics import list_metrics
 from metatl.metrics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE,
@@ -37,7 +37,7 @@ from metatl.metrics import (
     parse_metrics,
 )
 from metatl.ranking import RankCounts, encode_blocks, rank_candidates
-from metatl.report import (
+from metatl.report.results import (
     BootstrapReport,
     CandidatesReport,
     DatasetReport,
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.candidates import CandidateKind
+    from metatl.external.score_files import ScoresLike
     from metatl.item_tables import ItemFormat, ItemTable
     from metatl.models.contract import Model
-    from metatl.report import SourceResults
+    from metatl.report.results import SourceResults
     from metatl.runs import Run
-    from metatl.score_files import ScoresLike
     from metatl.split import ColdStartSplit
 
 DEFAULT_TOP = 10
@@ -441,7 +441,7 @@ def evaluate(
         file.
     **options
         For a run those of :func:`evaluate_users`, for scores those of
-        :func:`metatl.score_evaluation.evaluate_scores`; each raises what these raise.
+        :func:`metatl.external.score_evaluation.evaluate_scores`; each raises what these raise.
 
     Returns
     -------
@@ -455,7 +455,7 @@ def evaluate(
         if not isinstance(chosen, str):
             raise ConfigError(f"candidates: found {type(chosen).__name__}, expected uniN, popN or full")
         return evaluate_users(system, candidates=chosen, **options).results
-    from metatl.score_evaluation import evaluate_scores
+    from metatl.external.score_evaluation import evaluate_scores
 
     return evaluate_scores(system, candidates, **options).results
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from metatl.cuda_ranking import CudaBlock
+    from metatl.cuda.ranking import CudaBlock
     from metatl.models.contract import Encoded, FactorisedModel, Model, PairwiseModel, Similarity
 
 ENCODE_BLOCK_ITEMS = 2**15
@@ -535,7 +535,7 @@ def ranks_on_cuda(device: torch.device) -> bool:
     """Whether a model's device ranks by itself: a CUDA device for which Triton can build kernels."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
-    from metatl.cuda_ranking import can_build_kernels
+    from metatl.cuda.ranking import can_build_kernels
 
     return can_build_kernels(device)
 
@@ -544,7 +544,7 @@ def _cuda_finisher(
     model: FactorisedModel, num_threads: int | None, timings: Timings
 ) -> Callable[[Encoded], CudaBlock]:
     """Tell how to put what a model has encoded before the kernels of its CUDA device."""
-    from metatl.cuda_ranking import Catalogue, CudaBlock
+    from metatl.cuda.ranking import Catalogue, CudaBlock
 
     catalogue = Catalogue.of(model.item_table, model.item_bias, model.similarity)
     on_processor = cache(lambda: _finisher(model, "float32", num_threads, timings))

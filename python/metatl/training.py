@@ -25,18 +25,18 @@ from torch import nn
 
 from metatl.batches import Batch, alternate
 from metatl.checkpoints import load_checkpoint, save_checkpoint
-from metatl.cuda_graphs import GraphedStep
-from metatl.device_batches import DeviceBatches
+from metatl.cuda.device_batches import DeviceBatches
+from metatl.cuda.graphs import GraphedStep
 from metatl.episodes import episode_sampler
 from metatl.evaluation import candidate_metrics
 from metatl.exceptions import RunError
+from metatl.item_start.spectral import cross_fitting, spectral_vectors
+from metatl.item_start.trends import popularity_trend
 from metatl.memory import keep_freed_memory
 from metatl.models.trainable import TensorBatch
 from metatl.runs import write_json
 from metatl.sequences import sequence_sampler
-from metatl.spectral import cross_fitting, spectral_vectors
 from metatl.stopping import StopSignals, TrainingStopped
-from metatl.trends import popularity_trend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ from metatl.cli.errors import Command
 from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
-    from metatl.paired_users import PerUser
+    from metatl.comparison.paired_users import PerUser
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -74,21 +74,21 @@ def compare(
     """  # noqa: D301 (click reads the character)
     from rich.console import Console
 
-    from metatl.comparison_tables import (
+    from metatl.comparison.paired_comparison import compare_pairs, write_comparison
+    from metatl.comparison.paired_users import pair_users, user_differences
+    from metatl.comparison.tables import (
         comparison_latex,
         comparison_markdown,
         comparison_table,
         extremes_table,
     )
     from metatl.files import write_parquet, write_text
-    from metatl.paired_comparison import compare_pairs, write_comparison
-    from metatl.paired_users import pair_users, user_differences
     from metatl.per_user import read_per_user
 
     outputs = {"--json": json, "--markdown": markdown, "--latex": latex, "--users": users, "--plot": plot}
     check_outputs(files, outputs)
     if plot is not None:
-        from metatl.comparison_plot import check_plot_file, write_plot
+        from metatl.comparison.plot import check_plot_file, write_plot
 
         check_plot_file(plot)
     evaluations = _name_apart([read_per_user(file) for file in files], files)

@@ -11,7 +11,7 @@ from metatl.cli.errors import Command
 from metatl.cli.evaluation_options import CommonOptions, deliver, evaluation_options
 
 if TYPE_CHECKING:
-    from metatl.embedding_evaluation import Similarity
+    from metatl.external.embedding_evaluation import Similarity
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -64,7 +64,7 @@ def embeddings(
     from rich.console import Console
 
     from metatl.cli.progress import users_progress
-    from metatl.embedding_evaluation import evaluate_embeddings
+    from metatl.external.embedding_evaluation import evaluate_embeddings
 
     options = CommonOptions(**common)
     options.check(candidates, queries, items, item_ids, bias)

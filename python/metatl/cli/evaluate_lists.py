@@ -46,7 +46,7 @@ def trec(
       metatl-eval trec --run run.txt --qrels qrels.txt
       metatl-eval trec --run lists.parquet --qrels candidates.parquet --metrics HR@10,MRR@10
     """  # noqa: D301 (click reads the character)
-    from metatl.list_evaluation import evaluate_lists
+    from metatl.external.list_evaluation import evaluate_lists
 
     options = CommonOptions(**common)
     options.check(lists, targets)

@@ -57,7 +57,7 @@ def scores(
 
     from metatl import datasets
     from metatl.cli.progress import users_progress
-    from metatl.score_evaluation import evaluate_scores
+    from metatl.external.score_evaluation import evaluate_scores
 
     options = CommonOptions(**common)
     options.check(*files, train)

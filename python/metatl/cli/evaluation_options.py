@@ -129,8 +129,8 @@ def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
 
     from metatl.files import write_text
     from metatl.per_user import PerUserRecord, write_per_user
-    from metatl.report import write_results
-    from metatl.report_tables import latex, markdown, system_name, terminal
+    from metatl.report.results import write_results
+    from metatl.report.tables import latex, markdown, system_name, terminal
 
     results = evaluation.results
     if outputs.per_user is not None:

@@ -187,7 +187,7 @@ def _directory(out: Path | None) -> Path:
 
 def _write(report: Report, out: Path | None) -> None:
     from metatl.experiments.reports import write_report
-    from metatl.pages import markdown
+    from metatl.report.pages import markdown
 
     files = write_report(_directory(out), report)
     click.echo(markdown(report.parts))

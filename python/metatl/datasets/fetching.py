@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from metatl.archives import extract_member
-from metatl.downloads import Downloaded, download, file_sha256
+from metatl.datasets.archives import extract_member
+from metatl.datasets.downloads import Downloaded, download, file_sha256
 from metatl.exceptions import BrokenDownloadError, ChecksumError, DownloadError
 from metatl.files import replace_file
 
@@ -57,7 +57,7 @@ def fetch(
     folder
         Where its folder is made.
     on_progress, options
-        See :func:`metatl.downloads.download`.
+        See :func:`metatl.datasets.downloads.download`.
 
     Raises
     ------

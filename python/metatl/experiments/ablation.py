@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from metatl.experiments.comparison import RANKINGS, compare_rows, standings
 from metatl.experiments.reports import Report, interval_note, marked, p_value, with_interval
 from metatl.experiments.rows import SMOKE_STEPS, Row
-from metatl.pages import Heading, Image, Points, Table, Text
-from metatl.plots import DotPanel, Point, Series, draw_dots, png
+from metatl.report.pages import Heading, Image, Points, Table, Text
+from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.significance import holm
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from metatl.experiments.grid import Outcome
     from metatl.experiments.rows import Budget
     from metatl.experiments.sources import Source
-    from metatl.pages import Part
+    from metatl.report.pages import Part
     from metatl.significance import Comparison
 
 

@@ -30,10 +30,10 @@ import polars as pl
 from metatl.exceptions import RunError
 from metatl.files import write_parquet
 from metatl.fitting import configure
+from metatl.item_start.spectral import CROSS_FITTING_REVISION
 from metatl.models import SYSTEMS, find_system
-from metatl.report import Results, write_results
+from metatl.report.results import Results, write_results
 from metatl.runs import SplitSettings, write_json
-from metatl.spectral import CROSS_FITTING_REVISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,8 @@ from metatl.experiments.comparison import standings
 from metatl.experiments.paper import FIGURE_2, SOURCE
 from metatl.experiments.reports import Report, interval_note, marked, with_interval
 from metatl.experiments.rows import table_rows
-from metatl.pages import Heading, Image, Points, Table, Text
-from metatl.plots import LinePanel, Point, Series, draw_lines, png, svg
+from metatl.report.pages import Heading, Image, Points, Table, Text
+from metatl.report.plots import LinePanel, Point, Series, draw_lines, png, svg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from metatl.experiments.grid import Outcome
     from metatl.experiments.rows import Budget, Row
     from metatl.experiments.sources import Source
-    from metatl.pages import Part
+    from metatl.report.pages import Part
 
 
 def figure2_rows(budget: Budget) -> list[Row]:

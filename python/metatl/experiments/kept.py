@@ -32,8 +32,8 @@ from metatl.experiments.cells import CellResult, locked
 from metatl.experiments.comparison import RANKINGS
 from metatl.files import write_parquet
 from metatl.metrics import ranks
-from metatl.parquet_files import read_parquet
-from metatl.report import Results
+from metatl.readers.parquet_files import read_parquet
+from metatl.report.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

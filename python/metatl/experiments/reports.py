@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metatl.files import write_text
-from metatl.pages import html_page, markdown, write_bytes
+from metatl.report.pages import html_page, markdown, write_bytes
 from metatl.runs import write_json
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from metatl.experiments.comparison import Score
-    from metatl.pages import Part
+    from metatl.report.pages import Part
 
 SIGNIFICANT = 0.05
 

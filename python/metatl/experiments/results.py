@@ -21,8 +21,8 @@ from metatl.experiments.reports import interval_note, with_interval
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
 from metatl.experiments.table2 import lead
 from metatl.files import write_text
-from metatl.pages import Heading, Image, Points, Table, Text, markdown, write_bytes
-from metatl.plots import png
+from metatl.report.pages import Heading, Image, Points, Table, Text, markdown, write_bytes
+from metatl.report.plots import png
 from metatl.significance import mean_interval
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from metatl.experiments.choice import Choice
     from metatl.experiments.comparison import Ranking, Standings
     from metatl.experiments.grid import Outcome
-    from metatl.pages import Part
+    from metatl.report.pages import Part
 
 METRICS = ("HR@1", "HR@10", "NDCG@10", "MRR")
 
@@ -46,8 +46,8 @@ Every rank of every user is in `docs/results`: `make results RESULTS_OPTIONS=--o
 from there, without data; `make results` first fits what is missing."""
 
 NOTES = (
-    """`tuned` starts from the co-occurrence graph (`metatl.spectral`) and the recent trend of items
-  (`metatl.trends`). The row "untrained" is that start alone, a strong system of its own:
+    """`tuned` starts from the co-occurrence graph (`metatl.item_start.spectral`) and the recent trend of
+  items (`metatl.item_start.trends`). The row "untrained" is that start alone, a strong system of its own:
   `metatl train --set inner_steps=0 --set max_steps=1 --set meta_lr=1e-9`.""",
     """The settings of item-kNN were chosen on validation users of these three data sets; those of the Markov
   chain, of session kNN and of `tuned` on training users held out in turn and on validation users, the last

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from metatl import datasets
 from metatl.experiments.paper import SOURCE, TABLE_1
 from metatl.experiments.reports import Report
-from metatl.pages import Heading, Image, Points, Table, Text
-from metatl.plots import DotPanel, Point, Series, draw_dots, png
+from metatl.report.pages import Heading, Image, Points, Table, Text
+from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.statistics import statistics
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from metatl.experiments.paper import PublishedStatistics
     from metatl.experiments.sources import Source
-    from metatl.pages import Part
+    from metatl.report.pages import Part
     from metatl.statistics import Statistics
 
 _EQUAL = 0.005

@@ -15,8 +15,8 @@ from metatl.experiments.reports import (
     p_value,
     with_interval,
 )
-from metatl.pages import Heading, Image, Points, Table, Text
-from metatl.plots import DotPanel, Point, Series, draw_dots, png
+from metatl.report.pages import Heading, Image, Points, Table, Text
+from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from metatl.experiments.paper import PublishedScore
     from metatl.experiments.rows import Budget, Row
     from metatl.experiments.sources import Source
-    from metatl.pages import Part
+    from metatl.report.pages import Part
 
 METRICS = ("HR@1", "MRR")
 _DESCRIPTION = "MRR of every system with its interval, among 100 negatives and in the full catalogue"

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from metatl.co_occurrences import co_occurrences
+from metatl.item_start.co_occurrences import co_occurrences
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:

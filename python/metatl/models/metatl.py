@@ -170,7 +170,7 @@ class MetaTL(TrainableModel):
             that equals the positive of a pair does not count for that pair.
         item_offsets : Tensor, optional
             (I, d), added to the item vectors for these tasks: what the vectors would be without their users
-            (`metatl.spectral.cross_fitting`).
+            (`metatl.item_start.spectral.cross_fitting`).
 
         Returns
         -------

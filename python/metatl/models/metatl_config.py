@@ -28,14 +28,14 @@ class MetaTLConfig(TrainingConfig):
         d, of items and transitions.
     item_start : {"random", "spectral"}
         Item vectors start at random, or from the co-occurrences of the training users
-        (`metatl.spectral`); then item biases start at ‖x‖² / temperature, so that the squared distance ranks
-        as the inner product does.
+        (`metatl.item_start.spectral`); then item biases start at ‖x‖² / temperature, so that the squared
+        distance ranks as the inner product does.
     cross_fit_folds : int
         With ``item_start="spectral"``: a task meets item vectors from which its user's fold was left out. 0
         lets every task meet vectors that its own user has shaped. Training holds one table per fold.
     trend_weight : float
         With ``item_start="spectral"``: item biases also start with this much of the item's recent trend
-        (`metatl.trends`).
+        (`metatl.item_start.trends`).
     init_scale : float
         Standard deviation of random initial item vectors.
     learner : {"one_layer", "mlp"}

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from metatl.co_occurrences import invert
+from metatl.item_start.co_occurrences import invert
 from metatl.models.history_weights import weigh_histories
 from metatl.models.preset_config import PresetConfig
 

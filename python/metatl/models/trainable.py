@@ -70,7 +70,7 @@ class TrainableModel(nn.Module):
     def can_be_captured(self) -> bool:
         """Whether `training_loss` always runs the same kernels and never waits for the device.
 
-        Then a CUDA device replays whole steps as graphs (`metatl.cuda_graphs`).
+        Then a CUDA device replays whole steps as graphs (`metatl.cuda.graphs`).
         """
         return False
 
@@ -92,7 +92,7 @@ class TrainableModel(nn.Module):
         batch : TensorBatch
         item_offsets : Tensor, optional
             (I, d), added to the item vectors for this batch: what the vectors would be without its users
-            (`metatl.spectral.cross_fitting`).
+            (`metatl.item_start.spectral.cross_fitting`).
         """
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from metatl.assessment import Measures, RankedUsers, measure, measure_ties, slices_by
 from metatl.evaluation import Evaluation
 from metatl.metrics import BOOTSTRAP_RESAMPLES, CONFIDENCE
-from metatl.report import (
+from metatl.report.results import (
     BootstrapReport,
     CandidatesReport,
     ListsReport,

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from metatl.arguments import whole_number
+from metatl.comparison.paired_users import pair_users
 from metatl.files import replace_file
 from metatl.metrics import CONFIDENCE, TieRule, ordered_mean
-from metatl.paired_users import pair_users
 from metatl.significance import (
     RESAMPLES,
     benjamini_hochberg,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from metatl.paired_users import PairedUsers, PerUser
+    from metatl.comparison.paired_users import PairedUsers, PerUser
 
 
 class _Part(BaseModel):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from metatl.latex import NEEDS, escape, number
-from metatl.latex import table as latex_table
-from metatl.pages import Heading, Table, Text, markdown
-from metatl.paired_users import extreme_users
+from metatl.comparison.paired_users import extreme_users
+from metatl.report.latex import NEEDS, escape, number
+from metatl.report.latex import table as latex_table
+from metatl.report.pages import Heading, Table, Text, markdown
 
 if TYPE_CHECKING:
     import polars as pl
     from rich.console import RenderableType
 
-    from metatl.pages import Part
-    from metatl.paired_comparison import ComparisonReport, DifferenceReport, PValuesReport
+    from metatl.comparison.paired_comparison import ComparisonReport, DifferenceReport, PValuesReport
+    from metatl.report.pages import Part
 
 _SMALLEST_P = 0.0001
 _TITLES = {
@@ -59,7 +59,7 @@ def extremes_table(differences: pl.DataFrame, metric: str, *, count: int) -> Ren
     Parameters
     ----------
     differences : polars.DataFrame
-        What :func:`metatl.paired_users.user_differences` lists.
+        What :func:`metatl.comparison.paired_users.user_differences` lists.
     metric : str
         The metric to sort by.
     count : int

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from metatl.exceptions import DataError
-from metatl.thrift_structures import Cursor, MalformedError, Structure, read_structure
+from metatl.readers.thrift_structures import Cursor, MalformedError, Structure, read_structure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from metatl import pages
-from metatl.latex import NEEDS, escape, number
-from metatl.latex import table as latex_table
-from metatl.pages import Heading, Points, Table
-from metatl.report import EstimateReport, Figures, MetricsReport, Results, SourceResults
+from metatl.report import pages
+from metatl.report.latex import NEEDS, escape, number
+from metatl.report.latex import table as latex_table
+from metatl.report.pages import Heading, Points, Table
+from metatl.report.results import EstimateReport, Figures, MetricsReport, Results, SourceResults
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from metatl.pages import Part
+    from metatl.report.pages import Part
 
 _ESTIMATORS = {"unbiased_rank": "corrected, unbiased rank", "bias_variance": "corrected, bias-variance"}
 

@@ -11,16 +11,16 @@ import numpy as np
 from metatl.assessment import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.evaluation import DEFAULT_TOP
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
+from metatl.external.item_places import find_places, read_items
+from metatl.external.list_metrics import list_metrics
+from metatl.external.score_evaluation import known_columns, population, read_candidates
+from metatl.external.source_results import Source, evaluate_source
 from metatl.histories import Histories
-from metatl.item_places import find_places, read_items
 from metatl.item_tables import ItemTable
-from metatl.list_metrics import list_metrics
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import FactorisedBlock, RankCounts
-from metatl.regular_files import check_file
-from metatl.report import ListsReport
-from metatl.score_evaluation import known_columns, population, read_candidates
-from metatl.source_results import Source, evaluate_source
+from metatl.readers.regular_files import check_file
+from metatl.report.results import ListsReport
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from metatl.candidates import CandidateSets
     from metatl.evaluation import Evaluation
-    from metatl.report import SourceResults
+    from metatl.report.results import SourceResults
 
 Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 ArrayLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metatl.exceptions import DataError
-from metatl.item_places import find_places
+from metatl.external.item_places import find_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from metatl.exceptions import DataError
-from metatl.score_tables import ScoreTable
-from metatl.text_blocks import Block, read_blocks, skip_blank_lines
+from metatl.external.score_tables import ScoreTable
+from metatl.readers.text_blocks import Block, read_blocks, skip_blank_lines
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence

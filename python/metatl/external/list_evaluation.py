@@ -10,18 +10,18 @@ import polars as pl
 
 from metatl.assessment import Measures, RankedUsers, Ranking
 from metatl.exceptions import DataError
+from metatl.external.ranked_lists import read_lists, read_targets, same_ids
+from metatl.external.source_results import Source, evaluate_source
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
-from metatl.ranked_lists import read_lists, read_targets, same_ids
 from metatl.ranking import RankCounts
-from metatl.source_results import Source, evaluate_source
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.evaluation import Evaluation
-    from metatl.ranked_lists import ListsLike
-    from metatl.report import SourceResults
+    from metatl.external.ranked_lists import ListsLike
+    from metatl.report.results import SourceResults
 
 
 def evaluate_lists(
@@ -44,9 +44,9 @@ def evaluate_lists(
     Parameters
     ----------
     lists : str, path or polars.DataFrame
-        Ranked lists; see `metatl.ranked_lists.read_lists`.
+        Ranked lists; see `metatl.external.ranked_lists.read_lists`.
     targets : str, path or polars.DataFrame
-        What each user chose; see `metatl.ranked_lists.read_targets`.
+        What each user chose; see `metatl.external.ranked_lists.read_targets`.
     name : str, optional
         What to call the system; the name of the file by default.
     ties : {"worst", "mean", "best"}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import polars as pl
 
-from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.memory import memory_bytes
-from metatl.parquet_claims import (
+from metatl.readers.column_errors import listed
+from metatl.readers.parquet_claims import (
     check_pages,
     claimed_bytes,
     read_claims,
@@ -21,12 +21,12 @@ from metatl.parquet_claims import (
     refuse_overlaps,
     row_groups,
 )
-from metatl.regular_files import check_file
+from metatl.readers.regular_files import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from metatl.parquet_claims import Claims
+    from metatl.readers.parquet_claims import Claims
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
 """A file, or what was in one."""
@@ -75,8 +75,8 @@ def read_parquet(
     """Read columns of a Parquet file that need not be what it seems.
 
     What the file claims to unpack to, in its footer and in the headers of its pages, is compared with
-    `max_bytes` before anything is unpacked; see :mod:`metatl.parquet_claims`. A few hundred bytes can claim
-    petabytes.
+    `max_bytes` before anything is unpacked; see :mod:`metatl.readers.parquet_claims`. A few hundred bytes can
+    claim petabytes.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Rank on a CUDA device, without a matrix of users × items.
 
 A sweep over the catalogue counts every item but the target; what must not count is taken off again, pair by
-pair. That is exact, for a pair has the same score wherever it is scored (`metatl.cuda_kernels`).
+pair. That is exact, for a pair has the same score wherever it is scored (`metatl.cuda.kernels`).
 
 The processor's kernels add a score's terms in another order. Scores that differ by rounding alone may hence
 stand the other way round than there.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import triton
 
-from metatl.cuda_kernels import compare_catalogue, score_pairs
+from metatl.cuda.kernels import compare_catalogue, score_pairs
 from metatl.exceptions import NotANumberError
 from metatl.models.contract import NO_ITEM
 from metatl.ranking import RankCounts, check_items

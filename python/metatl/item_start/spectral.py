@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metatl.co_occurrences import co_occurrences, scale_rows
+from metatl.item_start.co_occurrences import co_occurrences, scale_rows
 
 if TYPE_CHECKING:
     import scipy.sparse as sp

@@ -12,20 +12,20 @@ from metatl import _metatl
 from metatl.assessment import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.candidates import CandidateSets
 from metatl.exceptions import ConfigError, NotANumberError
+from metatl.external.score_files import open_scores
+from metatl.external.source_results import Source, evaluate_source
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import RankCounts
-from metatl.score_files import open_scores
-from metatl.source_results import Source, evaluate_source
 from metatl.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from metatl.evaluation import Evaluation
+    from metatl.external.score_blocks import Scores
+    from metatl.external.score_files import ScoresLike
     from metatl.interactions import Interactions
-    from metatl.report import SourceResults
-    from metatl.score_blocks import Scores
-    from metatl.score_files import ScoresLike
+    from metatl.report.results import SourceResults
 
 UNCHECKED = (
     "No candidates were given: nobody has checked that column 0 is the target, that the negatives are "
@@ -53,7 +53,7 @@ def evaluate_scores(
     ----------
     scores : str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
         (B, 1 + n) float32, a row for each user in the order of the candidates' rows, the target's score
-        first; or pairs, see `metatl.score_files`.
+        first; or pairs, see `metatl.external.score_files`.
     candidates : CandidateSets, str or path, optional
         The candidates, or their file. Without them column 0 is ranked against the rest, and the results note
         what could not be checked.

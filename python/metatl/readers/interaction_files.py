@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from metatl.arguments import check_type
-from metatl.column_errors import listed
-from metatl.column_names import find_columns
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions, Repeats
-from metatl.json_lines import read_json_lines
-from metatl.parquet_files import default_max_bytes, read_column_names, read_parquet
-from metatl.published_forms import usual_unit
-from metatl.text_tables import read_text_table
+from metatl.readers.column_errors import listed
+from metatl.readers.column_names import find_columns
+from metatl.readers.json_lines import read_json_lines
+from metatl.readers.parquet_files import default_max_bytes, read_column_names, read_parquet
+from metatl.readers.published_forms import usual_unit
+from metatl.readers.text_tables import read_text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import polars as pl
 
-    from metatl.timestamps import TimestampUnit
+    from metatl.readers.timestamps import TimestampUnit
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _BLOCK_BYTES = 1 << 20
@@ -46,8 +46,8 @@ def read_interactions(
     Parquet and gzip are known by their first bytes, JSON lines by the `{` that they start with. Everything
     else is UTF-8 text with a header: CSV, TSV, RecBole's `.inter` (names with types, as in `user_id:token`)
     or `::`. The header may be missing where the first line is one of the forms of
-    :mod:`metatl.published_forms` (MovieLens, MovieTweetings, Amazon's ratings) and no column is named.
-    Fields may be quoted with `"`, except in `.inter` and `::`. Blank lines are skipped.
+    :mod:`metatl.readers.published_forms` (MovieLens, MovieTweetings, Amazon's ratings) and no column is
+    named. Fields may be quoted with `"`, except in `.inter` and `::`. Blank lines are skipped.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from metatl.exceptions import ConfigError
 from metatl.files import replace_file
-from metatl.plots import DotPanel, Point, Series, aside, draw_dot_panel, png, set_names, svg
+from metatl.report.plots import DotPanel, Point, Series, aside, draw_dot_panel, png, set_names, svg
 
 if TYPE_CHECKING:
     import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from metatl.paired_comparison import ComparisonReport, DifferenceReport
+    from metatl.comparison.paired_comparison import ComparisonReport, DifferenceReport
 
 _WRITERS = {".png": png, ".svg": svg}
 # None of the colours of the dots, and told apart by the colour-blind too.

@@ -1,0 +1,1 @@
+"""Systems beside a baseline, over the same users."""

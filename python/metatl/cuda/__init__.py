@@ -1,0 +1,1 @@
+"""Training steps and ranking on a CUDA device."""

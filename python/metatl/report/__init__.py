@@ -1,0 +1,1 @@
+"""What is told of an evaluation: JSON, tables, pages, plots."""
