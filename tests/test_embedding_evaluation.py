@@ -13,7 +13,7 @@ from metatl.evaluation import evaluate_users
 from metatl.exceptions import ConfigError, DataError, NotANumberError
 from metatl.external import embedding_evaluation
 from metatl.external.embedding_evaluation import evaluate_embeddings
-from metatl.external.list_metrics import list_metrics
+from metatl.list_metrics import list_metrics
 
 DIM = 6
 METRICS = "MRR,HR@5,NDCG@5"

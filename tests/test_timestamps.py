@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metatl.exceptions import DataError, InvalidArgumentError
-from metatl.readers.timestamps import from_date, to_datetime, to_microseconds
+from metatl.timestamps import from_date, to_datetime, to_microseconds
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
-from metatl.readers.column_errors import listed
 from metatl.readers.parquet_files import read_parquet
 from metatl.readers.regular_files import check_file
 

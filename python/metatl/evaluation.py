@@ -25,9 +25,9 @@ from metatl.assessment import (
 )
 from metatl.candidates import CANDIDATE_KINDS, CandidateSets, sample_candidate_sets
 from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
-from metatl.external.list_metrics import list_metrics
 from metatl.histories import Histories
 from metatl.interactions import Interactions
+from metatl.list_metrics import list_metrics
 from metatl.metrics import (
     BOOTSTRAP_RESAMPLES,
     CONFIDENCE,

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
+from metatl.column_errors import listed, refuse, refuse_missing
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.fingerprints import add_array, add_ids, add_json
-from metatl.readers.column_errors import listed, refuse, refuse_missing
-from metatl.readers.timestamps import TimestampUnit, to_microseconds
+from metatl.timestamps import TimestampUnit, to_microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Interactions:
             whole column is plain integers, for a text file cannot tell them apart; one leading zero
             ("007") keeps the column text. Everything else becomes text.
         timestamp_column
-            Column of timestamps; see :func:`metatl.readers.timestamps.to_microseconds`.
+            Column of timestamps; see :func:`metatl.timestamps.to_microseconds`.
         timestamp_unit
             Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`.
         repeats

@@ -16,7 +16,7 @@ from metatl.arguments import check_type, whole_number
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.fingerprints import add_array, add_json
 from metatl.interactions import Interactions
-from metatl.readers.timestamps import from_date, to_datetime
+from metatl.timestamps import from_date, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from metatl.readers.timestamps import to_datetime
 from metatl.split import part_by_arrival
+from metatl.timestamps import to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

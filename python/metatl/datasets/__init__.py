@@ -81,7 +81,7 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     from metatl.arguments import check_type
     from metatl.exceptions import ConfigError, InvalidArgumentError
     from metatl.readers.interaction_files import read_interactions
-    from metatl.readers.timestamps import TimestampUnit
+    from metatl.timestamps import TimestampUnit
 
     check_type(
         "data",

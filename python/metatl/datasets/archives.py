@@ -12,9 +12,9 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.files import replace_file
-from metatl.readers.column_errors import listed
 
 if TYPE_CHECKING:
     from pathlib import Path

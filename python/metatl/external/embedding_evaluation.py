@@ -12,11 +12,11 @@ from metatl.assessment import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.evaluation import DEFAULT_TOP
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.external.item_places import find_places, read_items
-from metatl.external.list_metrics import list_metrics
 from metatl.external.score_evaluation import known_columns, population, read_candidates
 from metatl.external.source_results import Source, evaluate_source
 from metatl.histories import Histories
 from metatl.item_tables import ItemTable
+from metatl.list_metrics import list_metrics
 from metatl.metrics import DEFAULT_METRICS, TieRule, parse_metrics
 from metatl.ranking import FactorisedBlock, RankCounts
 from metatl.readers.regular_files import check_file

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import numpy as np
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError, NotANumberError
-from metatl.readers.column_errors import listed
 from metatl.readers.parquet_files import read_parquet
 
 if TYPE_CHECKING:

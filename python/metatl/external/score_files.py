@@ -15,11 +15,11 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 import numpy as np
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.external.score_blocks import Scores, block_height, check_array, matrix_scores
 from metatl.external.score_tables import frame_table, parquet_table, table_scores
 from metatl.external.score_text import text_table
-from metatl.readers.column_errors import listed
 from metatl.readers.regular_files import check_file
 
 if TYPE_CHECKING:

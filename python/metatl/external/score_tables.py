@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.external.long_scores import fill_long_scores
 from metatl.external.score_blocks import Scores, block_height, matrix_scores
-from metatl.readers.column_errors import listed
 from metatl.readers.parquet_files import open_parquet, read_parquet
 
 if TYPE_CHECKING:

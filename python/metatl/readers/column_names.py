@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
-from metatl.readers.column_errors import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

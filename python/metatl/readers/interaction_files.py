@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from metatl.arguments import check_type
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions, Repeats
-from metatl.readers.column_errors import listed
 from metatl.readers.column_names import find_columns
 from metatl.readers.json_lines import read_json_lines
 from metatl.readers.parquet_files import default_max_bytes, read_column_names, read_parquet
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from metatl.readers.timestamps import TimestampUnit
+    from metatl.timestamps import TimestampUnit
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _BLOCK_BYTES = 1 << 20

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
-from metatl.readers.column_errors import listed
 from metatl.readers.column_names import find_columns
 from metatl.readers.text_blocks import Block, read_blocks, skip_blank_lines
 from metatl.readers.text_tables import TextTable

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
 from metatl.memory import memory_bytes
-from metatl.readers.column_errors import listed
 from metatl.readers.parquet_claims import (
     check_pages,
     claimed_bytes,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from metatl.column_errors import refuse
 from metatl.exceptions import DataError
-from metatl.readers.column_errors import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.readers.timestamps import TimestampUnit
+    from metatl.timestamps import TimestampUnit
 
 
 class HeaderlessForm(NamedTuple):

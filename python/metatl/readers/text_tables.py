@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from metatl.column_errors import listed
 from metatl.exceptions import DataError
-from metatl.readers.column_errors import listed
 from metatl.readers.column_names import find_columns, has_usual_name
 from metatl.readers.published_forms import name_fields
 from metatl.readers.text_blocks import Block, read_blocks, skip_blank_lines

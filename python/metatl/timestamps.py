@@ -7,8 +7,8 @@ from typing import Literal
 
 import polars as pl
 
+from metatl.column_errors import refuse, refuse_missing
 from metatl.exceptions import DataError, InvalidArgumentError
-from metatl.readers.column_errors import refuse, refuse_missing
 
 TimestampUnit = Literal["s", "ms", "us", "ns"]
 
