@@ -84,10 +84,10 @@ class RecToolsPeer(Peer):
 
     def train(self, exchange: Exchange, settings: dict[str, Any]) -> Iterator[tuple[int, Any]]:
         seed_everything(exchange.seed, verbose=False)
-        arguments = {name: value for name, value in settings.items() if name != "epochs"}
         length = settings["session_max_len"]
         dataset = make_dataset(exchange, length + self.extra_items)
-        model = self.model_class(**arguments, recommend_torch_device="cpu")
+        # Its `epochs` matter when the model is unpickled: one with more epochs behind it is refused.
+        model = self.model_class(**settings, recommend_torch_device="cpu")
         for epochs in range(EPOCHS_BETWEEN_VALIDATIONS, settings["epochs"] + 1, EPOCHS_BETWEEN_VALIDATIONS):
             count = EPOCHS_BETWEEN_VALIDATIONS
             model.fit_partial(dataset, min_epochs=count, max_epochs=count)
