@@ -98,7 +98,7 @@ def test_what_is_good_on_all_data_sets_is_said_for_each_k():
         [],
     )
     text = markdown(results_page(outcome, ["ring", "star"], ks=[2, 3], seeds=1))
-    assert "- K = 3, as good as the best on all data sets: A.\n" in text
+    assert "- K = 3, as good as the best on ring and star: A.\n" in text
     assert "- K = 2, as good" not in text
 
 

@@ -130,14 +130,16 @@ def scores_table(standing: Standings, seeds: int) -> Table:
 
 
 def _everywhere(chosen: Sequence[tuple[Standings, Choice]]) -> list[str]:
-    """Say for each K which systems are as good as the best on all of several data sets."""
+    """Say for each K which systems are as good as the best on all of its data sets, where it has several."""
     texts = []
     for k in dict.fromkeys(standing.k for standing, _ in chosen):
+        names = [standing.dataset for standing, _ in chosen if standing.k == k]
         choices = [choice for standing, choice in chosen if standing.k == k]
         if len(choices) > 1:
             rows = everywhere(choices)
-            names = ", ".join(rows) if rows else "no system"
-            texts.append(f"K = {k}, as good as the best on all data sets: {names}.")
+            good = ", ".join(rows) if rows else "no system"
+            where = f"{', '.join(names[:-1])} and {names[-1]}"
+            texts.append(f"K = {k}, as good as the best on {where}: {good}.")
     return texts
 
 
