@@ -540,10 +540,10 @@ def test_a_result_too_large_for_memory_is_an_error():
                 getattr(_metatl, kernel)(**{**arguments()[kernel], "n": n})
 
 
-# Each runs for a second or more if nothing stops it.
+# Each runs for seconds if nothing stops it.
 LONG_CALLS = {
     "many lists": lambda rows: _metatl.rank_candidates(
-        rows(5000, 4096), rows(500, 4096), np.zeros((5000, 500), np.int64), **LONG_SETTINGS
+        rows(5000, 4096), rows(500, 4096), np.zeros((5000, 8000), np.int64), **LONG_SETTINGS
     ),
     "many queries": lambda rows: _metatl.rank_catalogue(
         rows(30_000, 64), rows(60_000, 64), np.zeros(30_000, np.int64), *no_lists(30_000), **LONG_SETTINGS
@@ -577,10 +577,14 @@ def test_ctrl_c_answers_within_200_milliseconds(name):
 
         timer = threading.Timer(0.2, interrupt)
         timer.start()
+        ended = None
         try:
-            with pytest.raises(KeyboardInterrupt):
-                LONG_CALLS[name](rows)
-            delays.append(time.perf_counter() - sent[0])
-        finally:
+            LONG_CALLS[name](rows)
+            ended = "by itself"
+            # The interrupt still comes, and must not hit the tests that follow.
             timer.join()
+        except KeyboardInterrupt:
+            delays.append(time.perf_counter() - sent[0])
+        timer.join()
+        assert ended is None
     assert min(delays) < 0.2
