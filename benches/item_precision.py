@@ -65,7 +65,7 @@ vectors, biases and what adaptation moved for one user are not rounded. Models w
 
 ## What it saves
 
-The table takes half of the memory in `bf16` and about a quarter in `int8`. Times are processor times of the
+The table takes half of the memory in `bf16` and about a quarter in `int8`. Times are those of the
 kernels on one thread of an {machine}, d = {dim}, the least of several calls; in brackets, how
 many times as fast as `float32`.
 
@@ -139,13 +139,16 @@ OFFERED = tuple(form for form in FORMATS if form.rounded is not to_int16)
 
 
 def least_seconds(calls: list[Callable[[], object]]) -> list[float]:
-    """The least processor times of several calls each, in turn: what disturbs one disturbs them all."""
+    """The least times of several calls each, in turn: what disturbs one disturbs them all.
+
+    By the clock on the wall: that of the processor has been seen to skip on virtual machines.
+    """
     least, end, rounds = [math.inf] * len(calls), time.perf_counter() + SECONDS, 0
     while rounds < ROUNDS or time.perf_counter() < end:
         for place, call in enumerate(calls):
-            start = time.process_time()
+            start = time.perf_counter()
             call()
-            least[place] = min(least[place], time.process_time() - start)
+            least[place] = min(least[place], time.perf_counter() - start)
         rounds += 1
     return least
 
