@@ -1,5 +1,9 @@
 """Every error that metatl raises on purpose."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from metatl._metatl import (
     ForkError,
     InvalidArgumentError,
@@ -7,6 +11,9 @@ from metatl._metatl import (
     NoNegativeError,
     NotANumberError,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "BrokenDownloadError",
@@ -67,9 +74,13 @@ class DataError(MetatlError):
         place = ", ".join(place for place in places if place is not None)
         super().__init__(f"{place}: {message}" if place else message)
 
-    def __reduce__(self) -> tuple[type["DataError"], tuple[str], dict[str, object]]:
+    def __reduce__(self) -> tuple[type[DataError], tuple[str], dict[str, object]]:
         """Keep the keyword arguments through pickling, as worker processes need it."""
         return (type(self), (self.message,), {**self.__dict__, "args": self.args})
+
+    def in_file(self, path: Path) -> DataError:
+        """Give the same error with the file that it is in."""
+        return DataError(self.message, file=str(path), line=self.line, row=self.row, column=self.column)
 
 
 class DownloadError(MetatlError):

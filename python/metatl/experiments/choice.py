@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from metatl.experiments.comparison import RANKINGS, compare_rows
-from metatl.experiments.reports import SIGNIFICANT
+from metatl.experiments.reports import SIGNIFICANT, listed
 from metatl.experiments.rows import SIMPLE, UNTRAINED
 from metatl.models import SYSTEMS
 from metatl.significance import POWER, detectable_difference
@@ -83,7 +83,7 @@ def advice(standing: Standings, choice: Choice) -> str:
         )
     take, others = choice.rows[0], [row for row in choice.rows if row not in leaders]
     if others:
-        text += f" No test tells {_listed(others)} apart from the best."
+        text += f" No test tells {listed(others, 'or')} apart from the best."
     best = "" if take == sampled else f", against {_seconds(choice, sampled)} of {sampled}"
     return f"{text} **Take {take}**: fitted in {_seconds(choice, take)} of processor time{best}."
 
@@ -149,7 +149,3 @@ def _seconds(choice: Choice, row: str) -> str:
     if math.isinf(seconds):
         return "unknown seconds"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 (two digits)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -92,3 +92,8 @@ def interval_note(seeds: int) -> str:
     if seeds == 1:
         return "One seed; intervals are 95 % bootstrap intervals over the test users."
     return f"Means over {seeds} seeds with 95 % t intervals over them."
+
+
+def listed(names: Sequence[str], conjunction: str) -> str:
+    """Write names as a list, with the conjunction before the last: `a, b or c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {conjunction} {names[-1]}"

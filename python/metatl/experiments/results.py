@@ -17,7 +17,7 @@ from metatl.cli.reproduce import parse_ks
 from metatl.experiments.choice import advice, choose, everywhere, simple_leaders, why_not_ahead
 from metatl.experiments.comparison import RANKINGS, standings
 from metatl.experiments.figure2 import figure2_rows, mrr_over_k
-from metatl.experiments.reports import interval_note, with_interval
+from metatl.experiments.reports import interval_note, listed, with_interval
 from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
 from metatl.experiments.table2 import lead
 from metatl.files import write_text
@@ -138,8 +138,7 @@ def _everywhere(chosen: Sequence[tuple[Standings, Choice]]) -> list[str]:
         if len(choices) > 1:
             rows = everywhere(choices)
             good = ", ".join(rows) if rows else "no system"
-            where = f"{', '.join(names[:-1])} and {names[-1]}"
-            texts.append(f"K = {k}, as good as the best on {where}: {good}.")
+            texts.append(f"K = {k}, as good as the best on {listed(names, 'and')}: {good}.")
     return texts
 
 

@@ -91,9 +91,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(
-            error.message, file=str(path), line=error.line, row=error.row, column=error.column
-        ) from None
+        raise error.in_file(path) from None
 
 
 def _checked(scores: Scores, sets: CandidateSets | None) -> Scores:

@@ -136,9 +136,7 @@ def _errors_in(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(
-            error.message, file=str(path), line=error.line, row=error.row, column=error.column
-        ) from None
+        raise error.in_file(path) from None
     except EOFError:
         raise DataError("found a gzip that ends early; copy it again", file=str(path)) from None
     except (gzip.BadGzipFile, zlib.error) as error:
