@@ -14,7 +14,7 @@ from property_settings import OF_A_MODEL
 from scipy import optimize
 
 import metatl
-from metatl.exceptions import ConfigError, InvalidArgumentError
+from metatl.exceptions import ConfigError
 from metatl.fitting import configure
 from metatl.models import find_system
 from metatl.models.bpr_mf import BPRMF, BPRMFConfig
@@ -74,18 +74,17 @@ def test_the_loss_and_its_gradients_are_those_of_bpr(drawn):
 
 @pytest.mark.parametrize("length", [1, 3])
 def test_folding_in_ends_where_an_optimiser_does(length):
-    model = build(fold_in_steps=4000, fold_in_rate=0.5, fold_in_negatives=6, fold_in_regularisation=0.05)
+    model = build(fold_in_steps=4000, fold_in_rate=0.5, fold_in_regularisation=0.05)
     generator = torch.Generator().manual_seed(0)
     histories = torch.randint(NUM_ITEMS, (4, length), generator=generator)
-    negatives = torch.randint(NUM_ITEMS, (4, 6), generator=generator)
-    queries = model.encode(histories, negatives).queries.numpy()
+    queries = model.encode(histories).queries.numpy()
     q, b = model.embedding.weight.detach().numpy(), model.bias.detach().numpy()
 
     for row in range(4):
-        mine, others = histories[row].numpy(), negatives[row].numpy()
+        mine = histories[row].numpy()
 
-        def criterion(p, mine=mine, others=others):
-            margins = (p @ q[mine].T + b[mine])[:, None] - (p @ q[others].T + b[others])[None]
+        def criterion(p, mine=mine):
+            margins = p @ (q[mine] - q.mean(axis=0)).T + b[mine] - b.mean()
             return np.log1p(np.exp(-margins)).mean() + 0.05 * (p @ p) / 2
 
         found = optimize.minimize(criterion, np.zeros(DIM), tol=1e-12)
@@ -95,16 +94,9 @@ def test_folding_in_ends_where_an_optimiser_does(length):
 def test_the_order_of_a_history_and_the_other_users_play_no_part():
     model = build()
     histories = torch.tensor([[1, 2, 3], [3, 1, 2]])
-    negatives = torch.arange(NUM_ITEMS).repeat(2, 9)[:, :100]
-    queries = model.encode(histories, negatives).queries
+    queries = model.encode(histories).queries
     assert torch.allclose(queries[0], queries[1], atol=1e-12)
-    assert torch.allclose(model.encode(histories[:1], negatives[:1]).queries[0], queries[0], atol=1e-12)
-
-
-@pytest.mark.parametrize("negatives", [None, torch.zeros(1, 99).long()])
-def test_missing_negatives_are_an_error(negatives):
-    with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 100\)"):
-        build().encode(torch.zeros(1, 2).long(), negatives)
+    assert torch.allclose(model.encode(histories[:1]).queries[0], queries[0], atol=1e-12)
 
 
 def groups(users=1000, group_size=6, num_groups=25):

@@ -5,7 +5,9 @@ UAI 2009. A user and an item are vectors; items are ranked by inner product and 
 items plays no part.
 
 A cold user has no vector. It is folded in: the vector that the same criterion gives for the user's few
-items, with the items fixed, found by gradient steps from zero.
+items, with the items fixed, found by a few gradient steps from zero. Their one negative is the mean item of
+the catalogue. Thirty steps against a hundred sampled negatives rank no better (validation MRR on X-Wines,
+MovieTweetings and Amazon Sports .260, .331, .316; so .267, .332, .321) and take sixty times as long.
 
 `paper`: one negative for each interaction, L2 regularisation. `tuned`: item vectors that start from the
 co-occurrence graph, twice as wide, and a cosine schedule. A softmax against shared negatives and dropout on
@@ -25,7 +27,6 @@ from torch.nn import functional
 from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
-from metatl.models.support_negatives import check_negatives
 from metatl.models.trainable import TensorBatch, TrainableModel
 from metatl.models.training_config import BaselineConfig
 
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from metatl.interactions import Interactions
-
-FOLD_IN_BLOCK = 64
-"""Cold users who are folded in together: few enough for their vectors to stay in the processor's cache."""
 
 
 class BPRMFConfig(BaselineConfig):
@@ -64,8 +62,6 @@ class BPRMFConfig(BaselineConfig):
         Gradient steps that find a cold user's vector.
     fold_in_rate : float
         Their rate.
-    fold_in_negatives : int
-        Negatives that a cold user's items meet.
     fold_in_regularisation : float
         Weight of the cold user's squared vector.
     """
@@ -95,9 +91,8 @@ class BPRMFConfig(BaselineConfig):
     loss: NextItemLoss = "bpr"
     negatives: int = Field(default=1, ge=0)
     shared_negatives: int = Field(default=0, ge=0)
-    fold_in_steps: int = Field(default=30, ge=1)
-    fold_in_rate: float = Field(default=1.0, gt=0)
-    fold_in_negatives: int = Field(default=100, ge=1)
+    fold_in_steps: int = Field(default=4, ge=1)
+    fold_in_rate: float = Field(default=2.0, gt=0)
     fold_in_regularisation: float = Field(default=0.01, ge=0)
     batch_size: int = Field(default=1024, ge=1)
     warmup_steps: int = Field(default=0, ge=0)
@@ -200,8 +195,8 @@ class BPRMF(TrainableModel):
 
     @property
     def support_negatives(self) -> int:
-        """Negatives per user that ``encode`` takes."""
-        return self.config.fold_in_negatives
+        """How many sampled items per user ``encode`` needs: none."""
+        return 0
 
     @property
     def item_table(self) -> Tensor:
@@ -214,41 +209,24 @@ class BPRMF(TrainableModel):
         return self.bias.detach()
 
     @torch.no_grad()
-    def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:
-        """Fold users in: find each one's vector by gradient steps from zero.
+    def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002
+        """Fold users in: find each one's vector p by gradient steps from zero.
 
-        It minimises the mean of -ln σ(p·(q_i - q_j) + b_i - b_j) over the user's items i and negatives j,
-        plus ``fold_in_regularisation`` times ‖p‖² / 2.
+        With q̄ and b̄ the means over all items, it minimises the mean of -ln σ(p·(q_i - q̄) + b_i - b̄) over
+        the user's items i, plus ``fold_in_regularisation`` times ‖p‖² / 2.
 
         Parameters
         ----------
         histories : Tensor
             (B, L) int64.
-        negatives : Tensor
-            (B, `support_negatives`) int64.
-
-        Raises
-        ------
-        InvalidArgumentError
-            If the negatives are not there.
         """
-        negatives = check_negatives(negatives, len(histories), self.support_negatives)
-        users = histories.new_empty(len(histories), self.config.dim, dtype=self.embedding.weight.dtype)
-        for begin in range(0, len(histories), FOLD_IN_BLOCK):
-            block = slice(begin, begin + FOLD_IN_BLOCK)
-            users[block] = self._fold_in(histories[block], negatives[block])
+        config = self.config
+        table = self.item_table
+        rows = functional.embedding(histories, table - table.mean(dim=0))
+        biases = (self.item_bias - self.item_bias.mean())[histories]
+        users = table.new_zeros(len(histories), config.dim)
+        for _ in range(config.fold_in_steps):
+            missed = torch.sigmoid(-torch.einsum("bd,bld->bl", users, rows) - biases)
+            uphill = torch.einsum("bl,bld->bd", missed / histories.shape[1], rows)
+            users += config.fold_in_rate * (uphill - config.fold_in_regularisation * users)
         return Encoded(users, None)
-
-    def _fold_in(self, histories: Tensor, negatives: Tensor) -> Tensor:
-        items, others = self.embedding(histories), self.embedding(negatives)
-        item_biases, other_biases = self.bias[histories], self.bias[negatives]
-        users = torch.zeros_like(items[:, 0])
-        pairs = histories.shape[1] * negatives.shape[1]
-        for _ in range(self.config.fold_in_steps):
-            of_items = torch.einsum("bd,bld->bl", users, items) + item_biases
-            of_others = torch.einsum("bd,bnd->bn", users, others) + other_biases
-            missed = torch.sigmoid(of_others.unsqueeze(1) - of_items.unsqueeze(2)) / pairs
-            uphill = torch.einsum("bl,bld->bd", missed.sum(dim=2), items)
-            uphill -= torch.einsum("bn,bnd->bd", missed.sum(dim=1), others)
-            users += self.config.fold_in_rate * (uphill - self.config.fold_in_regularisation * users)
-        return users
