@@ -395,15 +395,17 @@ METHOD = """
   through the parts that its `recommend` consists of: `encode_sessions` on histories filled up to its length,
   then inner products. The scores are those of `recommend`, which has no candidates per user. RecBole
   evaluates users of its data set only; the histories go through its network, unpadded. implicit has no BPR
-  for new users (`recalculate_user` is not supported): they are folded in as in our BPR-MF, by the same
-  criterion with implicit's item vectors fixed, in numpy.
+  for new users (`recalculate_user` is not supported): they are folded in by the same criterion with
+  implicit's item vectors fixed, in numpy. Its negatives are sampled: against the mean item, which ours takes,
+  implicit's vectors rank worse.
 - **Training seconds** are those of the best trial, validations included, on one thread.
 - **Evaluation seconds.** Ours: encode the test users' histories, rank their candidates, average. The peer's:
   its scores of the candidates as an array, nothing more, from data already in memory, each user encoded once.
   That is the fastest that the peer's network can be asked, and the bar is held against it. One thread each,
-  the least of {rounds} rounds, the peer right after ours. For BPR both figures are of a fold-in that we
-  wrote. RecTools fills histories up to its length, which the settings make 10 rather than its default of
-  100: that is ten times less for it to do.
+  the least of {rounds} rounds, the peer right after ours. For BPR both figures are of fold-ins that we wrote,
+  and nearly all of the peer's seconds are its fold-in: against the mean item it would be as fast as ours.
+  RecTools fills histories up to its length, which the settings make 10 rather than its default of 100: that
+  is ten times less for it to do.
 - **Its own evaluation** is what a user of the peer would run, once, beside ours of the same. RecBole, with
   100 negatives, predicts each pair of a user and an item, reading the history anew. RecTools recommends 10
   of all items (`recommend`) and measures the lists (`calc_metrics`); ours ranks the whole catalogue.

@@ -1,8 +1,9 @@
 """BPR as implicit has it, for users that it was not trained on.
 
 implicit has no way to give a BPR model a new user (`recalculate_user` is not supported there). So a new user
-is folded in as in our BPR-MF: the vector that the criterion of the training gives for the user's few items,
-with implicit's item vectors and biases as they are, found by gradient steps from zero.
+is folded in: the vector that the criterion of the training gives for the user's few items, with implicit's
+item vectors and biases as they are, found by gradient steps from zero. Our BPR-MF takes the mean item for the
+negative; implicit's vectors rank better against sampled ones, and so they meet these.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
         else:
             table = pl.read_csv(path, glob=False)
     except DataError as error:
-        raise DataError(error.message, file=str(path)) from None
+        raise error.in_file(path) from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"found a damaged table ({reason})", file=str(path)) from None
@@ -51,7 +51,7 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
     try:
         refuse_repeated_users(table)
     except DataError as error:
-        raise DataError(error.message, file=str(path)) from None
+        raise error.in_file(path) from None
     return table
 
 

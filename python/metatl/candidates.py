@@ -198,7 +198,7 @@ class CandidateSets:
             record, raw = _read(Path(path), max_bytes)
             return _without_split(record, raw) if split is None else _with_split(record, raw, split)
         except DataError as error:
-            raise DataError(error.message, file=str(path), column=error.column) from None
+            raise error.in_file(path) from None
 
     def _description(self) -> dict[str, Any]:
         names = ("protocol", "dataset_fingerprint", "num_items", "dropped")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
 from metatl._metatl import (
     ForkError,
@@ -11,9 +11,6 @@ from metatl._metatl import (
     NoNegativeError,
     NotANumberError,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "BrokenDownloadError",
@@ -78,9 +75,9 @@ class DataError(MetatlError):
         """Keep the keyword arguments through pickling, as worker processes need it."""
         return (type(self), (self.message,), {**self.__dict__, "args": self.args})
 
-    def in_file(self, path: Path) -> DataError:
+    def in_file(self, path: str | os.PathLike[str]) -> DataError:
         """Give the same error with the file that it is in."""
-        return DataError(self.message, file=str(path), line=self.line, row=self.row, column=self.column)
+        return DataError(self.message, file=os.fspath(path), line=self.line, row=self.row, column=self.column)
 
 
 class DownloadError(MetatlError):

@@ -82,7 +82,7 @@ def write_per_user(path: str | os.PathLike[str], frame: pl.DataFrame, record: Pe
     try:
         _check(frame, record)
     except DataError as error:
-        raise DataError(error.message, file=str(path), column=error.column) from None
+        raise error.in_file(path) from None
     write_parquet(path, frame, metadata={_METADATA_KEY: record.model_dump_json()})
 
 
@@ -111,7 +111,7 @@ def read_per_user(path: str | os.PathLike[str]) -> tuple[PerUserRecord, pl.DataF
         record, frame = _read(Path(path))
         _check(frame, record)
     except DataError as error:
-        raise DataError(error.message, file=str(path), column=error.column) from None
+        raise error.in_file(path) from None
     return record, frame
 
 

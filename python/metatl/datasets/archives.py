@@ -58,7 +58,7 @@ def extract_member(archive: Path, member: str, target: Path, *, max_bytes: int) 
             with file.open(info) as unpacked, replace_file(target) as temporary, temporary.open("wb") as copy:
                 shutil.copyfileobj(unpacked, copy, _CHUNK_BYTES)
     except DataError as error:
-        raise DataError(error.message, file=str(archive)) from None
+        raise error.in_file(archive) from None
     except _DAMAGES as error:
         raise DataError(f"found a damaged zip archive ({error})", file=str(archive)) from None
     except OSError as error:

@@ -68,7 +68,7 @@ def read_items(source: pl.Series | pl.DataFrame | str | os.PathLike[str], dtype:
             return _checked(read_parquet(path).rows, dtype)
         return _checked(_read_text(path, dtype), dtype)
     except DataError as error:
-        raise DataError(error.message, file=str(path), column=error.column) from None
+        raise error.in_file(path) from None
 
 
 def _read_text(path: Path, dtype: DataType) -> pl.DataFrame:

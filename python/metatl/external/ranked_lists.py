@@ -85,7 +85,7 @@ def _read(source: ListsLike, check: Callable[[pl.DataFrame], pl.DataFrame]) -> p
             return check(read_parquet(path).rows)
         return check(_read_trec(path, _RUN_FIELDS if check is _run_table else _QRELS_FIELDS))
     except DataError as error:
-        raise DataError(error.message, file=str(path), line=error.line, column=error.column) from None
+        raise error.in_file(path) from None
     except NotANumberError as error:
         raise NotANumberError(f"{path}: {error}") from None
 

@@ -216,7 +216,7 @@ def _opened(source: Source) -> Iterator[Any]:
             try:
                 yield content
             except DataError as error:
-                raise DataError(error.message, file=name, column=error.column) from None
+                raise error.in_file(path) from None
 
 
 def _text_bytes(column: pl.Series) -> int:
