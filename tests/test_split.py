@@ -332,6 +332,16 @@ def test_a_numpy_integer_is_a_whole_number(wines):
         ({"seed": 1}, ConfigError, "split: there is no setting 'seed'; there are k, cutoff, .*, split_seed"),
         ({"cutoff": "x"}, ConfigError, "cutoff: found 'x': Input should be a valid date"),
         ({"cutoff": 2020}, InvalidArgumentError, "cutoff: found int, expected a date"),
+        (
+            {"cutoff_quantile": "0.5"},
+            ConfigError,
+            "cutoff_quantile: found '0.5': Input should be a valid number",
+        ),
+        (
+            {"validation_share": True},
+            ConfigError,
+            "validation_share: found True: Input should be a valid num",
+        ),
         ({"unseen_items": "ignore"}, ConfigError, "unseen_items: found 'ignore': Input should be 'drop'"),
     ],
 )
@@ -342,7 +352,7 @@ def test_settings_that_cannot_be_are_named_in_one_line(fields, error, message):
 
 
 def test_settings_are_read_back_from_json():
-    made = SplitSettings(k=np.int64(4), cutoff=date(2017, 1, 2))
+    made = SplitSettings(k=np.int64(4), cutoff=date(2017, 1, 2), validation_share=0)
     assert SplitSettings.model_validate(json.loads(made.model_dump_json())) == made
 
 

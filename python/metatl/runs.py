@@ -29,6 +29,7 @@ import polars as pl
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
@@ -81,11 +82,11 @@ class SplitSettings(BaseModel):
 
     k: int = 3
     cutoff: date | None = None
-    cutoff_quantile: float = 0.75
+    cutoff_quantile: float = Field(default=0.75, strict=True)
     min_item_count: int = 10
     min_train_rows: int = 5
     unseen_items: Literal["drop", "keep"] = "drop"
-    validation_share: float = 0.3
+    validation_share: float = Field(default=0.3, strict=True)
     split_seed: int = 0
 
     @model_validator(mode="wrap")
