@@ -282,11 +282,14 @@ def test_a_directory_with_other_files_is_never_overwritten(interactions_file, tm
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_a_link_to_nowhere_is_named(interactions_file, tmp_path):
-    (tmp_path / "run").symlink_to(tmp_path / "gone")
-    with pytest.raises(RunError, match=r"run: found a link to .*gone, which is missing; make that directory"):
-        fit_small(interactions_file, tmp_path / "run")
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+@pytest.mark.parametrize("out", ["link", "link/run"])
+def test_a_link_to_nowhere_is_named(out, interactions_file, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(
+        RunError, match=r"link: found a link to .*gone, which is missing; make that directory"
+    ):
+        fit_small(interactions_file, tmp_path / out)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 def test_resuming_with_other_settings_is_refused(interactions_file, tmp_path):

@@ -271,11 +271,12 @@ def _fit_system(
 
 
 def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, overwrite: bool) -> None:
-    if directory.is_symlink() and not directory.exists():
-        raise RunError(
-            f"{directory}: found a link to {directory.readlink()}, which is missing; make that directory, "
-            "or remove the link"
-        )
+    for path in (directory, *directory.parents):
+        if path.is_symlink() and not path.exists():
+            raise RunError(
+                f"{path}: found a link to {path.readlink()}, which is missing; make that directory, "
+                "or remove the link"
+            )
     if directory.exists() and not directory.is_dir():
         raise RunError(f"{directory}: found a file, expected a directory to write the run to")
     if resume and overwrite:
