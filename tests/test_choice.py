@@ -56,6 +56,16 @@ def test_a_row_must_be_as_good_by_both_rankings():
     assert choose(outcome, standings(outcome, "ring", 3)).rows == ("Slow",)
 
 
+def test_a_leader_that_is_not_taken_is_told_why():
+    better = [1, *GOOD[2:], 1]
+    outcome = outcome_of({"A": (better, BAD), "B": (GOOD, GOOD)}, {"A": 1.0, "B": 3.0})
+    standing = standings(outcome, "ring", 3)
+    assert advice(standing, choose(outcome, standing)) == (
+        "ring, K = 3: A has the best MRR among 100 negatives, B in the full catalogue. **Take B**: fitted in "
+        "3.0 s of processor time; a test tells A apart from B in the full catalogue."
+    )
+
+
 def test_two_winners_that_differ_leave_no_choice():
     ranks = {"A": (GOOD, BAD), "B": (BAD, GOOD)}
     outcome = outcome_of(ranks, {"A": 1.0, "B": 1.0})
