@@ -84,11 +84,12 @@ def advice(standing: Standings, choice: Choice) -> str:
     take, others = choice.rows[0], [row for row in choice.rows if row not in leaders]
     if others:
         text += f" No test tells {listed(others, 'or')} apart from the best."
-    best = f", against {_seconds(choice, sampled)} of {sampled}"
-    if sampled not in choice.rows:
-        best = f"; a test tells {sampled} apart from {full} in the full catalogue"
-    elif take == sampled:
+    if take == sampled:
         best = ""
+    elif sampled in choice.rows:
+        best = f", against {_seconds(choice, sampled)} of {sampled}"
+    else:
+        best = f"; a test tells {sampled} apart from {full} in the full catalogue"
     return f"{text} **Take {take}**: fitted in {_seconds(choice, take)} of processor time{best}."
 
 
