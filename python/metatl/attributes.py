@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.readers.parquet_files import read_parquet
 from metatl.readers.regular_files import check_file
@@ -47,7 +47,7 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
         reason = str(error).partition("\n")[0]
         raise DataError(f"found a damaged table ({reason})", file=str(path)) from None
     if "user_id" not in table.columns:
-        raise DataError(f"found no column 'user_id' among {listed(table.columns)}", file=str(path))
+        raise DataError(f"found no column 'user_id' among {quoted(table.columns)}", file=str(path))
     try:
         refuse_repeated_users(table)
     except DataError as error:

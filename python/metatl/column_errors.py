@@ -28,7 +28,7 @@ def refuse_missing(column: pl.Series, expected: str) -> None:
         refuse(column.is_null(), column, f"found nothing, {expected}")
 
 
-def listed(names: Sequence[str]) -> str:
+def quoted(names: Sequence[str]) -> str:
     """Give names in quotes, cut where they are many."""
     return _cut(", ".join(map(repr, names)), _NAMES_LIMIT)
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
-from metatl.column_errors import listed, refuse, refuse_missing
+from metatl.column_errors import quoted, refuse, refuse_missing
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.fingerprints import add_array, add_ids, add_json
 from metatl.timestamps import TimestampUnit, to_microseconds
@@ -106,7 +106,7 @@ class Interactions:
         """
         for column in (user_column, item_column, timestamp_column):
             if column not in frame.columns:
-                raise DataError(f"found no column {column!r} among {listed(frame.columns)}")
+                raise DataError(f"found no column {column!r} among {quoted(frame.columns)}")
         columns = [frame[user_column], frame[item_column], frame[timestamp_column]]
         return cls.from_columns(columns, timestamp_unit=timestamp_unit, repeats=repeats)
 

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.files import replace_file
 
@@ -74,11 +74,11 @@ def _find(infos: list[zipfile.ZipInfo], member: str, max_bytes: int) -> zipfile.
         parts = re.split(r"[/\\]", info.filename)
         if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", info.filename):
             raise DataError(
-                f"found a member with the name {listed([info.filename])}, which leaves the archive"
+                f"found a member with the name {quoted([info.filename])}, which leaves the archive"
             )
     found = [info for info in infos if info.filename == member]
     if len(found) != 1:
-        names = listed([info.filename for info in infos])
+        names = quoted([info.filename for info in infos])
         raise DataError(f"found {len(found)} members with the name {member!r} among {names}, expected one")
     kind = stat.S_IFMT(found[0].external_attr >> 16)
     if found[0].is_dir() or kind not in (0, stat.S_IFREG):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.readers.parquet_files import read_parquet
 from metatl.readers.regular_files import check_file
@@ -88,7 +88,7 @@ def _read_text(path: Path, dtype: DataType) -> pl.DataFrame:
 
 def _checked(table: pl.DataFrame, dtype: DataType) -> pl.DataFrame:
     if "item_id" not in table.columns:
-        raise DataError(f"item_ids: found no column 'item_id' among {listed(table.columns)}")
+        raise DataError(f"item_ids: found no column 'item_id' among {quoted(table.columns)}")
     ids = table["item_id"]
     if ids.dtype != dtype:
         raise DataError(f"item_ids: found ids of type {ids.dtype}, expected {dtype}", column="item_id")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import numpy as np
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError, NotANumberError
 from metatl.readers.parquet_files import read_parquet
 
@@ -129,7 +129,7 @@ def _read_trec(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
 def _run_table(table: pl.DataFrame) -> pl.DataFrame:
     _need(table, ("user_id", "item_id"))
     if "score" not in table.columns and "rank" not in table.columns:
-        raise DataError(f"lists: found neither 'score' nor 'rank' among {listed(table.columns)}")
+        raise DataError(f"lists: found neither 'score' nor 'rank' among {quoted(table.columns)}")
     _no_nulls(table, [name for name in ("user_id", "item_id", "score", "rank") if name in table.columns])
     for name in ("score", "rank"):
         if name in table.columns and not table[name].dtype.is_numeric():
@@ -185,7 +185,7 @@ def _target_table(table: pl.DataFrame) -> pl.DataFrame:
 def _need(table: pl.DataFrame, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in table.columns:
-            raise DataError(f"found no column {name!r} among {listed(table.columns)}")
+            raise DataError(f"found no column {name!r} among {quoted(table.columns)}")
 
 
 def _no_nulls(table: pl.DataFrame, names: list[str] | tuple[str, ...]) -> None:

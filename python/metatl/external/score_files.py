@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 import numpy as np
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.external.score_blocks import Scores, block_height, check_array, matrix_scores
 from metatl.external.score_tables import frame_table, parquet_table, table_scores
@@ -190,7 +190,7 @@ def _unpacked(path: Path) -> Scores:
             name = names[0] if len(names) == 1 else "scores.npy"
             if name not in names:
                 raise DataError(
-                    f"found the arrays {listed(names)}, expected one, or one that is called 'scores'"
+                    f"found the arrays {quoted(names)}, expected one, or one that is called 'scores'"
                 )
             with archive.open(name) as member:
                 (rows, columns), _, _ = _read_header(member)

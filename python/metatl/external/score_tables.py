@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.external.long_scores import fill_long_scores
 from metatl.external.score_blocks import Scores, block_height, matrix_scores
@@ -72,7 +72,7 @@ def table_scores(table: ScoreTable, sets: CandidateSets | None) -> Scores:
         return _long(table, sets)
     if "item_id" in names:
         missing = next(name for name in LONG_COLUMNS if name not in names)
-        raise DataError(f"scores: found no column {missing!r} beside {listed(names)}")
+        raise DataError(f"scores: found no column {missing!r} beside {quoted(names)}")
     return _wide(table, sets)
 
 
@@ -83,7 +83,7 @@ def _long(table: ScoreTable, sets: CandidateSets | None) -> Scores:
         )
     extra = [name for name in table.schema if name not in LONG_COLUMNS]
     if extra:
-        raise DataError(f"scores: found the extra column {extra[0]!r}, expected {listed(LONG_COLUMNS)}")
+        raise DataError(f"scores: found the extra column {extra[0]!r}, expected {quoted(LONG_COLUMNS)}")
     _check_score_types(table, ["score"])
     for name, ids in (("user_id", sets.user_ids), ("item_id", sets.item_ids)):
         if table.schema[name] != ids.dtype:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def _find(names: Sequence[str], given: str | None, role: str) -> int:
     if given is not None:
         found = [column for column, name in enumerate(names) if name == given]
         if not found:
-            raise DataError(f"found no column {given!r} among {listed(names)}")
+            raise DataError(f"found no column {given!r} among {quoted(names)}")
     else:
         found = _find_usual(names, role)
         if not found:
             raise DataError(
-                f"found no {role} column among {listed(names)}; expected one of "
+                f"found no {role} column among {quoted(names)}; expected one of "
                 f"{', '.join(USUAL_NAMES[role])}, or name it with {role}_column or --columns"
             )
     if len(found) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from metatl.arguments import check_type
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.interactions import Interactions, Repeats
 from metatl.readers.column_names import find_columns
@@ -155,7 +155,7 @@ def _read_parquet(
     names = read_column_names(source)
     rows = read_parquet(source, [names[column] for column in find_columns(names, given)]).rows
     if rows.is_empty():
-        raise DataError(f"found the columns {listed(names)} but no rows, expected interactions")
+        raise DataError(f"found the columns {quoted(names)} but no rows, expected interactions")
     return rows, names
 
 

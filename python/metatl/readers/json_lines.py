@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.readers.column_names import find_columns
 from metatl.readers.text_blocks import Block, read_blocks, skip_blank_lines
@@ -123,7 +123,7 @@ def _find_fault(block: Block, schema: dict[str, pl.String]) -> DataError:
         _parse(lines[start])
     except DataError as error:
         return DataError(error.message, line=line)
-    return DataError(f"found no JSON among {listed([lines[start]])}, {_EXPECTED}", line=line)
+    return DataError(f"found no JSON among {quoted([lines[start]])}, {_EXPECTED}", line=line)
 
 
 def _is_readable(lines: Sequence[str], schema: dict[str, pl.String]) -> bool:

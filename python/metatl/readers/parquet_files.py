@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.memory import memory_bytes
 from metatl.readers.parquet_claims import (
@@ -106,7 +106,7 @@ def read_parquet(
         wanted = list(claims.names if columns is None else columns)
         for name in wanted:
             if name not in claims.names:
-                raise DataError(f"found no column {name!r} among {listed(claims.names)}")
+                raise DataError(f"found no column {name!r} among {quoted(claims.names)}")
         refuse_large(claimed_bytes(claims, wanted), claims, limit)
         check_pages(content, claims, wanted, limit)
         # polars reads no more of a file than it needs if it has the path.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from metatl.column_errors import listed
+from metatl.column_errors import quoted
 from metatl.exceptions import DataError
 from metatl.readers.column_names import find_columns, has_usual_name
 from metatl.readers.published_forms import name_fields
@@ -89,7 +89,7 @@ def read_text_table(
         tables.append(_split_lines(block, layout))
     rows = pl.concat([table.rows for table in tables])
     if rows.is_empty():
-        raise DataError(f"found the header {listed(layout.names)} but no rows, expected interactions")
+        raise DataError(f"found the header {quoted(layout.names)} but no rows, expected interactions")
     return TextTable(rows, pl.concat([table.lines for table in tables]), layout.names)
 
 
@@ -192,5 +192,5 @@ def _table(rows: list[list[str]], lines: list[int], layout: _Layout) -> TextTabl
 
 
 def _ragged(found: int, layout: _Layout, line: int) -> DataError:
-    expected = f"{len(layout.names)}: {listed(layout.names)}"
+    expected = f"{len(layout.names)}: {quoted(layout.names)}"
     return DataError(f"found {found} field{'s' * (found != 1)}, expected {expected}", line=line)
