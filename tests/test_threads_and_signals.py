@@ -11,7 +11,7 @@ import pytest
 
 THREADS = (1, 2, 3, 8)
 
-# Enough work for every kernel to leave the calling thread.
+# Enough work for every kernel to call for help.
 WORLD = """
 import os, signal, sys, threading, time
 import numpy as np
@@ -101,8 +101,10 @@ def test_the_same_bytes_on_any_number_of_threads(kernels, name):
 
 
 def test_the_number_of_threads_comes_from_the_environment():
+    # So much work that the calling thread looks for signals meanwhile.
     script = """
-        _metatl.sample_candidates(interactions, users, targets, 100, seed=1)
+        many = np.tile(users, 50)
+        _metatl.sample_candidates(interactions, many, np.tile(targets, 50), 100, seed=1)
         names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
         print(sum(name.startswith("metatl-") for name in names))
     """
@@ -114,6 +116,7 @@ def test_little_work_starts_no_thread():
     script = """
         before = len(os.listdir("/proc/self/task"))
         _metatl.sample_negatives(interactions, users[:10], 10, seed=1, num_threads=8)
+        _metatl.sample_negatives(interactions, users[:2000], 100, seed=1, num_threads=1)
         assert len(os.listdir("/proc/self/task")) == before
         _metatl.sample_negatives(interactions, users, 100, seed=1, num_threads=8)
         assert len(os.listdir("/proc/self/task")) == before + 8

@@ -2,8 +2,8 @@
 //!
 //! Pure Rust: this crate knows neither Python nor numpy. Ids are `i64`, scores are `f32`.
 //!
-//! Kernels take slices, return vectors and run on the calling thread, unless [`parallel::run`] put them on a
-//! pool; results never depend on the number of threads.
+//! Kernels take slices, return vectors and run on the calling thread, unless [`parallel::run`] finds them others;
+//! results never depend on the number of threads.
 
 #[cfg(test)]
 #[macro_use]

@@ -1,10 +1,11 @@
 //! Threads: cached pools that survive a fork, chunks of work, and interruption.
 
+use std::cell::RefCell;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -24,6 +25,14 @@ const MAX_THREADS: usize = 1024;
 /// Work up to this many nanoseconds (a caller's estimate) stays on the calling thread: handing it to a pool
 /// and back costs tens of microseconds.
 const INLINE_WORK: u64 = 250_000;
+
+/// Work up to this many nanoseconds (a caller's estimate) ends before anybody would interrupt it: the calling
+/// thread does its share of it and looks for no interruption.
+const SHORT_WORK: u64 = 5_000_000;
+
+/// How long a thread that has nothing left to do stays awake for those that help it: about as long as it would
+/// take to wake it up.
+const AWAKE: Duration = Duration::from_micros(50);
 
 /// How often the waiting thread looks for an interruption.
 const POLL: Duration = Duration::from_millis(50);
@@ -155,11 +164,29 @@ fn pool(threads: usize) -> Result<Arc<ThreadPool>, Error> {
     Ok(shared.map_or(built, Arc::clone))
 }
 
-/// Runs `kernel` on a pool of `threads` threads while the calling thread waits, or on the calling thread if
-/// `work` (estimated nanoseconds on one thread) is small.
+thread_local! {
+    /// The pool that helps the kernel on this thread.
+    static HELPERS: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
+}
+
+/// Runs `kernel` on this thread, with the threads of `pool` for its chunks.
+fn run_with<R>(pool: Arc<ThreadPool>, kernel: impl FnOnce() -> R) -> R {
+    /// Puts back what was there, after a panic too.
+    struct Restore(Option<Arc<ThreadPool>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            HELPERS.set(self.0.take());
+        }
+    }
+    let _restore = Restore(HELPERS.replace(Some(pool)));
+    kernel()
+}
+
+/// Runs `kernel` on `threads` threads, or on the calling thread alone if `work` (estimated nanoseconds on one
+/// thread) is small.
 ///
-/// While it waits, the calling thread calls `keep_waiting` every 50 ms; once that answers `false` the
-/// interrupt is raised and the kernel returns early.
+/// The calling thread is one of them where the work is short. Where it is long, it waits and calls
+/// `keep_waiting` every 50 ms; once that answers `false` the interrupt is raised and the kernel returns early.
 pub fn run<R: Send>(
     threads: usize,
     work: u64,
@@ -167,16 +194,20 @@ pub fn run<R: Send>(
     mut keep_waiting: impl FnMut() -> bool,
 ) -> Result<R, Error> {
     let interrupt = Interrupt::new();
-    if work < INLINE_WORK {
+    if work < INLINE_WORK || (threads == 1 && work < SHORT_WORK) {
         return kernel(&interrupt);
     }
     let pool = pool(threads)?;
+    if work < SHORT_WORK {
+        return run_with(pool, || kernel(&interrupt));
+    }
     let (sender, receiver) = mpsc::sync_channel(1);
+    let helpers = Arc::clone(&pool);
     pool.in_place_scope(|scope| {
         let interrupt = &interrupt;
         scope.spawn(move |_| {
             // The receiver outlives this task, so there is always someone to send to.
-            let _ = sender.send(kernel(interrupt));
+            let _ = sender.send(run_with(helpers, || kernel(interrupt)));
         });
         loop {
             match receiver.recv_timeout(POLL) {
@@ -207,8 +238,8 @@ pub fn rows_per_chunk(columns: usize, nanoseconds: u64) -> usize {
     (CHUNK_WORK / work(1, columns, nanoseconds).max(1)).max(1) as usize
 }
 
-/// Calls `body(scratch, index, chunk)` for every chunk, on all threads of the pool that the calling thread
-/// belongs to, or in a plain loop if it belongs to none.
+/// Calls `body(scratch, index, chunk)` for every chunk, on as many threads as [`run`] was given if this thread
+/// runs its kernel, or in a plain loop.
 ///
 /// Chunks are handed out in order and each thread makes one `scratch`. A typical `chunks` is
 /// `users.chunks(64).zip(output.chunks_mut(64 * width))`. Of several errors the one of the lowest chunk is
@@ -219,37 +250,55 @@ pub fn for_each_chunk<C: Send, S>(
     scratch: impl Fn() -> S + Sync,
     body: impl Fn(&mut S, usize, C) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    if current_threads() == 1 {
+    let Some(pool) = HELPERS.with_borrow(Clone::clone) else {
         let mut scratch = scratch();
         for (index, chunk) in chunks.enumerate() {
             interrupt.check()?;
             body(&mut scratch, index, chunk)?;
         }
         return Ok(());
-    }
+    };
     let queue = Mutex::new(chunks.enumerate());
     let failed_at = AtomicUsize::new(usize::MAX);
-    let failures = rayon::broadcast(|_| {
+    let failures = Mutex::new(Vec::new());
+    let take_chunks = || {
         let mut scratch = scratch();
         loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let (index, chunk) = next?;
+            let next = lock(&queue).next();
+            let Some((index, chunk)) = next else { return };
             // Chunks below a failed one have been handed out already, and their threads finish them.
             if index > failed_at.load(Ordering::Relaxed) {
-                return None;
+                return;
             }
             if let Err(error) = interrupt
                 .check()
                 .and_then(|()| body(&mut scratch, index, chunk))
             {
                 failed_at.fetch_min(index, Ordering::Relaxed);
-                return Some((index, error));
+                lock(&failures).push((index, error));
+                return;
             }
+        }
+    };
+    let helpers = pool.current_num_threads() - 1;
+    let done = AtomicUsize::new(0);
+    pool.in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| {
+                take_chunks();
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        take_chunks();
+        let since = Instant::now();
+        while done.load(Ordering::Relaxed) < helpers && since.elapsed() < AWAKE {
+            std::hint::spin_loop();
         }
     });
     match failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
         .into_iter()
-        .flatten()
         .min_by_key(|failure| failure.0)
     {
         Some((_, error)) => Err(error),
@@ -257,10 +306,14 @@ pub fn for_each_chunk<C: Send, S>(
     }
 }
 
+/// Locks what a panic of another thread leaves intact.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many threads [`for_each_chunk`] would use here.
 pub(crate) fn current_threads() -> usize {
-    // Asked of no pool, rayon would start its global one, which does not survive a fork.
-    rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads())
+    HELPERS.with_borrow(|pool| pool.as_ref().map_or(1, |pool| pool.current_num_threads()))
 }
 
 /// A zeroed vector of `rows` times `columns` elements, or [`Error::OutOfMemory`].
@@ -279,17 +332,25 @@ pub(crate) fn allocate<T: Clone + Default>(rows: usize, columns: usize) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     const MUCH: u64 = u64::MAX;
 
+    /// Work for the calling thread alone, for it and its helpers, and for a pool.
+    const EACH_WAY: [u64; 3] = [0, SHORT_WORK - 1, MUCH];
+
     #[test]
     fn chunks_are_all_done_on_any_number_of_threads() {
-        for threads in [1, 2, 3, 8] {
+        for (threads, work) in [1, 2, 3, 8]
+            .into_iter()
+            .flat_map(|threads| EACH_WAY.map(|work| (threads, work)))
+        {
             let mut output = vec![0; 10_007];
             run(
                 threads,
-                MUCH,
+                work,
                 |interrupt| {
                     let chunks = output.chunks_mut(13);
                     for_each_chunk(
@@ -319,11 +380,14 @@ mod tests {
     #[test]
     fn the_lowest_failing_chunk_is_reported() {
         let fail = |index: usize| Error::invalid("index", index, "another");
-        for threads in [1, 2, 3, 8] {
+        for (threads, work) in [1, 2, 3, 8]
+            .into_iter()
+            .flat_map(|threads| EACH_WAY.map(|work| (threads, work)))
+        {
             for _ in 0..50 {
                 let result = run(
                     threads,
-                    MUCH,
+                    work,
                     |interrupt| {
                         for_each_chunk(
                             0..500,
@@ -342,6 +406,51 @@ mod tests {
                 );
                 assert_eq!(result, Err(fail(5)));
             }
+        }
+    }
+
+    #[test]
+    fn as_many_threads_as_asked_for_share_the_chunks() {
+        for work in [SHORT_WORK - 1, MUCH] {
+            let everyone = Barrier::new(3);
+            let share = |interrupt: &Interrupt| {
+                // Each chunk ends when three threads are at one.
+                for_each_chunk(
+                    0..3,
+                    interrupt,
+                    || (),
+                    |(), _, _| {
+                        everyone.wait();
+                        Ok(())
+                    },
+                )?;
+                Ok((current_threads(), std::thread::current().id()))
+            };
+            let (threads, ran_on) = run(3, work, share, || true).unwrap();
+            assert_eq!(threads, 3);
+            assert_eq!(ran_on == std::thread::current().id(), work < SHORT_WORK);
+            assert_eq!(current_threads(), 1);
+        }
+    }
+
+    #[test]
+    fn a_panic_gets_to_the_caller_and_leaves_no_helpers_behind() {
+        for work in EACH_WAY {
+            let chunk = |(): &mut (), index, _| {
+                assert_ne!(index, 7, "the seventh");
+                Ok(())
+            };
+            let kernel = |interrupt: &Interrupt| for_each_chunk(0..100, interrupt, || (), chunk);
+            let caught = std::panic::catch_unwind(|| run(2, work, kernel, || true));
+            assert!(caught.is_err());
+            assert_eq!(current_threads(), 1);
+            let after = run(
+                2,
+                work,
+                |interrupt| for_each_chunk(0..7, interrupt, || (), chunk),
+                || true,
+            );
+            assert_eq!(after, Ok(()));
         }
     }
 

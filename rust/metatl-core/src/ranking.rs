@@ -35,6 +35,9 @@ pub const PRODUCTS_PER_NANOSECOND: u64 = 10;
 /// Scores that a thread compares in a nanosecond, at least.
 pub const SCORES_PER_NANOSECOND: u64 = 2;
 
+/// Nanoseconds that each of the best items of a query adds.
+pub const NANOSECONDS_PER_BEST: u64 = 200;
+
 /// For each query, how many negatives are scored above its target and level with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparisons {

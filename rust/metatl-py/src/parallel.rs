@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use crate::arrays;
 use crate::error::to_py;
 
-/// Runs `kernel` detached from the interpreter, on a pool if `work` (estimated nanoseconds on one thread) is
-/// worth it, while the calling thread looks for signals: Ctrl-C ends the kernel within 200 ms.
+/// Runs `kernel` detached from the interpreter. Where `work` (estimated nanoseconds on one thread) is long, the
+/// calling thread looks for signals meanwhile: Ctrl-C ends every kernel within 200 ms.
 ///
 /// `num_threads` is the Python argument of that name, `None` for the default.
 pub(crate) fn run<R: Send>(

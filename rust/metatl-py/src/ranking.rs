@@ -112,7 +112,11 @@ pub(crate) fn top_n<'py>(
 
     let (scoring, excluded) = (scoring.parts()?, excluded.parts()?);
     let queries = scoring.queries.rows();
-    let result = parallel::run(py, num_threads, scoring.catalogue_work(), |interrupt| {
+    let work =
+        scoring
+            .catalogue_work()
+            .saturating_add(best_work(queries, n, scoring.item_table.rows()));
+    let result = parallel::run(py, num_threads, work, |interrupt| {
         let excluded = excluded.check(queries, scoring.item_table.rows())?;
         ranking::top_n(&scoring.check()?, n, excluded, interrupt)
     })?;
@@ -180,7 +184,8 @@ pub(crate) fn top_n_scores<'py>(
 
     let scores = to_matrix("scores", &scores)?;
     let excluded = excluded.parts()?;
-    let result = parallel::run(py, num_threads, score_work(scores), |interrupt| {
+    let work = score_work(scores).saturating_add(best_work(scores.rows(), n, scores.columns()));
+    let result = parallel::run(py, num_threads, work, |interrupt| {
         let excluded = excluded.check(scores.rows(), scores.columns())?;
         ranking::top_n_scores(scores, n, excluded, level, interrupt)
     })?;
@@ -341,6 +346,11 @@ fn level() -> PyResult<Level> {
 /// Estimated nanoseconds for looking at all scores.
 fn score_work(scores: Matrix) -> u64 {
     work(scores.rows(), scores.columns(), 1) / ranking::SCORES_PER_NANOSECOND
+}
+
+/// Estimated nanoseconds for keeping the `n` best of the items of each query.
+fn best_work(queries: usize, n: usize, items: usize) -> u64 {
+    work(queries, n.min(items), ranking::NANOSECONDS_PER_BEST)
 }
 
 fn to_comparison_arrays(py: Python<'_>, result: Comparisons) -> ComparisonArrays<'_> {
