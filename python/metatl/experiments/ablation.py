@@ -83,12 +83,13 @@ TO_TUNED = (
             "final_lr_share": 0.02,
         },
     ),
+    # While negatives are few: where tasks move embeddings, each of many costs every task a vector of its own.
+    Step("the inner step moves the transition", {"adapt": "transition"}),
     Step(
         "512 shared negatives in place of one",
         {"negatives": 0, "shared_negatives": 512, "shared_support_negatives": 32},
     ),
     Step("softmax in place of the margin", {"loss": "softmax"}),
-    Step("the inner step moves the transition", {"adapt": "transition"}),
     Step("support loss a mean over pairs", {"support_reduction": "mean"}),
     Step("linear skip beside the layer", {"transition_skip": (1.3, 0.0), "learner_bias": -3.0}),
     Step("bias of items", {"item_bias": True}),
