@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -96,6 +96,10 @@ training-peers: setup .venv-peers-torch/.ready  ## Time a training step of SASRe
 
 results: setup  ## Regenerate docs/results.md and docs/results (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold; RESULTS_OPTIONS=--only-finished fits nothing)
 	$(BIN)/python -m metatl.experiments.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --kept docs/results --markdown docs/results.md $(RESULTS_OPTIONS)
+
+ablation: setup  ## Measure on X-Wines what each step from `official` to `paper` to `tuned` changes; write docs/ablation.md
+	$(BIN)/metatl reproduce ablation --data wines --seeds 1 --jobs 2 --out runs/ablation
+	cp runs/ablation/ablation.md runs/ablation/ablation.png docs/
 
 lint: setup  ## Check formatting, lints, types and stubs
 	cargo fmt --all --check

@@ -295,8 +295,9 @@ def test_the_rows_of_the_ablation():
 
 
 def test_the_ablation_compares_each_row_with_the_one_above():
-    path = ablation_rows("tuned")[:4]
-    ranks = dict(zip([row.title for row in path], ({0: A}, {0: B}, {0: C}, {0: A}), strict=True))
+    path = ablation_rows("tuned")[:5]
+    nearly_a = ([1] * 21 + [2] * 19, A[1])
+    ranks = {row.title: {0: of_row} for row, of_row in zip(path, (A, B, C, A, nearly_a), strict=True)}
     report = ablation(planted(ranks), [RING], path, ks=[3], seeds=1, budget="tuned")
     table = cells(of_kind(report, Table)[0])
     assert table[path[0].title]["difference"] == ""
@@ -307,6 +308,10 @@ def test_the_ablation_compares_each_row_with_the_one_above():
         assert table[row.title]["difference"] == f"{test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}]"
         assert table[row.title]["p"] == p_value(p)
     assert table[TO_PAPER[0].title]["set"] == "`freeze_after_first_evaluation=False`"
+    said = of_kind(report, Text)[-1].text
+    for row, test, p in zip(path[1:], tests, corrected, strict=True):
+        assert (f"“{row.title}” ({test.difference:+.4f})" in said.split("In the full")[0]) == (p < 0.05)
+    assert {p < 0.05 for p in corrected} == {True, False}
     # Without the row above there is nothing to compare with.
     del ranks[path[1].title]
     report = ablation(planted(ranks), [RING], path, ks=[3], seeds=1, budget="tuned")

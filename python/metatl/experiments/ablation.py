@@ -17,7 +17,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from metatl.experiments.comparison import RANKINGS, compare_rows, standings
-from metatl.experiments.reports import Report, interval_note, marked, p_value, with_interval
+from metatl.experiments.reports import (
+    SIGNIFICANT,
+    Report,
+    interval_note,
+    marked,
+    p_value,
+    with_interval,
+)
 from metatl.experiments.rows import SMOKE_STEPS, Row
 from metatl.report.pages import Heading, Image, Points, Table, Text
 from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
@@ -166,6 +173,7 @@ def ablation(
             Heading(f"{standing.dataset}, K = {standing.k}"),
             Text(f"{standing.test_users:,} test users."),
             _table(standing, rows, of_rows),
+            *([Text(_what_shows(rows, of_rows))] if of_rows else []),
         ]
         steps += [
             {
@@ -212,16 +220,38 @@ def _table(
         header += [f"MRR{end}", f"difference{end}", f"p{end}"]
         scores = [standing.scores[row.title][ranking]["MRR"] for row in shown]
         columns.append(marked([with_interval(score) for score in scores], [score.mean for score in scores]))
-        of_ranking = {row.title: differences.get((row.title, ranking)) for row in shown}
-        tested = [title for title, found in of_ranking.items() if found is not None]
-        corrected = dict(
-            zip(tested, holm([found.t_p for found in of_ranking.values() if found is not None]), strict=True)
-        )
-        columns.append([_difference(found) for found in of_ranking.values()])
-        columns.append([p_value(corrected[title]) if title in corrected else "" for title in of_ranking])
+        corrected = _corrected(differences, rows, ranking)
+        columns.append([_difference(differences.get((row.title, ranking))) for row in shown])
+        columns.append([p_value(corrected[row.title]) if row.title in corrected else "" for row in shown])
     header.append("set")
     columns.append([_settings(row.title) for row in shown])
     return Table(tuple(header), tuple(zip([row.title for row in shown], *columns, strict=True)))
+
+
+def _corrected(
+    differences: Mapping[tuple[str, Ranking], Comparison], rows: Sequence[Row], ranking: Ranking
+) -> dict[str, float]:
+    """Give the p-values of the changes that could be compared, corrected for their number."""
+    titles = [row.title for row in rows if (row.title, ranking) in differences]
+    return dict(zip(titles, holm([differences[title, ranking].t_p for title in titles]), strict=True))
+
+
+def _what_shows(rows: Sequence[Row], differences: Mapping[tuple[str, Ranking], Comparison]) -> str:
+    """Say which changes a test tells from none."""
+    where_of: dict[Ranking, str] = {"sampled": "Among 100 negatives", "full": "In the full catalogue"}
+    sentences = []
+    for ranking, where in where_of.items():
+        corrected = _corrected(differences, rows, ranking)
+        shown = [
+            f"“{title}” ({differences[title, ranking].difference:+.4f})"
+            for title, p in corrected.items()
+            if p < SIGNIFICANT
+        ]
+        if shown:
+            sentences.append(f"{where} a test shows these changes: {', '.join(shown)}.")
+        else:
+            sentences.append(f"{where} no test shows any of the changes alone.")
+    return " ".join(sentences)
 
 
 def _difference(found: Comparison | None) -> str:
