@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from metatl.runs import Run, SplitSettings, load_run
     from metatl.split import ColdStartSplit, cold_start_split
 
+    __version__: str
+
 _MODULES = {
     "CandidateSets": "metatl.candidates",
     "ColdStartSplit": "metatl.split",
@@ -73,6 +75,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_MODULES[name]), name)
     if name in ("datasets", "exceptions"):
         return importlib.import_module(f"metatl.{name}")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("metatl")
     raise AttributeError(f"module 'metatl' has no attribute {name!r}")
 
 
