@@ -336,6 +336,9 @@ def test_levels_agree_with_double_precision(seed, dim, similarity):
         if similarity == "l2":
             # … and the root of what nearly cancels makes it larger.
             error[user] = np.sqrt(squares + error[user]) - np.sqrt(np.maximum(squares - error[user], 0))
+    if similarity != "l2":
+        # The bound is that of the worst case, which sums of many terms do not come near.
+        error = np.minimum(error, 1e-5 * (1 + 2 * np.abs(exact).max()))
     exact += world.bias
     error += epsilon * (np.abs(exact) + np.abs(world.bias))
     for name in LEVELS:
@@ -344,8 +347,8 @@ def test_levels_agree_with_double_precision(seed, dim, similarity):
         for user in range(2):
             kept = items[user] >= 0
             assert set(items[user][kept]) == set(range(40)) - set(world.excluded[user])
-            places = items[user][kept]
-            assert (np.abs(scores[user][kept] - exact[user][places]) <= error[user][places]).all()
+            ranked = items[user][kept]
+            assert (np.abs(scores[user][kept] - exact[user][ranked]) <= error[user][ranked]).all()
 
 
 def test_the_same_bytes_on_any_number_of_threads():

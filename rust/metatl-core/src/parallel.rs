@@ -22,8 +22,8 @@ pub const NUM_THREADS: &str = "METATL_NUM_THREADS";
 /// More threads than this are refused: a slip of the pen, not a machine.
 const MAX_THREADS: usize = 1024;
 
-/// Work up to this many nanoseconds (a caller's estimate) stays on the calling thread: handing it to a pool
-/// and back costs tens of microseconds.
+/// Work up to this many nanoseconds (a caller's estimate) stays on the calling thread: waking others costs tens
+/// of microseconds.
 const INLINE_WORK: u64 = 250_000;
 
 /// Work up to this many nanoseconds (a caller's estimate) ends before anybody would interrupt it: the calling
