@@ -272,10 +272,10 @@ def test_outer_gradient_equals_finite_differences(config, seed):
 
     here, ahead, behind = loss_at(0.0), loss_at(step), loss_at(-step)
     forward, backward = (ahead - here) / step, (here - behind) / step
-    scale = max(1.0, abs(slope))
-    if abs(forward - backward) > 1e-3 * scale:
-        return  # a kink of the hinge lies within the step: the two sides differ and neither is the answer
-    assert abs((forward + backward) / 2 - slope) <= 1e-5 * scale
+    # A kink of the hinge or of a distance within the step spoils the slope on its own side only: the gradient
+    # lies between the two, which differ by rounding and curvature where there is none.
+    tolerance = 1e-5 * max(1.0, abs(slope))
+    assert min(forward, backward) - tolerance <= slope <= max(forward, backward) + tolerance
 
 
 def test_dropped_embeddings_still_share_one_row():
