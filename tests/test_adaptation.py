@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from metatl.adaptation import InnerLoop, adapt
@@ -250,7 +250,7 @@ def test_the_released_programs_objective_equals_torch_func():
     check_against_reference(config, 20, 5, seed=3)
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(config=configs(), seed=st.integers(0, 2**32))
 def test_outer_gradient_equals_finite_differences(config, seed):
     if config.first_order:  # then the outer gradient is not the derivative of the loss, by design
@@ -350,7 +350,7 @@ def test_per_task_weights_and_low_rank_agree():
         assert not served.transition.requires_grad
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(config=configs(), length=st.integers(2, 7), seed=st.integers(0, 2**32), users=st.integers(1, 3))
 def test_serving_ranks_by_the_adapted_costs(config, length, seed, users):
     """Query, table, bias and overrides give -temperature · cost of every item, for any length of history."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 from scipy import optimize
 
 import metatl
@@ -41,7 +41,7 @@ interactions = st.lists(
 )
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(interactions)
 def test_the_loss_and_its_gradients_are_those_of_bpr(drawn):
     model = build()

@@ -16,7 +16,7 @@ from random import Random
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl import datasets
@@ -113,7 +113,13 @@ def test_a_row_depends_on_the_split_the_user_and_the_seed_only(split, wines):
     assert set(rows[0]) != set(rows[1])
 
 
-def same_candidates_for_shuffled_rows(seed, kind, exclude):
+T = datetime(1970, 1, 1, 0, 16, 40, tzinfo=timezone.utc)
+
+
+@given(
+    st.integers(0, 2**64 - 1), st.sampled_from(["uniform", "popularity"]), st.sampled_from(["all", "history"])
+)
+def test_the_order_of_rows_with_distinct_times_changes_nothing(seed, kind, exclude):
     random = Random(seed)  # noqa: S311 (test data)
     # Distinct times: the order of the rows says nothing. Half of the users arrive after T.
     times = iter(random.sample(range(1_000), 100))
@@ -157,25 +163,6 @@ def same_candidates_for_shuffled_rows(seed, kind, exclude):
         assert later == [item for item in dict.fromkeys(items[3:]) if item not in items[:3]]
         assert exclude == "history" or not set(row[1:]) & set(later)
         assert sets.negatives_in_catalogue[user] == split.num_items - len(set(items))
-
-
-T = datetime(1970, 1, 1, 0, 16, 40, tzinfo=timezone.utc)
-seeds = st.integers(0, 2**64 - 1)
-kinds = st.sampled_from(["uniform", "popularity"])
-exclusions = st.sampled_from(["all", "history"])
-
-
-@settings(max_examples=1_000, deadline=None)
-@given(seeds, kinds, exclusions)
-def test_the_order_of_rows_with_distinct_times_changes_nothing(seed, kind, exclude):
-    same_candidates_for_shuffled_rows(seed, kind, exclude)
-
-
-@pytest.mark.slow
-@settings(max_examples=100_000, deadline=None)
-@given(seeds, kinds, exclusions)
-def test_the_order_of_rows_with_distinct_times_changes_nothing_100_000(seed, kind, exclude):
-    same_candidates_for_shuffled_rows(seed, kind, exclude)
 
 
 def test_every_negative_is_about_as_frequent(split):

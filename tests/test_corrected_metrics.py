@@ -9,8 +9,9 @@ from math import comb, log2
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import COSTLY_CASES
 from scipy import stats
 
 from metatl import corrected_metrics
@@ -134,7 +135,7 @@ def test_unbiased_rank_by_hand():
     st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(n, 300))),
     st.floats(1e-4, 1),
 )
-@settings(max_examples=300)
+@COSTLY_CASES
 def test_on_uniform_ranks_the_mean_is_that_of_the_metric(metric, sizes, gamma):
     """Uniform ranks give uniform sampled ranks, of which the table must keep the mean."""
     n, population = sizes
@@ -143,7 +144,7 @@ def test_on_uniform_ranks_the_mean_is_that_of_the_metric(metric, sizes, gamma):
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.001, 0.01, 0.1, 1.0]))
-@settings(max_examples=50)
+@COSTLY_CASES
 def test_no_other_table_has_less_bias_and_variance(seed, gamma):
     """By exact sums over the hypergeometric, for all ranks alike."""
     n, population = 20, 200
@@ -214,7 +215,6 @@ def table_of(n: int, population: int, estimator: str) -> list[list[float]]:
     return corrected_table(METRICS, n, population, estimator).tolist()
 
 
-@settings(max_examples=400)
 @given(
     st.lists(
         st.tuples(st.integers(0, 8), st.integers(0, 8), st.sampled_from([8, 9, 31])), min_size=1, max_size=6

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.exceptions import DataError, InvalidArgumentError
@@ -49,7 +49,6 @@ def as_rows(interactions):
     }
 
 
-@settings(max_examples=300, deadline=None)
 @given(rows_with_ties, st.sampled_from(["first", "all"]))
 def test_rows_are_sorted_stably_and_repeats_are_dropped(rows, repeats):
     interactions = Interactions.from_frame(table(rows), repeats=repeats)
@@ -70,7 +69,6 @@ def test_rows_are_sorted_stably_and_repeats_are_dropped(rows, repeats):
     assert interactions.tie_share == (sum(neighbours) / len(neighbours) if neighbours else 0)
 
 
-@settings(max_examples=200, deadline=None)
 @given(rows_with_ties, st.data())
 def test_selecting_rows_and_items(rows, data):
     interactions = Interactions.from_frame(table(rows), repeats="all")
@@ -187,7 +185,6 @@ def outcome(frame):
         return str(error)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(["1", "7", "-3", "10", "01", "b", "a", "", None]), min_size=1, max_size=6))
 def test_categories_are_numbered_as_text_is(ids):
     text = pl.DataFrame(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 from pydantic import ValidationError
 
 from metatl.exceptions import ConfigError
@@ -84,7 +84,7 @@ sequences_of_items = st.lists(st.lists(st.integers(0, 6), max_size=7), min_size=
 histories_of_items = st.lists(st.integers(0, 6), min_size=1, max_size=4)
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(sequences_of_items, histories_of_items, configs)
 def test_scores_are_those_of_the_definition(sequences, history, config):
     # Rounding decides which of two equally near neighbours is kept where weights are not exact.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 
 from metatl.exceptions import ConfigError
 from metatl.models.markov_chain import MarkovChain, MarkovChainConfig
@@ -57,7 +57,7 @@ sequences_of_items = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=7
 histories_of_items = st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=4)
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(sequences_of_items, histories_of_items, configs)
 def test_probabilities_are_those_of_the_definition(sequences, history, config):
     model = MarkovChain.fit(training_rows(sequences), config)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.histories import Histories
@@ -91,7 +91,7 @@ def count(scores, target, others):
     )
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(models, rows_of_items, st.data())
 def test_counts_and_lists_are_those_of_the_formula(model, rows, data):
     histories = Histories.from_rows(rows)

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta, timezone
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import IN_ONE_FOLDER
 
 from metatl.cli.stats import stats
 from metatl.exceptions import DataError
@@ -344,7 +345,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@IN_ONE_FOLDER
 @given(
     st.lists(
         st.one_of(

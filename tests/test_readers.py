@@ -13,8 +13,9 @@ from datetime import datetime, timezone
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import IN_ONE_FOLDER
 
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.interactions import Interactions
@@ -284,7 +285,7 @@ def test_a_file_that_may_not_be_read(tmp_path):
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=5)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@IN_ONE_FOLDER
 @given(st.lists(st.tuples(names, names, st.integers(0, 9)), min_size=1, max_size=8), st.sampled_from(",;\t|"))
 def test_any_text_survives_quoting(tmp_path, rows, separator):
     rows = [(user.replace("\r", "_"), item.replace("\r", "_"), time) for user, item, time in rows]
@@ -298,7 +299,7 @@ def test_any_text_survives_quoting(tmp_path, rows, separator):
     assert found.fingerprint == Interactions.from_frame(frame).fingerprint
 
 
-@settings(max_examples=1_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@IN_ONE_FOLDER
 @given(
     st.binary(max_size=200), st.sampled_from(["", "user,item,timestamp\n", "u::i::5::1\n", "gzip", "PAR1"])
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 from scipy import stats
 
 import metatl
@@ -53,7 +53,7 @@ histories = st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=9)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-@OF_A_MODEL
+@COSTLY_CASES
 @given(items=histories, others=histories)
 def test_a_state_does_not_see_what_comes_later(name, items, others, request):
     model = request.getfixturevalue("models")[name]
@@ -63,7 +63,7 @@ def test_a_state_does_not_see_what_comes_later(name, items, others, request):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@OF_A_MODEL
+@COSTLY_CASES
 @given(items=histories, padding=st.integers(1, 8))
 def test_padding_changes_no_state(name, items, padding, request):
     model = request.getfixturevalue("models")[name]
@@ -131,7 +131,7 @@ def test_a_hidden_item_is_hidden():
     assert not torch.equal(model.read(items, ~masked), model.read(other, ~masked))
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(
     st.lists(st.integers(2, 9), min_size=1, max_size=6), st.floats(0.01, 0.99), st.floats(0, 1), st.booleans()
 )

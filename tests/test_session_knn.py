@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 
 from metatl.exceptions import ConfigError
 from metatl.models.session_knn import SessionKNN, SessionKNNConfig
@@ -96,7 +96,7 @@ users = st.lists(
 histories = st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=4)
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(users, histories, configs | exact_configs)
 def test_scores_are_those_of_the_definition(users, history, config):
     sequences, last_times = [sequence for sequence, _ in users], [last for _, last in users]

@@ -7,8 +7,9 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from property_settings import COSTLY_CASES
 from scipy import stats
 
 from metatl.exceptions import InvalidArgumentError, NotANumberError
@@ -56,8 +57,7 @@ def test_against_scipy():
     assert comparison.wilcoxon_p == pytest.approx(stats.wilcoxon(one, other, zero_method="pratt").pvalue)
 
 
-# scipy tries all signs one by one for samples this small, which takes a while.
-@settings(max_examples=40)
+@COSTLY_CASES
 @given(pairs(min_size=2, max_size=6))
 def test_wilcoxon_is_the_share_of_signs_as_far_from_even(values):
     """Against all 2^B signs of the differences, by the definition."""
@@ -71,7 +71,7 @@ def test_wilcoxon_is_the_share_of_signs_as_far_from_even(values):
     assert compare(one, other).wilcoxon_p == pytest.approx(expected)
 
 
-@settings(max_examples=150)
+@COSTLY_CASES
 @given(pairs())
 def test_the_order_of_the_two_turns_the_sign_and_nothing_else(values):
     one, other = values
@@ -85,7 +85,7 @@ def test_the_order_of_the_two_turns_the_sign_and_nothing_else(values):
     assert 0 <= forward.wilcoxon_p <= 1
 
 
-@settings(max_examples=150)
+@COSTLY_CASES
 @given(pairs())
 def test_the_interval_holds_0_where_the_t_test_sees_nothing(values):
     comparison = compare(*values)

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 
 import metatl
 from metatl.item_start.spectral import (
@@ -57,7 +57,7 @@ sequences = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=14), min_s
 )
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(sequences=sequences)
 def test_vectors_are_those_of_the_definition(sequences):
     train = interactions(sequences)

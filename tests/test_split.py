@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl import datasets
@@ -112,7 +112,6 @@ def without_repeats(rows):
     return [(user, item, time) for (user, item), time in kept.items()]
 
 
-@settings(max_examples=500, deadline=None)
 @given(tables(), arguments)
 def test_against_dictionaries_and_lists(rows, settings_of_split):
     interactions = interactions_of(rows)
@@ -142,7 +141,8 @@ def test_against_dictionaries_and_lists(rows, settings_of_split):
         assert split.item_ids.gather(history).to_list() == items[:k]
 
 
-def same_split_for_shuffled_rows(seed, settings_of_split):
+@given(st.integers(0, 2**64 - 1), arguments)
+def test_the_order_of_rows_with_distinct_times_changes_nothing(seed, settings_of_split):
     random = Random(seed)  # noqa: S311 (test data)
     # Distinct times: the order of the rows says nothing.
     times = iter(random.sample(range(1_000), 100))
@@ -166,22 +166,6 @@ def same_split_for_shuffled_rows(seed, settings_of_split):
     assert other.fingerprint == split.fingerprint
     assert other.dropped == split.dropped
     assert other.test.tolist() == split.test.tolist()
-
-
-seeds = st.integers(0, 2**64 - 1)
-
-
-@settings(max_examples=1_000, deadline=None)
-@given(seeds, arguments)
-def test_the_order_of_rows_with_distinct_times_changes_nothing(seed, settings_of_split):
-    same_split_for_shuffled_rows(seed, settings_of_split)
-
-
-@pytest.mark.slow
-@settings(max_examples=100_000, deadline=None)
-@given(seeds, arguments)
-def test_the_order_of_rows_with_distinct_times_changes_nothing_100_000(seed, settings_of_split):
-    same_split_for_shuffled_rows(seed, settings_of_split)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from datetime import date, datetime, timedelta, timezone
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import COSTLY_CASES
 
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.timestamps import from_date, to_datetime, to_microseconds
@@ -29,7 +30,7 @@ def microseconds(moment):
     return (aware - EPOCH) // MICROSECOND
 
 
-@settings(max_examples=60, deadline=None)
+@COSTLY_CASES
 @given(st.lists(moments, min_size=10, max_size=30), st.sampled_from(["T", " "]), st.integers(-720, 720))
 def test_iso_dates_with_offsets(values, between, minutes):
     zone = timezone(timedelta(minutes=minutes))
@@ -38,7 +39,7 @@ def test_iso_dates_with_offsets(values, between, minutes):
     assert to_microseconds(column(texts)).to_list() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@COSTLY_CASES
 @given(st.lists(moments, min_size=10, max_size=30))
 def test_datetimes_dates_and_their_text_agree(values):
     expected = [microseconds(value) for value in values]
@@ -50,7 +51,7 @@ def test_datetimes_dates_and_their_text_agree(values):
     assert to_microseconds(column([day.isoformat() for day in days])).to_list() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@COSTLY_CASES
 @given(st.data(), st.sampled_from(["s", "ms", "us", "ns"]))
 def test_integers_are_exact_in_every_unit(data, unit):
     bound = min(2**63 - 1, 62_135_596_800 * PER_SECOND[unit])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from property_settings import OF_A_MODEL
+from property_settings import COSTLY_CASES
 from test_sequence_models import ring
 
 import metatl
@@ -58,7 +58,7 @@ ids = st.integers(0, NUM_ITEMS - 1)
 pairs = st.lists(st.tuples(st.integers(0, NUM_USERS - 1), ids, ids, ids), min_size=1, max_size=5)
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(pairs, st.booleans(), st.booleans(), st.sampled_from([0.5, 1.0, 3.0]))
 def test_the_loss_is_sequential_bpr_with_a_penalty(drawn, unit_ball, user_translations, temperature):
     model = build(unit_ball=unit_ball, user_translations=user_translations, temperature=temperature)
@@ -75,7 +75,7 @@ def test_the_loss_is_sequential_bpr_with_a_penalty(drawn, unit_ball, user_transl
     assert model.training_loss(batch).item() == pytest.approx(expected, rel=1e-9)
 
 
-@OF_A_MODEL
+@COSTLY_CASES
 @given(pairs, st.lists(ids, min_size=1, max_size=4))
 def test_the_softmax_leaves_out_a_shared_negative_that_is_the_target(drawn, shared):
     model = build(loss="softmax", negatives=0, shared_negatives=len(shared), regularisation=0.0)
