@@ -1,0 +1,283 @@
+//! Kernels for AVX-512.
+
+use std::arch::x86_64::{
+    __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadu_si128, _mm256_loadu_si256,
+    _mm256_storeu_ps, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps,
+    _mm512_maskz_mov_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+
+use super::{
+    Counts, LANES, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows,
+    prefetch_rows,
+};
+
+compile_plain_kernels!("avx512f,avx2,fma,popcnt");
+
+// The version for AVX2 serves here too.
+pub(super) use super::avx2::sequential_dots;
+
+const WIDTH: usize = 16;
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn row_scores<const SQUARED_DISTANCE: bool>(
+    query: &[f32],
+    table: Table,
+    rows: &[i64],
+    scores: &mut [f32],
+) -> bool {
+    let whole = query.len() / WIDTH * WIDTH;
+    let rest = (1_u16 << (query.len() - whole)) - 1;
+    let needed = &rows[..scores.len()];
+    if !scalar::are_rows(needed, table.rows) {
+        return false;
+    }
+    for (block, scores) in scores.chunks_mut(ROWS).enumerate() {
+        let first = block * ROWS;
+        prefetch_rows(table, &rows[first..]);
+        let pointers = block_of_rows(table, &needed[first..]);
+        let mut sums = [_mm512_setzero_ps(); ROWS];
+        for k in (0..whole).step_by(WIDTH) {
+            // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of the rows, which the table has.
+            unsafe {
+                let q = _mm512_loadu_ps(query.as_ptr().add(k));
+                for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                    *sum = add_term::<SQUARED_DISTANCE>(q, _mm512_loadu_ps(pointer.add(k)), *sum);
+                }
+            }
+        }
+        if rest != 0 {
+            // SAFETY: the mask admits the elements from `whole` to the length of the query and the rows.
+            unsafe {
+                let q = _mm512_maskz_loadu_ps(rest, query.as_ptr().add(whole));
+                for (sum, pointer) in sums.iter_mut().zip(pointers) {
+                    let e = _mm512_maskz_loadu_ps(rest, pointer.add(whole));
+                    *sum = add_term::<SQUARED_DISTANCE>(q, e, *sum);
+                }
+            }
+        }
+        let totals = add_lanes(&sums);
+        match scores.first_chunk_mut::<ROWS>() {
+            Some(scores) => *scores = totals,
+            None => scores.copy_from_slice(&totals[..scores.len()]),
+        }
+    }
+    true
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+fn add_term<const SQUARED_DISTANCE: bool>(q: __m512, e: __m512, sum: __m512) -> __m512 {
+    if SQUARED_DISTANCE {
+        let difference = _mm512_sub_ps(q, e);
+        _mm512_fmadd_ps(difference, difference, sum)
+    } else {
+        _mm512_fmadd_ps(q, e, sum)
+    }
+}
+
+/// The sum over the lanes of each of eight registers, all in the same order.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+fn add_lanes(sums: &[__m512; ROWS]) -> [f32; ROWS] {
+    let pair = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    let four = |a, b| {
+        let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        _mm512_add_ps(
+            _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)),
+        )
+    };
+    // Each 128-bit quarter now holds four rows' sums over that quarter.
+    let low = four(pair(sums[0], sums[1]), pair(sums[2], sums[3]));
+    let high = four(pair(sums[4], sums[5]), pair(sums[6], sums[7]));
+    let halves = _mm512_add_ps(
+        _mm512_shuffle_f32x4::<0b10_00_10_00>(low, high),
+        _mm512_shuffle_f32x4::<0b11_01_11_01>(low, high),
+    );
+    let whole = _mm512_add_ps(
+        _mm512_shuffle_f32x4::<0b10_00_10_00>(halves, halves),
+        _mm512_shuffle_f32x4::<0b11_01_11_01>(halves, halves),
+    );
+    let mut totals = [0.0; ROWS];
+    // SAFETY: eight numbers into an array of eight.
+    unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps256(whole)) };
+    totals
+}
+
+/// Rows that [`products`] works on at a time: their products and norms are as many sums as [`add_lanes`] takes.
+const ROWS_OF_PRODUCTS: usize = ROWS / 2;
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
+    // SAFETY: the caller has as many numbers to be read.
+    let load = |numbers| unsafe { _mm512_loadu_ps(numbers) };
+    // SAFETY: the mask admits numbers that the caller has.
+    let load_last = |numbers, mask| unsafe { _mm512_maskz_loadu_ps(mask, numbers) };
+    products_of(query, rows, products, norms, load, load_last);
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn products_of_bf16(
+    query: &[f32],
+    rows: &[u16],
+    products: &mut [f32],
+    norms: &mut [f32],
+) {
+    let load = |numbers: *const u16| {
+        // SAFETY: the caller has as many numbers to be read.
+        let bits = unsafe { _mm256_loadu_si256(numbers.cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+    };
+    let load_last = |numbers, mask| _mm512_maskz_mov_ps(mask, load(numbers));
+    products_of(query, rows, products, norms, load, load_last);
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn products_of_int8(
+    query: &[f32],
+    rows: &[i8],
+    products: &mut [f32],
+    norms: &mut [f32],
+) {
+    let load = |numbers: *const i8| {
+        // SAFETY: the caller has as many numbers to be read.
+        let codes = unsafe { _mm_loadu_si128(numbers.cast()) };
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
+    };
+    let load_last = |numbers, mask| _mm512_maskz_mov_ps(mask, load(numbers));
+    products_of(query, rows, products, norms, load, load_last);
+}
+
+/// `load` reads a vector, `load_last` those numbers of the last vector of a row that the mask admits: the
+/// others were read before.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+fn products_of<T>(
+    query: &[f32],
+    rows: &[T],
+    products: &mut [f32],
+    norms: &mut [f32],
+    load: impl Fn(*const T) -> __m512,
+    load_last: impl Fn(*const T, u16) -> __m512,
+) {
+    let dimension = query.len();
+    let whole = dimension / WIDTH * WIDTH;
+    let last = dimension as isize - WIDTH as isize;
+    let rest = !0_u16 << (WIDTH - (dimension - whole)).min(WIDTH - 1);
+    let results = products
+        .chunks_mut(ROWS_OF_PRODUCTS)
+        .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
+    for (rows, (products, norms)) in rows.chunks(ROWS_OF_PRODUCTS * dimension).zip(results) {
+        let count = rows.len() / dimension;
+        let pointers: [_; ROWS_OF_PRODUCTS] =
+            std::array::from_fn(|row| rows[row.min(count - 1) * dimension..].as_ptr());
+        let mut sums = [_mm512_setzero_ps(); ROWS];
+        let mut add = |q, rows: [__m512; ROWS_OF_PRODUCTS]| {
+            for (row, e) in rows.into_iter().enumerate() {
+                sums[row] = _mm512_fmadd_ps(q, e, sums[row]);
+                let norm = &mut sums[ROWS_OF_PRODUCTS + row];
+                *norm = _mm512_fmadd_ps(e, e, *norm);
+            }
+        };
+        for k in (0..whole).step_by(WIDTH) {
+            // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
+            let (q, rows) = unsafe {
+                let q = _mm512_loadu_ps(query.as_ptr().add(k));
+                (q, pointers.map(|row| row.add(k)))
+            };
+            add(q, rows.map(&load));
+        }
+        if whole < dimension {
+            // SAFETY: the mask admits the numbers from `whole` to the length of the query.
+            let q = unsafe { _mm512_maskz_loadu_ps(rest, query.as_ptr().wrapping_offset(last)) };
+            add(
+                q,
+                pointers.map(|row| load_last(row.wrapping_offset(last), rest)),
+            );
+        }
+        let totals = add_lanes(&sums);
+        if count == ROWS_OF_PRODUCTS {
+            // The same, of a length that the compiler knows.
+            products.copy_from_slice(&totals[..ROWS_OF_PRODUCTS]);
+            norms.copy_from_slice(&totals[ROWS_OF_PRODUCTS..]);
+        } else {
+            products[..count].copy_from_slice(&totals[..count]);
+            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+    let threshold = _mm512_set1_ps(threshold);
+    let (mut greater, mut equal, mut nan) = (0, 0, 0);
+    let mut compare = |scores, lanes| {
+        let above = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(lanes, scores, threshold);
+        let level = _mm512_mask_cmp_ps_mask::<_CMP_EQ_OQ>(lanes, scores, threshold);
+        let not_a_number = _mm512_mask_cmp_ps_mask::<_CMP_UNORD_Q>(lanes, scores, scores);
+        greater += u64::from(above.count_ones());
+        equal += u64::from(level.count_ones());
+        nan += u64::from(not_a_number.count_ones());
+    };
+    let (whole, rest) = scores.as_chunks::<WIDTH>();
+    for scores in whole {
+        // SAFETY: sixteen numbers.
+        compare(unsafe { _mm512_loadu_ps(scores.as_ptr()) }, u16::MAX);
+    }
+    if !rest.is_empty() {
+        let lanes = (1 << rest.len()) - 1;
+        // SAFETY: the mask admits as many numbers as are left.
+        compare(
+            unsafe { _mm512_maskz_loadu_ps(lanes, rest.as_ptr()) },
+            lanes,
+        );
+    }
+    Counts {
+        greater,
+        equal,
+        nan,
+    }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn count_tile(
+    tile: &Tile,
+    items: usize,
+    thresholds: &QueryCoordinates,
+    counts: &mut [Counts],
+) {
+    for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
+        *counts += count(&scores[..items], threshold);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn dot_tile(panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; QUERIES];
+    for (items, coordinates) in panel.iter().zip(queries) {
+        // SAFETY: `Lanes` holds 32 numbers.
+        let (low, high) = unsafe {
+            (
+                _mm512_loadu_ps(items.0.as_ptr()),
+                _mm512_loadu_ps(items.0.as_ptr().add(WIDTH)),
+            )
+        };
+        for (sum, &coordinate) in sums.iter_mut().zip(coordinates) {
+            let q = _mm512_set1_ps(coordinate);
+            sum[0] = _mm512_fmadd_ps(q, low, sum[0]);
+            sum[1] = _mm512_fmadd_ps(q, high, sum[1]);
+        }
+    }
+    for (row, sum) in tile.0.iter_mut().zip(sums) {
+        // SAFETY: a row of the tile holds 32 numbers.
+        unsafe {
+            _mm512_storeu_ps(row.as_mut_ptr(), sum[0]);
+            _mm512_storeu_ps(row.as_mut_ptr().add(WIDTH), sum[1]);
+        }
+    }
+}

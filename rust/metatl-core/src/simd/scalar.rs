@@ -1,0 +1,309 @@
+//! Kernels in plain Rust. The vector levels compile some of them again, with their own instructions.
+
+use super::{Counts, LANES, LONGEST_VECTOR, Lanes, QueryCoordinates, Table, Tile};
+use super::{score_from_squared_distance, squared_distance_from_dot};
+
+/// Partial sums of a row: enough for the compiler to fill registers.
+const PARTIAL_SUMS: usize = 16;
+
+/// Scores are counted in 32-bit lanes; no part is long enough to overflow them.
+const COUNTED_AT_ONCE: usize = 1 << 16;
+
+/// a·b + c: one instruction and one rounding where `FUSED`, two of each where not.
+#[inline(always)]
+pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Whether a table of `rows` rows has all of these. No short cut, so that several are compared at a time.
+#[inline(always)]
+pub(super) fn are_rows(numbers: &[i64], rows: usize) -> bool {
+    let missing = numbers.iter().filter(|&&row| row as u64 >= rows as u64);
+    missing.count() == 0
+}
+
+pub(super) fn row_scores<const SQUARED_DISTANCE: bool>(
+    query: &[f32],
+    table: Table,
+    rows: &[i64],
+    scores: &mut [f32],
+) -> bool {
+    let rows = &rows[..scores.len()];
+    let all_exist = are_rows(rows, table.rows);
+    if all_exist {
+        for (score, &row) in scores.iter_mut().zip(rows) {
+            let row = &table.values[row as usize * table.columns..][..table.columns];
+            *score = row_score::<SQUARED_DISTANCE>(query, row);
+        }
+    }
+    all_exist
+}
+
+#[inline]
+fn row_score<const SQUARED_DISTANCE: bool>(query: &[f32], row: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; PARTIAL_SUMS];
+    let mut queries = query.chunks_exact(PARTIAL_SUMS);
+    let mut rows = row.chunks_exact(PARTIAL_SUMS);
+    for (q, e) in queries.by_ref().zip(rows.by_ref()) {
+        for lane in 0..PARTIAL_SUMS {
+            sums[lane] += term::<SQUARED_DISTANCE>(q[lane], e[lane]);
+        }
+    }
+    for (sum, (&q, &e)) in sums
+        .iter_mut()
+        .zip(queries.remainder().iter().zip(rows.remainder()))
+    {
+        *sum += term::<SQUARED_DISTANCE>(q, e);
+    }
+    let mut width = PARTIAL_SUMS;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+    }
+    sums[0]
+}
+
+#[inline(always)]
+fn term<const SQUARED_DISTANCE: bool>(q: f32, e: f32) -> f32 {
+    if SQUARED_DISTANCE {
+        (q - e) * (q - e)
+    } else {
+        q * e
+    }
+}
+
+pub(super) fn dot_tile(panel: &[Lanes], queries: &[QueryCoordinates], tile: &mut Tile) {
+    for (query, products) in tile.0.iter_mut().enumerate() {
+        let mut sums = [0.0_f32; LANES];
+        for (items, coordinates) in panel.iter().zip(queries) {
+            for (sum, &item) in sums.iter_mut().zip(&items.0) {
+                *sum += coordinates[query] * item;
+            }
+        }
+        *products = sums;
+    }
+}
+
+#[inline(always)]
+pub(super) fn sequential_dot_of<const FUSED: bool>(left: &[f32], right: &[f32]) -> f32 {
+    left.iter()
+        .zip(right)
+        .fold(0.0, |sum, (&l, &r)| multiply_add::<FUSED>(l, r, sum))
+}
+
+#[inline(always)]
+pub(super) fn sequential_squared_distance_of<const FUSED: bool>(
+    left: &[f32],
+    right: &[f32],
+) -> f32 {
+    left.iter().zip(right).fold(0.0, |sum, (&l, &r)| {
+        multiply_add::<FUSED>(l - r, l - r, sum)
+    })
+}
+
+#[inline(always)]
+pub(super) fn panel_norms_of<const FUSED: bool>(panel: &[Lanes]) -> Lanes {
+    let mut norms = [0.0; LANES];
+    for items in panel {
+        for (norm, &item) in norms.iter_mut().zip(&items.0) {
+            *norm = multiply_add::<FUSED>(item, item, *norm);
+        }
+    }
+    Lanes(norms)
+}
+
+#[inline(always)]
+pub(super) fn sequential_dots_of<const FUSED: bool>(
+    query: &[f32],
+    rows: &[f32],
+    products: &mut [f32],
+    norms: &mut [f32],
+) {
+    let results = products.iter_mut().zip(norms);
+    for (row, (product, norm)) in rows.chunks_exact(query.len()).zip(results) {
+        *product = sequential_dot_of::<FUSED>(query, row);
+        *norm = sequential_dot_of::<FUSED>(row, row);
+    }
+}
+
+pub(super) fn sequential_dots(
+    query: &[f32],
+    rows: &[f32],
+    products: &mut [f32],
+    norms: &mut [f32],
+) {
+    sequential_dots_of::<false>(query, rows, products, norms);
+}
+
+pub(super) use self::sequential_dots as products;
+
+pub(super) fn sequential_dot(left: &[f32], right: &[f32]) -> f32 {
+    sequential_dot_of::<false>(left, right)
+}
+
+pub(super) fn sequential_squared_distance(left: &[f32], right: &[f32]) -> f32 {
+    sequential_squared_distance_of::<false>(left, right)
+}
+
+pub(super) fn panel_norms(panel: &[Lanes]) -> Lanes {
+    panel_norms_of::<false>(panel)
+}
+
+#[inline(always)]
+pub(super) fn tile_to_squared_distances(
+    rows: &mut [[f32; LANES]],
+    query_norms: &QueryCoordinates,
+    item_norms: &Lanes,
+) -> bool {
+    let mut all_finite = true;
+    for (products, &query_norm) in rows.iter_mut().zip(query_norms) {
+        let mut finite = true;
+        for (product, &item_norm) in products.iter_mut().zip(&item_norms.0) {
+            *product = squared_distance_from_dot(*product, query_norm, item_norm);
+            finite &= product.abs() < f32::INFINITY;
+        }
+        all_finite &= finite;
+    }
+    all_finite
+}
+
+#[inline(always)]
+pub(super) fn scores_from_squared_distances(distances: &mut [f32], root: bool) {
+    for distance in distances {
+        *distance = score_from_squared_distance(*distance, root);
+    }
+}
+
+#[inline(always)]
+pub(super) fn add_bias_to_tile(rows: &mut [[f32; LANES]], bias: &Lanes) {
+    for scores in rows {
+        for (score, &bias) in scores.iter_mut().zip(&bias.0) {
+            *score += bias;
+        }
+    }
+}
+
+pub(super) fn count_tile(
+    tile: &Tile,
+    items: usize,
+    thresholds: &QueryCoordinates,
+    counts: &mut [Counts],
+) {
+    for ((scores, &threshold), counts) in tile.0.iter().zip(thresholds).zip(counts) {
+        *counts += count(&scores[..items], threshold);
+    }
+}
+
+pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
+    let mut counts = Counts::default();
+    for part in scores.chunks(COUNTED_AT_ONCE) {
+        counts += count_part(part, threshold);
+    }
+    counts
+}
+
+#[inline(always)]
+pub(super) fn widen_bf16(
+    bits: &[u16],
+    columns: usize,
+    rows: impl Iterator<Item = usize>,
+    values: &mut [f32],
+) {
+    for (row, values) in rows.zip(values.chunks_exact_mut(columns)) {
+        let bits = &bits[row * columns..][..columns];
+        widen(bits, values, |bits| f32::from_bits(u32::from(bits) << 16));
+    }
+}
+
+#[inline(always)]
+pub(super) fn widen_int8(
+    codes: &[i8],
+    scales: &[f32],
+    columns: usize,
+    rows: impl Iterator<Item = usize>,
+    values: &mut [f32],
+) {
+    for (row, values) in rows.zip(values.chunks_exact_mut(columns)) {
+        let (codes, scale) = (&codes[row * columns..][..columns], scales[row]);
+        widen(codes, values, |code| f32::from(code) * scale);
+    }
+}
+
+pub(super) fn products_of_bf16(
+    query: &[f32],
+    rows: &[u16],
+    products: &mut [f32],
+    norms: &mut [f32],
+) {
+    let number = |bits| f32::from_bits(u32::from(bits) << 16);
+    products_of(query, rows, products, norms, number);
+}
+
+pub(super) fn products_of_int8(
+    query: &[f32],
+    rows: &[i8],
+    products: &mut [f32],
+    norms: &mut [f32],
+) {
+    products_of(query, rows, products, norms, f32::from);
+}
+
+fn products_of<T: Copy>(
+    query: &[f32],
+    rows: &[T],
+    products: &mut [f32],
+    norms: &mut [f32],
+    number: impl Fn(T) -> f32,
+) {
+    let results = products.iter_mut().zip(norms);
+    for (row, (product, norm)) in rows.chunks_exact(query.len()).zip(results) {
+        for (q, &e) in query.iter().zip(row) {
+            let e = number(e);
+            *product += q * e;
+            *norm += e * e;
+        }
+    }
+}
+
+/// Writes numbers as `f32`, sixteen at a time: the last of them are written twice if they are fewer.
+#[inline(always)]
+fn widen<T: Copy>(numbers: &[T], values: &mut [f32], number: impl Fn(T) -> f32) {
+    const AT_ONCE: usize = LONGEST_VECTOR;
+    let parts = numbers.as_chunks::<AT_ONCE>().0.iter();
+    for (numbers, values) in parts.zip(values.as_chunks_mut::<AT_ONCE>().0) {
+        *values = numbers.map(&number);
+    }
+    match (
+        numbers.last_chunk::<AT_ONCE>(),
+        values.last_chunk_mut::<AT_ONCE>(),
+    ) {
+        (Some(numbers), Some(values)) => *values = numbers.map(&number),
+        _ => {
+            for (value, &rest) in values.iter_mut().zip(numbers) {
+                *value = number(rest);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn ones(words: &[u64]) -> u64 {
+    words.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+#[allow(clippy::float_cmp)] // a tie is a tie to the last bit
+fn count_part(scores: &[f32], threshold: f32) -> Counts {
+    let (mut greater, mut equal, mut nan) = (0_u32, 0_u32, 0_u32);
+    for &score in scores {
+        greater += u32::from(score > threshold);
+        equal += u32::from(score == threshold);
+        nan += u32::from(score.is_nan());
+    }
+    Counts {
+        greater: greater.into(),
+        equal: equal.into(),
+        nan: nan.into(),
+    }
+}
