@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 import metatl
 from metatl import datasets
-from metatl.assessment import Measures, RankedUsers, Ranking, measure
-from metatl.evaluation import rank_users
-from metatl.metrics import parse_metrics
-from metatl.report.plots import svg
+from metatl.evaluation.evaluate_runs import rank_users
+from metatl.evaluation.measures import Measures, RankedUsers, Ranking, measure
+from metatl.evaluation.report.plots import svg
+from metatl.metrics.rank_metrics import parse_metrics
 
 SYSTEMS = ("popularity", "markov", "session-knn", "knn", "metatl")
 NEGATIVES = (10, 20, 50, 100, 200, 400)

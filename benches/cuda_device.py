@@ -27,14 +27,14 @@ from summary import Row
 from torch.profiler import ProfilerActivity, profile
 from training_profile import build, markdown
 
-from metatl.batches import Batch
-from metatl.files import write_text
-from metatl.fitting import configure
-from metatl.histories import Histories
-from metatl.metrics import mean_metrics
+from metatl.common.files import write_text
+from metatl.data.histories import Histories
+from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
-from metatl.models.metatl import MetaTL
-from metatl.ranking import rank_candidates, rank_catalogue
+from metatl.models.metatl.model import MetaTL
+from metatl.ranking.rank import rank_candidates, rank_catalogue
+from metatl.training.batches import Batch
+from metatl.training.fit import configure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +55,8 @@ One {gpu}, {cpus} processors of an {machine}, torch {torch}. Regenerate with
 ## Training, sampling included
 
 MetaTL, K = {k}, {items:,} items, tasks a second. `paper`, `official` and `tuned` have 1,024 tasks a step. A
-graph launches the kernels of a step at once (`metatl.cuda.graphs`); `--compiled` fuses most of them first.
-Bar: {bar:,.0f} tasks a second.
+graph launches the kernels of a step at once (`metatl.training.cuda_graphs`); `--compiled` fuses most of them
+first. Bar: {bar:,.0f} tasks a second.
 
 {training}
 Batches are drawn in a thread of their own, and the loop fetches one while the device works on the step

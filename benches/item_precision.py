@@ -22,9 +22,9 @@ from scipy.stats import kendalltau
 
 import metatl
 from metatl import ItemTable, _metatl
-from metatl.evaluation import rank_users
-from metatl.files import write_text
-from metatl.metrics import mean_metrics
+from metatl.common.files import write_text
+from metatl.evaluation.evaluate_runs import rank_users
+from metatl.metrics.rank_metrics import mean_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ SAMPLE = """
 import sys
 import metatl
 from metatl.episodes import episode_sampler
-from metatl.models.metatl_config import MetaTLConfig
+from metatl.models.metatl.config import MetaTLConfig
 
 split = metatl.cold_start_split(metatl.read_interactions(sys.argv[1]), k=3)
 sampler = episode_sampler(split.train, MetaTLConfig.preset("tuned").episodes, k=3, seed=0)
@@ -91,10 +91,10 @@ def main() -> None:
             writer.start()
             writer.join()
             for name, command in {
-                "`metatl stats`": ["-m", "metatl.cli.main", "stats", str(path)],
+                "`metatl stats`": ["-m", "metatl.cli.metatl.main", "stats", str(path)],
                 "`metatl-eval candidates`": [
                     "-m",
-                    "metatl.cli.evaluate",
+                    "metatl.cli.metatl_eval.main",
                     "candidates",
                     str(path),
                     "-o",

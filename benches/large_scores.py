@@ -75,7 +75,7 @@ def read(path: Path) -> float:
 def evaluate(path: Path) -> tuple[float, str, int]:
     """Seconds of the command, its start included; its own account of them; and its most memory, in bytes."""
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "metatl.cli.evaluate", "scores", "--no-candidates", path]
+    command = [sys.executable, "-m", "metatl.cli.metatl_eval.main", "scores", "--no-candidates", path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from metatl import _metatl
-from metatl.files import write_text
-from metatl.report.plots import svg
+from metatl.common.files import write_text
+from metatl.evaluation.report.plots import svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,11 +8,11 @@ from conftest import K
 
 import metatl
 from metatl import _metatl
-from metatl.fitting import configure
-from metatl.metrics import mean_metrics
+from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
-from metatl.models.metatl import MetaTL
-from metatl.ranking import rank_candidates
+from metatl.models.metatl.model import MetaTL
+from metatl.ranking.rank import rank_candidates
+from metatl.training.fit import configure
 
 WORK = "evaluation of a MetaTL `tuned`, adaptation included"
 USERS = 200

@@ -6,11 +6,11 @@ import pytest
 import reference
 from conftest import NUM_ITEMS
 
-from metatl import _metatl, assessment
-from metatl.assessment import Measures, RankedUsers, Ranking
-from metatl.external.score_evaluation import evaluate_scores
-from metatl.metrics import parse_metrics
-from metatl.ranking import RankCounts
+from metatl import _metatl
+from metatl.evaluation.external.evaluate_scores import evaluate_scores
+from metatl.evaluation.measures import Measures, RankedUsers, Ranking, measure
+from metatl.metrics.rank_metrics import parse_metrics
+from metatl.ranking.rank import RankCounts
 
 METRICS = "MRR,HR@1,HR@10,NDCG@10"
 PIPELINE = "candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100"
@@ -41,7 +41,7 @@ def test_pipeline_metatl(measure, world, vectors):
 def summarise(counts, measures):
     users = len(counts[0])
     ranking = Ranking(RankCounts(*counts), np.full(users, N))
-    return assessment.measure(RankedUsers(None, ranking), measures)
+    return measure(RankedUsers(None, ranking), measures)
 
 
 def test_pipeline_numpy(measure, world, vectors):

@@ -15,7 +15,7 @@ def start(*arguments):
 
 def test_start_metatl(measure):
     measure(
-        lambda: start("-m", "metatl.cli.evaluate", "scores", "--help"),
+        lambda: start("-m", "metatl.cli.metatl_eval.main", "scores", "--help"),
         work=WORK,
         system="metatl",
         units=1,

@@ -7,12 +7,12 @@ from conftest import K
 from lightning_fabric import Fabric
 
 import metatl
-from metatl.batches import Batch
 from metatl.episodes import episode_sampler
-from metatl.fitting import configure
 from metatl.models import find_system
-from metatl.models.metatl import MetaTL
-from metatl.training import OuterLoop, TrainingState
+from metatl.models.metatl.model import MetaTL
+from metatl.training.batches import Batch
+from metatl.training.fit import configure
+from metatl.training.outer_loop import OuterLoop, TrainingState
 
 STEPS = {"paper": 20, "official": 5, "tuned": 5}
 

@@ -25,13 +25,13 @@ import torch
 from lightning_fabric import Fabric
 from torch.profiler import ProfilerActivity, profile
 
-import metatl.training
 from metatl import _metatl
-from metatl.batches import Batch
-from metatl.files import write_text
-from metatl.fitting import configure, fit
+from metatl.common.files import write_text
 from metatl.models import find_system
-from metatl.models.metatl import MetaTL
+from metatl.models.metatl.model import MetaTL
+from metatl.training import outer_loop
+from metatl.training.batches import Batch
+from metatl.training.fit import configure, fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ MetaTL, K = {k}, batches of 1,024 tasks, {threads} threads of an {machine}. Rege
 
 def build(
     preset: str, num_items: int, *, batch_size: int = 1024, fabric: Fabric | None = None
-) -> tuple[Any, metatl.training.OuterLoop, _metatl.EpisodeSampler]:
+) -> tuple[Any, outer_loop.OuterLoop, _metatl.EpisodeSampler]:
     """Everything that a step needs, on random interactions."""
     config = configure(find_system("metatl"), preset, {**NEVER, "batch_size": batch_size}, k=K)
     generator = np.random.default_rng(0)
@@ -73,13 +73,17 @@ def build(
     sampler = _metatl.EpisodeSampler(data, k=K, seed=0, **config.episodes._asdict())
     torch.manual_seed(0)
     fabric = Fabric(accelerator="cpu", devices=1) if fabric is None else fabric
-    state = metatl.training.TrainingState()
+    state = outer_loop.TrainingState()
     model = MetaTL(config, num_items).to(fabric.device)
     # Neither a split nor candidates: it is never evaluated.
-    return config, metatl.training.OuterLoop(model, None, None, config, fabric, None, state), sampler  # type: ignore[arg-type]
+    return (
+        config,
+        outer_loop.OuterLoop(model, None, None, config, fabric, None, state),
+        sampler,
+    )  # type: ignore[arg-type]
 
 
-def profile_operators(loop: metatl.training.OuterLoop, batches: Iterator[Any]) -> dict[str, float]:
+def profile_operators(loop: outer_loop.OuterLoop, batches: Iterator[Any]) -> dict[str, float]:
     """Time of groups of operators in some steps."""
     groups: dict[str, float] = defaultdict(float)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -98,7 +102,7 @@ def measure_step(
 ) -> dict[str, Any]:
     """Milliseconds of a step, of the wait for its batch, of drawing one; shares of groups of operators."""
     if not keep:
-        metatl.training.keep_freed_memory = lambda: None
+        outer_loop.keep_freed_memory = lambda: None
     if not rows:
         MetaTL.row_tables = property(lambda _: ())  # type: ignore[assignment]
     config, loop, sampler = build(preset, num_items)
@@ -135,15 +139,15 @@ def measure_step(
 def measure_validation(preset: str) -> dict[str, float]:
     """Seconds of training on the bundled wines, and of the validations in it."""
     spent = 0.0
-    evaluate = metatl.training.OuterLoop.evaluate
+    evaluate = outer_loop.OuterLoop.evaluate
 
-    def timed(loop: metatl.training.OuterLoop) -> None:
+    def timed(loop: outer_loop.OuterLoop) -> None:
         nonlocal spent
         begin = time.perf_counter()
         evaluate(loop)
         spent += time.perf_counter() - begin
 
-    metatl.training.OuterLoop.evaluate = timed  # type: ignore[method-assign]
+    outer_loop.OuterLoop.evaluate = timed  # type: ignore[method-assign]
     fit("wines", preset="tuned", config={"max_steps": 1}, device="cpu")  # what only the first pays for
     spent = 0.0
     begin = time.perf_counter()

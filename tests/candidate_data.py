@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from metatl.candidates import CandidateSets, sample_candidate_sets
-from metatl.interactions import Interactions
-from metatl.split import ColdStartSplit, cold_start_split
+from metatl.data.candidates import CandidateSets, sample_candidate_sets
+from metatl.data.interactions import Interactions
+from metatl.data.split import ColdStartSplit, cold_start_split
 
 NUM_ITEMS = 150
 NEGATIVES = 20

@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
-from metatl.metrics import parse_metrics, ranks, user_metrics
-from metatl.per_user import PerUserRecord
+from metatl.evaluation.per_user_files import PerUserRecord
+from metatl.metrics.rank_metrics import parse_metrics, ranks, user_metrics
 
 METRICS = ["MRR", "HR@1", "HR@10", "NDCG@10"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from metatl.experiments.grid import TIDY_SCHEMA, Outcome
-from metatl.metrics import DEFAULT_METRICS, mean_metrics
+from metatl.metrics.rank_metrics import DEFAULT_METRICS, mean_metrics
 
 
 def planted(ranks, *, dataset="ring", k=3, failures=()):

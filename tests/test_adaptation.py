@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from property_settings import COSTLY_CASES
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from metatl.adaptation import InnerLoop, adapt
-from metatl.losses import Geometry, PairLoss
-from metatl.models.metatl import MetaTL, MetaTLConfig
-from metatl.models.transition import OneLayer
-from metatl.support import Slots, Support
+from metatl.models.metatl.inner_loop import InnerLoop, adapt
+from metatl.models.metatl.losses import Geometry, PairLoss
+from metatl.models.metatl.model import MetaTL, MetaTLConfig
+from metatl.models.metatl.support import Slots, Support
+from metatl.models.metatl.transition import OneLayer
 
 LEARNER = "learner."
 TABLE = "embedding.weight"

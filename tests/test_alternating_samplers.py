@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 
 from metatl._metatl import EpisodeSampler, Interactions
-from metatl.batches import alternate
+from metatl.training.batches import alternate
 
 
 def sampler(first_item):

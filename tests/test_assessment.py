@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metatl.assessment import (
+from metatl.evaluation.measures import (
     Measures,
     RankedUsers,
     Ranking,
@@ -22,8 +22,8 @@ from metatl.assessment import (
     user_frame,
 )
 from metatl.exceptions import ConfigError, DataError
-from metatl.metrics import estimate, estimate_median, parse_metrics, ranks, user_metrics
-from metatl.ranking import RankCounts
+from metatl.metrics.rank_metrics import estimate, estimate_median, parse_metrics, ranks, user_metrics
+from metatl.ranking.rank import RankCounts
 
 METRICS = parse_metrics("MRR,HR@10,NDCG@10,MRR@5")
 N = 100

@@ -15,11 +15,11 @@ from scipy import optimize
 
 import metatl
 from metatl.exceptions import ConfigError
-from metatl.fitting import configure
 from metatl.models import find_system
 from metatl.models.bpr_mf import BPRMF, BPRMFConfig
 from metatl.models.contract import NO_ITEM
 from metatl.models.trainable import TensorBatch
+from metatl.training.fit import configure
 
 NUM_ITEMS, NUM_USERS, DIM = 12, 5, 4
 

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from metatl import datasets
-from metatl.candidate_exports import write_ncf, write_qrels, write_rechorus
-from metatl.candidates import CandidateSets, sample_candidate_sets
-from metatl.split import cold_start_split
+from metatl.data.candidate_exports import write_ncf, write_qrels, write_rechorus
+from metatl.data.candidates import CandidateSets, sample_candidate_sets
+from metatl.data.split import cold_start_split
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl import datasets
-from metatl.candidates import CandidateSets, sample_candidate_sets
+from metatl.data.candidates import CandidateSets, sample_candidate_sets
+from metatl.data.histories import Histories
+from metatl.data.interactions import Interactions
+from metatl.data.split import cold_start_split
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
-from metatl.histories import Histories
-from metatl.interactions import Interactions
-from metatl.split import cold_start_split
 
 
 def interactions_of(rows, repeats="first"):
@@ -543,7 +543,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, split):
 def test_the_bytes_of_a_file_do_not_depend_on_threads(tmp_path):
     for threads in ("1", "2"):
         program = (
-            f"from metatl.cli.candidates import candidates; candidates(['wines', '-o', '{threads}.parquet'])"
+            "from metatl.cli.metatl_eval.candidates import candidates; "
+            f"candidates(['wines', '-o', '{threads}.parquet'])"
         )
         environment = {**os.environ, "METATL_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads}
         command = [sys.executable, "-c", program]

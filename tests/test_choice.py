@@ -8,11 +8,11 @@ import pytest
 from planted_outcome import planted
 from scipy import stats
 
-from metatl.experiments.choice import advice, choose, everywhere, simple_leaders, why_not_ahead
 from metatl.experiments.comparison import standings
 from metatl.experiments.grid import Outcome
-from metatl.experiments.rows import UNTRAINED
-from metatl.significance import compare, detectable_difference
+from metatl.experiments.recommended_system import advice, choose, everywhere, simple_leaders, why_not_ahead
+from metatl.experiments.table_rows import UNTRAINED
+from metatl.metrics.significance import compare, detectable_difference
 
 USERS = 200
 GOOD = [1, 2] * (USERS // 2)

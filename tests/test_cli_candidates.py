@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from metatl import datasets
-from metatl.candidates import CandidateSets, sample_candidate_sets
-from metatl.cli.candidates import candidates
-from metatl.split import cold_start_split
+from metatl.cli.metatl_eval.candidates import candidates
+from metatl.data.candidates import CandidateSets, sample_candidate_sets
+from metatl.data.split import cold_start_split
 
 
 def run(*arguments):
@@ -234,7 +234,7 @@ def test_bad_options_are_told():
 def test_help_is_quick_and_shows_examples():
     program = """
 import sys
-from metatl.cli.candidates import candidates
+from metatl.cli.metatl_eval.candidates import candidates
 try:
     candidates(["--help"])
 except SystemExit as end:
@@ -251,7 +251,7 @@ assert not {"torch", "polars", "numpy", "rich"} & set(sys.modules), "slow import
 def test_torch_is_not_imported(tmp_path):
     program = f"""
 import sys
-from metatl.cli.candidates import candidates
+from metatl.cli.metatl_eval.candidates import candidates
 try:
     candidates(["wines", "-o", {str(tmp_path / "a")!r}, "--format", "ncf"])
 except SystemExit as end:

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 import metatl
-from metatl.cli.evaluate import main as evaluate
-from metatl.cli.stats import stats
-from metatl.cli.train import train
+from metatl.cli.metatl.stats import stats
+from metatl.cli.metatl.train import train
+from metatl.cli.metatl_eval.main import main as evaluate
 
 
 @pytest.fixture(scope="module")

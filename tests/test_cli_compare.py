@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 from per_user_data import METRICS, record_of, system
 
-from metatl.cli.compare import compare
-from metatl.comparison.paired_comparison import compare_users, comparison_schema
-from metatl.per_user import read_per_user, write_per_user
+from metatl.cli.metatl_eval.compare import compare
+from metatl.evaluation.comparison.paired_comparison import compare_users, comparison_schema
+from metatl.evaluation.per_user_files import read_per_user, write_per_user
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_bad_input_is_one_line(files, tmp_path):
 def test_help_loads_nothing_heavy():
     script = (
         "import sys\n"
-        "from metatl.cli.compare import compare\n"
+        "from metatl.cli.metatl_eval.compare import compare\n"
         "compare(['--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -143,7 +143,7 @@ def test_help_loads_nothing_heavy():
 def test_no_torch_and_a_picture_only_where_it_is_asked_for(files):
     script = (
         "import sys\n"
-        "from metatl.cli.compare import compare\n"
+        "from metatl.cli.metatl_eval.compare import compare\n"
         f"compare([{str(files[0])!r}, {str(files[1])!r}, '--resamples', '9'], standalone_mode=False)\n"
         "print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     )

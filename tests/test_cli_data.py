@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from local_server import answer, file, running_server
 
-from metatl.cli import data as command
-from metatl.cli.main import main
+from metatl.cli.metatl import data as command
+from metatl.cli.metatl.main import main
 from metatl.datasets.catalogue import CATALOGUE
 
 RATINGS = "".join(
@@ -141,7 +141,7 @@ def test_an_unknown_name():
 def test_a_terminal_shows_progress():
     program = """
 from rich.console import Console
-from metatl.cli.download_progress import download_progress
+from metatl.cli.metatl.download_progress import download_progress
 with download_progress(Console(force_terminal=True, width=100)) as update:
     update(0, None)
     update(500_000, 1_000_000)
@@ -157,7 +157,7 @@ with download_progress(Console(force_terminal=False)) as update:
 def test_help_and_list_load_neither_torch_nor_polars_nor_rich(arguments):
     program = f"""
 import sys
-from metatl.cli.main import main
+from metatl.cli.metatl.main import main
 try:
     main({arguments})
 except SystemExit as end:

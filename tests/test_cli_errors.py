@@ -7,7 +7,8 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from metatl.cli import evaluate, main
+from metatl.cli.metatl import main
+from metatl.cli.metatl_eval import main as evaluate
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 import metatl
-from metatl.cli.evaluate import COMMANDS, main
-from metatl.cli.evaluation_options import DEFAULT_METRICS
-from metatl.metrics import DEFAULT_METRICS as METRICS
-from metatl.report.results import results_schema
+from metatl.cli.metatl_eval.common_options import DEFAULT_METRICS
+from metatl.cli.metatl_eval.main import COMMANDS, main
+from metatl.evaluation.report.results import results_schema
+from metatl.metrics.rank_metrics import DEFAULT_METRICS as METRICS
 
 NUM_ITEMS = 200
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_line(run, tmp_path):
         "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))\n"
-        "from metatl.cli.evaluate import main\n"
+        "from metatl.cli.metatl_eval.main import main\n"
         "main()\n"
     )
     for option, name in (("--out", "results.json"), ("--per-user", "ranks.parquet")):
@@ -225,7 +225,7 @@ def test_help_loads_nothing_heavy(command):
     arguments = ["--help"] if command is None else [command, "--help"]
     script = (
         "import sys\n"
-        "from metatl.cli.evaluate import main\n"
+        "from metatl.cli.metatl_eval.main import main\n"
         f"main({arguments!r}, standalone_mode=False)\n"
         "heavy = {'torch', 'numpy', 'polars', 'pydantic', 'scipy', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -236,7 +236,7 @@ def test_help_loads_nothing_heavy(command):
 def test_a_model_without_torch_loads_no_torch(run):
     script = (
         "import sys\n"
-        "from metatl.cli.evaluate import main\n"
+        "from metatl.cli.metatl_eval.main import main\n"
         f"main([{str(run)!r}], standalone_mode=False)\n"
         "print('torch' in sys.modules)"
     )
@@ -468,7 +468,7 @@ def test_scores_by_the_popularity_of_the_target(stranger, tmp_path):
 def test_scores_start_without_torch(stranger):
     script = (
         "import sys\n"
-        "from metatl.cli.evaluate import main\n"
+        "from metatl.cli.metatl_eval.main import main\n"
         f"main(['scores', {str(stranger / 'candidates.parquet')!r}, {str(stranger / 'scores.npy')!r}], "
         "standalone_mode=False)\n"
         "print('torch' in sys.modules)"
@@ -485,7 +485,7 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path):
         file.truncate(file.tell() + 4 * users * 101)
     command = ["scores", "--no-candidates", "scores.npy", "--json", "a.json", "--per-user", "a.parquet"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "metatl.cli.evaluate", *command],
+        [sys.executable, "-m", "metatl.cli.metatl_eval.main", *command],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import metatl
-from metatl.cli.recommend import recommend as command
+from metatl.cli.metatl.recommend import recommend as command
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from planted_data import write_ring
 from rich.console import Console
 
-from metatl.cli.main import main
-from metatl.experiments import ablation, figure2, grid, rows
+from metatl.cli.metatl.main import main
+from metatl.experiments import ablation, figure2, grid, table_rows
 from metatl.experiments.ablation import TO_PAPER, TO_TUNED
+from metatl.experiments.data_sources import Source
 from metatl.experiments.grid import plan, run_grid
-from metatl.experiments.rows import Row, smoke_row
-from metatl.experiments.sources import Source
+from metatl.experiments.table_rows import Row, smoke_row
 
 SMALL = {"dim": 8, "batch_size": 32, "cross_fit_folds": 2}
 ROWS = [
@@ -50,7 +50,7 @@ def assert_one_line(result, *parts):
 
 
 def test_table_2_and_again(ring, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "table_rows", lambda _: ROWS)
+    monkeypatch.setattr(table_rows, "table_rows", lambda _: ROWS)
     data = ["--data", f"ring={ring}", f"movies={ring}"]
     result = reproduce("table2", *data, "--budget", "smoke", "--jobs", 2, "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -73,7 +73,7 @@ def test_table_2_and_again(ring, tmp_path, monkeypatch):
 
 
 def test_kept_cells_are_not_made_again(ring, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "table_rows", lambda _: ROWS)
+    monkeypatch.setattr(table_rows, "table_rows", lambda _: ROWS)
     data, kept = ["--data", f"ring={ring}", "--budget", "smoke"], tmp_path / "kept"
     missing = reproduce("table2", *data, "--out", tmp_path / "out", "--kept", kept)
     assert_one_line(missing, "--kept", str(kept))
@@ -93,7 +93,7 @@ def test_kept_cells_are_not_made_again(ring, tmp_path, monkeypatch):
 
 def test_a_failed_cell_is_named_and_the_table_written(ring, tmp_path, monkeypatch):
     failing = Row("diverging", "metatl", "paper", {"max_steps": 5, "meta_lr": 1e30, "dim": 8})
-    monkeypatch.setattr(rows, "table_rows", lambda _: [ROWS[0], failing])
+    monkeypatch.setattr(table_rows, "table_rows", lambda _: [ROWS[0], failing])
     result = reproduce("table2", "--data", f"ring={ring}", "--seeds", 1, "--out", tmp_path)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("Error: 1 cells failed")
@@ -130,7 +130,7 @@ def test_table_1(ring, tmp_path):
 
 
 def test_settings_of_a_search_reach_the_cells(ring, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "table_rows", lambda _: [Row("kNN", "knn", "tuned")])
+    monkeypatch.setattr(table_rows, "table_rows", lambda _: [Row("kNN", "knn", "tuned")])
     seen = []
 
     def run_grid(cells, *_, **__):
@@ -183,7 +183,7 @@ def test_bad_options(arguments, part):
 def test_help_is_quick():
     program = """
 import sys
-from metatl.cli.main import main
+from metatl.cli.metatl.main import main
 for arguments in (["--help"], ["reproduce", "--help"], ["reproduce", "table2", "--help"], ["tune", "--help"]):
     try:
         main(arguments)

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from metatl import datasets
 from metatl.cli.errors import Command, Group, one_line_errors
-from metatl.cli.stats import stats
+from metatl.cli.metatl.stats import stats
+from metatl.data.dataset_statistics import statistics
 from metatl.exceptions import DataError, MetatlError
-from metatl.statistics import statistics
 
 WINES = """\
 data               wines
@@ -114,7 +114,7 @@ def test_bad_data_end_in_one_line_and_exit_code_2(tmp_path, name, content, messa
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    command = [sys.executable, "-c", "from metatl.cli.stats import stats; stats()", str(path)]
+    command = [sys.executable, "-c", "from metatl.cli.metatl.stats import stats; stats()", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -181,7 +181,7 @@ def test_as_a_decorator():
 def test_help_loads_neither_torch_nor_polars():
     program = """
 import sys
-from metatl.cli.stats import stats
+from metatl.cli.metatl.stats import stats
 try:
     stats(["--help"])
 except SystemExit as end:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from property_settings import COSTLY_CASES
 from scipy import stats
 
-from metatl import corrected_metrics
-from metatl.corrected_metrics import (
+from metatl.exceptions import InvalidArgumentError
+from metatl.metrics import corrected_metrics
+from metatl.metrics.corrected_metrics import (
     DEFAULT_GAMMA,
     MAX_TABLES,
     corrected_table,
@@ -23,8 +24,7 @@ from metatl.corrected_metrics import (
     metric_of_ranks,
     standard_errors,
 )
-from metatl.exceptions import InvalidArgumentError
-from metatl.metrics import Metric, user_metrics
+from metatl.metrics.rank_metrics import Metric, user_metrics
 
 MRR, MRR_AT_10 = Metric("MRR", None), Metric("MRR", 10)
 HR_AT_1, HR_AT_10, NDCG_AT_10 = Metric("HR", 1), Metric("HR", 10), Metric("NDCG", 10)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from metatl.common.timings import Timings
+from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
-from metatl.histories import Histories
 from metatl.models.contract import NO_ITEM, Encoded, Overrides
-from metatl.ranking import _cuda_finisher, rank_candidates, rank_catalogue, ranks_on_cuda
-from metatl.timings import Timings
+from metatl.ranking.rank import _cuda_finisher, rank_candidates, rank_catalogue, ranks_on_cuda
 
 pytest.importorskip("triton")
 
-from metatl.cuda import ranking as cuda_ranking
+from metatl.ranking import cuda_blocks as cuda_ranking
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIMILARITIES = ("dot", "l2", "squared_l2")
@@ -171,7 +171,7 @@ def test_without_a_compiler_models_are_ranked_on_the_processor(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("preset", ["paper", "official", "tuned"])
 def test_a_model_on_cuda_ranks_as_on_the_processor(preset):
-    from metatl.models.metatl import MetaTL, MetaTLConfig
+    from metatl.models.metatl.model import MetaTL, MetaTLConfig
 
     generator = np.random.default_rng(4)
     torch.manual_seed(0)

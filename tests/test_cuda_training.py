@@ -11,12 +11,12 @@ from lightning_fabric import Fabric
 from test_training import interactions_file  # noqa: F401 (a fixture)
 
 import metatl
-from metatl.batches import Batch
 from metatl.episodes import episode_sampler
 from metatl.models import SYSTEMS
-from metatl.models.metatl import MetaTL, MetaTLConfig
-from metatl.stopping import TrainingStopped
-from metatl.training import OuterLoop, TrainingState
+from metatl.models.metatl.model import MetaTL, MetaTLConfig
+from metatl.training.batches import Batch
+from metatl.training.outer_loop import OuterLoop, TrainingState
+from metatl.training.stop_signals import TrainingStopped
 
 pytestmark = [
     pytest.mark.cuda,

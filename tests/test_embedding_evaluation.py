@@ -9,11 +9,11 @@ import torch
 from candidate_data import NUM_ITEMS, small_candidates, small_split
 
 import metatl
-from metatl.evaluation import evaluate_users
+from metatl.evaluation.evaluate_runs import evaluate_users
+from metatl.evaluation.external import evaluate_embeddings as embedding_evaluation
+from metatl.evaluation.external.evaluate_embeddings import evaluate_embeddings
 from metatl.exceptions import ConfigError, DataError, NotANumberError
-from metatl.external import embedding_evaluation
-from metatl.external.embedding_evaluation import evaluate_embeddings
-from metatl.list_metrics import list_metrics
+from metatl.metrics.list_metrics import list_metrics
 
 DIM = 6
 METRICS = "MRR,HR@5,NDCG@5"

@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 import metatl
-from metatl.candidates import sample_candidate_sets
-from metatl.evaluation import evaluate_users, parse_candidates, rank_users
+from metatl.data.candidates import sample_candidate_sets
+from metatl.evaluation.evaluate_runs import evaluate_users, parse_candidates, rank_users
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, MetatlError, RunError
 from metatl.models import SYSTEMS
-from metatl.runs import SplitSettings
+from metatl.runs.run_directory import SplitSettings
 
 NUM_ITEMS = 200
 SMALL = {"dim": 8, "batch_size": 64, "max_steps": 20, "eval_every": 10, "warmup_steps": 5}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from metatl.files import replace_file
+from metatl.common.files import replace_file
 
 
 def test_a_file_is_written_and_replaced(tmp_path):

@@ -20,16 +20,16 @@ from planted_data import write_ring
 from rich.console import Console
 
 import metatl
-from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import ConfigError, RunError
 from metatl.experiments import grid
 from metatl.experiments.cells import is_finished, locked, make_cell, read_cell
+from metatl.experiments.data_sources import Source, parse_sources
 from metatl.experiments.grid import TIDY_SCHEMA, gather, num_processors, plan, run_grid
 from metatl.experiments.progress import Clock
-from metatl.experiments.rows import BUDGETS, SMOKE_STEPS, TUNED, Row, table_rows
-from metatl.experiments.sources import Source, parse_sources
-from metatl.fitting import configure
+from metatl.experiments.table_rows import BUDGETS, SMOKE_STEPS, TUNED, Row, table_rows
 from metatl.models import SYSTEMS, find_system
+from metatl.runs.checkpoints import load_checkpoint
+from metatl.training.fit import configure
 
 POPULARITY = Row("Popularity", "popularity", "tuned")
 KNN = Row("Item-kNN", "knn", "tuned", {"window": 5})
@@ -175,8 +175,8 @@ import sys, json
 from pathlib import Path
 from rich.console import Console
 from metatl.experiments.grid import plan, run_grid
-from metatl.experiments.rows import Row
-from metatl.experiments.sources import Source
+from metatl.experiments.table_rows import Row
+from metatl.experiments.data_sources import Source
 rows = [Row(**row) for row in json.loads(sys.argv[3])]
 cells = plan([Source("ring", sys.argv[1])], rows, ks=[3], seeds=1)
 outcome = run_grid(cells, Path(sys.argv[2]), console=Console(width=200), jobs=int(sys.argv[4]))

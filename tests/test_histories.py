@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.histories import Histories
+from metatl.data.histories import Histories
 
 rows_of_items = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=12)
 

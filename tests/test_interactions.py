@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metatl.data.interactions import Interactions
 from metatl.exceptions import DataError, InvalidArgumentError
-from metatl.interactions import Interactions
 
 rows_with_ties = st.lists(
     st.tuples(st.integers(0, 4), st.sampled_from("abcde"), st.integers(0, 5)), min_size=1, max_size=30

@@ -12,15 +12,15 @@ import torch
 from test_sequence_models import ring
 
 import metatl
-from metatl import training
-from metatl.checkpoints import load_checkpoint
 from metatl.exceptions import ConfigError
-from metatl.item_start.spectral import spectral_vectors
-from metatl.item_start.trends import popularity_trend
 from metatl.models import SYSTEMS
-from metatl.runs import SplitSettings
-from metatl.stopping import TrainingStopped
-from metatl.training import part_seeds, start_items
+from metatl.models.item_start.spectral import spectral_vectors
+from metatl.models.item_start.trends import popularity_trend
+from metatl.runs.checkpoints import load_checkpoint
+from metatl.runs.run_directory import SplitSettings
+from metatl.training import outer_loop
+from metatl.training.outer_loop import part_seeds, start_items
+from metatl.training.stop_signals import TrainingStopped
 
 BASELINES = [name for name, system in SYSTEMS.items() if system.batches is not None and name != "metatl"]
 START = {"item_start": "spectral", "start_length": 2.5, "cross_fit_folds": 3, "dim": 8}
@@ -72,13 +72,13 @@ def test_users_of_a_part_keep_their_numbers(split):
 @pytest.mark.parametrize("name", ["metatl", "gru4rec", "melu"])
 def test_steps_in_a_row_draw_users_and_negatives_of_their_own(name, monkeypatch):
     drawn = []
-    take_step = training.OuterLoop.step
+    take_step = outer_loop.OuterLoop.step
 
     def record(loop, batch, item_offsets):
         drawn.append(batch)
         return take_step(loop, batch, item_offsets)
 
-    monkeypatch.setattr(training.OuterLoop, "step", record)
+    monkeypatch.setattr(outer_loop.OuterLoop, "step", record)
     metatl.fit(ring(users=300), model=name, config={"max_steps": 10, "dim": 8}, device="cpu")
     assert len(drawn) == 10
     for earlier, later in itertools.combinations(drawn, 2):
@@ -103,9 +103,9 @@ def test_more_users_than_episodes_need_are_drawn_from_in_sequences(split):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_offsets_act_as_vectors_that_are_shifted(name, split):
-    from metatl.batches import Batch
     from metatl.models.trainable import TensorBatch
-    from metatl.training import make_sampler
+    from metatl.training.batches import Batch
+    from metatl.training.outer_loop import make_sampler
 
     model = fresh(name, split).double().eval()
     config = model.config

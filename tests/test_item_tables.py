@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from test_ranking_kernels import LEVELS, SIMILARITIES, SPECIAL, arguments, level, rough_world
 
 from metatl import ItemTable, _metatl
+from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
-from metatl.histories import Histories
 from metatl.models.contract import Encoded
-from metatl.ranking import encode_blocks, rank_candidates, rank_catalogue, top_n
+from metatl.ranking.rank import encode_blocks, rank_candidates, rank_catalogue, top_n
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.sampled_from([1e-45, 1e-39, 1e-20, 1.0, 1e20, 3e38])

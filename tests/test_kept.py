@@ -13,16 +13,16 @@ from click.testing import CliRunner
 from planted_data import write_ring
 from rich.console import Console
 
+from metatl.evaluation.report.pages import markdown
 from metatl.exceptions import RunError
 from metatl.experiments import grid
 from metatl.experiments.cells import CellResult, read_cell
+from metatl.experiments.data_sources import Source
 from metatl.experiments.grid import gather, plan, run_grid
-from metatl.experiments.kept import find_kept, keep, kept_file, kept_fingerprints
-from metatl.experiments.results import main, results_page
-from metatl.experiments.rows import KNN, Row
-from metatl.experiments.sources import Source
+from metatl.experiments.published_cells import find_kept, keep, kept_file, kept_fingerprints
+from metatl.experiments.results_page import main, results_page
+from metatl.experiments.table_rows import KNN, Row
 from metatl.models import SYSTEMS
-from metatl.report.pages import markdown
 
 ROWS = [Row("Popularity", "popularity", "tuned"), Row(KNN, "knn", "tuned"), Row("Markov", "markov", "tuned")]
 
@@ -178,7 +178,7 @@ def test_the_data_sets_are_known_without_data(finished, tmp_path):
 
 def test_the_page_is_written_from_kept_cells_alone(finished, tmp_path, monkeypatch):
     out, kept, cells = finished
-    monkeypatch.setattr("metatl.experiments.results.table_rows", lambda _: ROWS)
+    monkeypatch.setattr("metatl.experiments.results_page.table_rows", lambda _: ROWS)
     options = ["--only-finished", "--kept", str(kept), "--markdown", str(tmp_path / "page.md")]
     options += ["--k", "3", "--seeds", "2", "--out", str(tmp_path / "none")]
     result = CliRunner().invoke(main, options)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from metatl.report.latex import NEEDS, escape, number, table
+from metatl.evaluation.report.latex import NEEDS, escape, number, table
 
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 

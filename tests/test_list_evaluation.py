@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metatl.evaluation.external.evaluate_lists import evaluate_lists
+from metatl.evaluation.external.evaluate_scores import evaluate_scores
+from metatl.evaluation.external.ranked_lists import read_lists, read_targets
 from metatl.exceptions import DataError, NotANumberError
-from metatl.external.list_evaluation import evaluate_lists
-from metatl.external.ranked_lists import read_lists, read_targets
-from metatl.external.score_evaluation import evaluate_scores
 
 METRICS = "MRR,HR@1,HR@5,NDCG@5,MRR@5"
 MEASURES = [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.list_metrics import list_metrics
+from metatl.metrics.list_metrics import list_metrics
 
 ITEMS = 12
 

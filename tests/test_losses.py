@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.losses import Geometry, PairLoss, add_products, exclude, safe_sqrt
+from metatl.models.metatl.losses import Geometry, PairLoss, add_products, exclude, safe_sqrt
 
 KINDS = ["margin", "softmax"]
 numbers = st.floats(-50, 50)

@@ -8,13 +8,13 @@ import torch
 from test_bpr_mf import groups
 
 import metatl
+from metatl.common.timings import Timings
+from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
-from metatl.histories import Histories
 from metatl.models.melu import MeLU, MeLUConfig
 from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch
-from metatl.ranking import encode_blocks, rank_candidates, rank_catalogue, top_n
-from metatl.timings import Timings
+from metatl.ranking.rank import encode_blocks, rank_candidates, rank_catalogue, top_n
 
 NUM_ITEMS = 20
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from metatl.exceptions import ConfigError, InvalidArgumentError
 from metatl.models.contract import NO_ITEM, FactorisedModel, Overrides
 from metatl.models.dropout import dropout, dropout_factors
-from metatl.models.metatl import PRESETS, MetaTL, MetaTLConfig
-from metatl.models.transition import Mlp, PairNorm
+from metatl.models.metatl.model import PRESETS, MetaTL, MetaTLConfig
+from metatl.models.metatl.transition import Mlp, PairNorm
 
 ITEMS = 50
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.exceptions import ConfigError
-from metatl.metrics import (
+from metatl.metrics.rank_metrics import (
     DEFAULT_METRICS,
     Metric,
     estimate,

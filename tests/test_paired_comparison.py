@@ -19,15 +19,15 @@ from rich.console import Console
 from scipy import stats
 from test_latex import compiled, needs_latex
 
-from metatl.comparison.paired_comparison import (
+from metatl.evaluation.comparison.paired_comparison import (
     ComparisonReport,
     compare_users,
     comparison_schema,
     write_comparison,
 )
-from metatl.comparison.paired_users import extreme_users, pair_users, user_differences
-from metatl.comparison.plot import draw_comparison, write_plot
-from metatl.comparison.tables import (
+from metatl.evaluation.comparison.paired_users import extreme_users, pair_users, user_differences
+from metatl.evaluation.comparison.plot import draw_comparison, write_plot
+from metatl.evaluation.comparison.tables import (
     comparison_latex,
     comparison_markdown,
     comparison_table,

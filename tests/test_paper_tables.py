@@ -15,20 +15,20 @@ from planted_outcome import as_json, planted
 from scipy import stats
 
 from metatl import datasets
+from metatl.data.dataset_statistics import statistics
+from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text, html_page, markdown
+from metatl.evaluation.report.plots import LinePanel, Point, Series, draw_lines, svg
 from metatl.experiments.ablation import TO_PAPER, TO_TUNED, ablation, ablation_rows
 from metatl.experiments.comparison import compare_rows, standings
+from metatl.experiments.data_sources import Source
 from metatl.experiments.figure2 import figure2, figure2_rows
 from metatl.experiments.paper import COLUMNS, FIGURE_2, TABLE_1, TABLE_2
-from metatl.experiments.reports import marked, p_value, write_report
-from metatl.experiments.rows import SMOKE_STEPS, TUNED, WITHOUT_STEP, Row
-from metatl.experiments.sources import Source
+from metatl.experiments.report_files import marked, p_value, write_report
 from metatl.experiments.table1 import differences, table1
 from metatl.experiments.table2 import table2
-from metatl.models.metatl_config import MetaTLConfig
-from metatl.report.pages import Heading, Image, Points, Table, Text, html_page, markdown
-from metatl.report.plots import LinePanel, Point, Series, draw_lines, svg
-from metatl.significance import compare, holm
-from metatl.statistics import statistics
+from metatl.experiments.table_rows import SMOKE_STEPS, TUNED, WITHOUT_STEP, Row
+from metatl.metrics.significance import compare, holm
+from metatl.models.metatl.config import MetaTLConfig
 
 USERS = 40
 # Sampled and full ranks of one seed; A is best among the candidates, C in the catalogue.

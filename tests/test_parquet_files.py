@@ -17,13 +17,13 @@ from forged_parquet import Forgery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.candidates import CandidateSets
+from metatl.common.memory import memory_bytes
+from metatl.data.candidates import CandidateSets
+from metatl.data.readers.interaction_files import read_interactions
+from metatl.data.readers.parquet_files import default_max_bytes, open_parquet, read_column_names, read_parquet
+from metatl.data.readers.parquet_limits import claimed_bytes, read_claims
+from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.exceptions import DataError
-from metatl.external.score_evaluation import evaluate_scores
-from metatl.memory import memory_bytes
-from metatl.readers.interaction_files import read_interactions
-from metatl.readers.parquet_claims import claimed_bytes, read_claims
-from metatl.readers.parquet_files import default_max_bytes, open_parquet, read_column_names, read_parquet
 
 INTEGERS = pl.Series([7] * 1_000)
 TEXTS = pl.Series(["abc"] * 1_000)
@@ -278,7 +278,7 @@ def test_a_large_honest_file_is_refused_by_its_rows():
 
 
 def test_a_gzip_that_unpacks_to_more_than_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("metatl.readers.interaction_files.default_max_bytes", lambda: 10**7)
+    monkeypatch.setattr("metatl.data.readers.interaction_files.default_max_bytes", lambda: 10**7)
     path = tmp_path / "a.parquet.gz"
     path.write_bytes(gzip.compress(b"PAR1" + bytes(2 * 10**7)))
     with pytest.raises(DataError, match="found a gzip that unpacks to more than 10000000 bytes"):
@@ -322,7 +322,7 @@ def test_lies_do_not_end_the_process(tmp_path):
     program = """
 import sys
 from metatl.exceptions import DataError
-from metatl.readers.parquet_files import open_parquet, read_parquet
+from metatl.data.readers.parquet_files import open_parquet, read_parquet
 for path in sys.argv[1:]:
     try:
         schema, blocks = open_parquet(path)

@@ -13,7 +13,7 @@ import pytest
 import metatl
 from metatl import datasets
 from metatl.exceptions import NotANumberError
-from metatl.runs import SplitSettings
+from metatl.runs.run_directory import SplitSettings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benches" / "peers"))

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from test_cli_evaluate import write_ring
 
 import metatl
-from metatl.comparison.paired_comparison import compare_users
-from metatl.evaluation import evaluate_users
+from metatl.evaluation.comparison.paired_comparison import compare_users
+from metatl.evaluation.evaluate_runs import evaluate_users
+from metatl.evaluation.per_user_files import PerUserRecord, read_per_user, write_per_user
 from metatl.exceptions import DataError
-from metatl.per_user import PerUserRecord, read_per_user, write_per_user
 
 KEY = "metatl.per_user"
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metatl.models.metatl import MetaTL, MetaTLConfig
+from metatl.models.metatl.model import MetaTL, MetaTLConfig
 
 CANDIDATES = 101
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from property_settings import COSTLY_CASES
 
+from metatl.common.timings import Timings
+from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
-from metatl.histories import Histories
 from metatl.models.contract import Encoded, Overrides
-from metatl.ranking import encode_blocks, rank_candidates, rank_catalogue, top_n
-from metatl.timings import Timings
+from metatl.ranking.rank import encode_blocks, rank_candidates, rank_catalogue, top_n
 
 NUM_ITEMS = 30
 DIM = 3
@@ -146,8 +146,8 @@ def test_blocks_do_not_show(model, monkeypatch):
     ]
     candidates = generator.integers(0, NUM_ITEMS, size=(40, 11))
     whole = rank_candidates(model, Histories.from_rows(rows), candidates)
-    monkeypatch.setattr("metatl.ranking.ENCODE_BLOCK_ITEMS", 7)
-    monkeypatch.setattr("metatl.ranking.SCORE_BLOCK_BYTES", 4 * NUM_ITEMS * 3)
+    monkeypatch.setattr("metatl.ranking.rank.ENCODE_BLOCK_ITEMS", 7)
+    monkeypatch.setattr("metatl.ranking.rank.SCORE_BLOCK_BYTES", 4 * NUM_ITEMS * 3)
     blocks = list(encode_blocks(model, Histories.from_rows(rows)))
     assert len(blocks) > 10
     again = rank_candidates(model, Histories.from_rows(rows), candidates)

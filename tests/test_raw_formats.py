@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from property_settings import IN_ONE_FOLDER
 
-from metatl.cli.stats import stats
+from metatl.cli.metatl.stats import stats
+from metatl.data.interactions import Interactions
+from metatl.data.readers import text_blocks
+from metatl.data.readers.headerless_files import HEADERLESS_FORMS, name_fields
+from metatl.data.readers.interaction_files import read_interactions
 from metatl.exceptions import DataError
-from metatl.interactions import Interactions
-from metatl.readers import text_blocks
-from metatl.readers.interaction_files import read_interactions
-from metatl.readers.published_forms import HEADERLESS_FORMS, name_fields
 
 PACIFIC = timezone(timedelta(hours=-7))
 
@@ -376,7 +376,7 @@ def test_reviews_with_long_texts_need_little_memory(tmp_path):
             file.write(text * 200)
     size = path.stat().st_size
     program = (
-        "import resource\nfrom metatl import read_interactions\nfrom metatl.readers import text_blocks\n"
+        "import resource\nfrom metatl import read_interactions\nfrom metatl.data.readers import text_blocks\n"
         "text_blocks._BLOCK_BYTES = 1 << 22\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"read_interactions({str(path)!r}, repeats='all')\n"

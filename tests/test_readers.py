@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from property_settings import IN_ONE_FOLDER
 
+from metatl.data.interactions import Interactions
+from metatl.data.readers import text_blocks, text_tables
+from metatl.data.readers.interaction_files import read_interactions
 from metatl.exceptions import DataError, InvalidArgumentError
-from metatl.interactions import Interactions
-from metatl.readers import text_blocks, text_tables
-from metatl.readers.interaction_files import read_interactions
 
 HEADER = b"user,item,timestamp\n"
 
@@ -316,7 +316,7 @@ def test_reading_needs_no_torch(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(HEADER + b"1,2,3\n")
     program = (
-        "import sys\nfrom metatl import candidates, read_interactions\n"
+        "import sys\nfrom metatl import read_interactions\nfrom metatl.data import candidates\n"
         f"read_interactions({str(path)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metatl
-from metatl.evaluation import rank_users
+from metatl.evaluation.evaluate_runs import rank_users
 from metatl.exceptions import InvalidArgumentError
-from metatl.recommendation import MAX_HISTORY, find_names, recommend
-from metatl.runs import Run
+from metatl.ranking.recommend import MAX_HISTORY, find_names, recommend
+from metatl.runs.run_directory import Run
 
 ITEM_IDS = pl.Series([7, 9, 10, 100, 101, 205, 1000])
 COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from metatl.report.results import (
+from metatl.evaluation.report.results import (
     SCHEMA_FILE,
     BootstrapReport,
     CandidatesReport,

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from test_latex import compiled, needs_latex
 
-from metatl.external.score_evaluation import evaluate_scores
-from metatl.report.results import SourceResults
-from metatl.report.tables import latex, markdown, narrow, remarks, tables, terminal
+from metatl.evaluation.external.evaluate_scores import evaluate_scores
+from metatl.evaluation.report.results import SourceResults
+from metatl.evaluation.report.tables import latex, markdown, narrow, remarks, tables, terminal
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 from planted_outcome import planted
 
+from metatl.evaluation.report.pages import Image, markdown
 from metatl.experiments.grid import Outcome
-from metatl.experiments.results import main, results_page
-from metatl.experiments.rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
-from metatl.report.pages import Image, markdown
+from metatl.experiments.results_page import main, results_page
+from metatl.experiments.table_rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
 
 USERS = 60
 

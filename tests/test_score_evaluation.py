@@ -16,12 +16,12 @@ import torch
 from candidate_data import NEGATIVES, small_candidates, small_split
 
 import metatl
+from metatl.data.readers import text_blocks
+from metatl.evaluation.external import score_blocks
+from metatl.evaluation.external.evaluate_scores import evaluate_scores
+from metatl.evaluation.external.score_files import open_scores
 from metatl.exceptions import ConfigError, DataError, NotANumberError
-from metatl.external import score_blocks
-from metatl.external.score_evaluation import evaluate_scores
-from metatl.external.score_files import open_scores
-from metatl.metrics import parse_metrics, user_metrics
-from metatl.readers import text_blocks
+from metatl.metrics.rank_metrics import parse_metrics, user_metrics
 
 METRICS = "MRR,HR@1,HR@5,NDCG@5,MRR@5"
 

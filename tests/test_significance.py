@@ -13,7 +13,7 @@ from property_settings import COSTLY_CASES
 from scipy import stats
 
 from metatl.exceptions import InvalidArgumentError, NotANumberError
-from metatl.significance import (
+from metatl.metrics.significance import (
     benjamini_hochberg,
     compare,
     effect_size,

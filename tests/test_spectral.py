@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from property_settings import COSTLY_CASES
 
 import metatl
-from metatl.item_start.spectral import (
+from metatl.models.item_start.spectral import (
     DISTANCE_DECAY,
     LENGTH_DISCOUNT,
     ROOT_MEAN_SQUARE_NORM,

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from metatl import datasets
 from metatl._metatl import random_order
+from metatl.data.interactions import Interactions
+from metatl.data.split import cold_start_split
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError
-from metatl.interactions import Interactions
-from metatl.runs import SplitSettings
-from metatl.split import cold_start_split
+from metatl.runs.run_directory import SplitSettings
 
 
 @st.composite

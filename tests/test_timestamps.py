@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from property_settings import COSTLY_CASES
 
+from metatl.data.timestamps import from_date, to_datetime, to_microseconds
 from metatl.exceptions import DataError, InvalidArgumentError
-from metatl.timestamps import from_date, to_datetime, to_microseconds
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MICROSECOND = timedelta(microseconds=1)

@@ -19,16 +19,16 @@ from click.testing import CliRunner
 from test_sequence_models import ring
 
 import metatl
-from metatl.candidates import sample_candidate_sets
-from metatl.checkpoints import load_checkpoint, save_checkpoint
-from metatl.cli.main import main
+from metatl.cli.metatl.main import main
+from metatl.data.candidates import sample_candidate_sets
 from metatl.exceptions import ConfigError, InvalidArgumentError, NoNegativeError, RunError
 from metatl.models import SYSTEMS
 from metatl.models.bpr_mf import BPRMF
-from metatl.models.metatl import MetaTL, MetaTLConfig
+from metatl.models.metatl.model import MetaTL, MetaTLConfig
 from metatl.models.transrec import TransRec
-from metatl.runs import SplitSettings
-from metatl.stopping import TrainingStopped
+from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
+from metatl.runs.run_directory import SplitSettings
+from metatl.training.stop_signals import TrainingStopped
 
 NUM_ITEMS = 300
 SMALL = {"dim": 16, "batch_size": 256, "max_steps": 60, "eval_every": 10, "warmup_steps": 5, "meta_lr": 0.03}
@@ -51,7 +51,7 @@ def interactions_file(tmp_path_factory):
     return path
 
 
-METATL = [sys.executable, "-m", "metatl.cli.main"]
+METATL = [sys.executable, "-m", "metatl.cli.metatl.main"]
 
 
 def train_options(data, out, *options, **settings):
@@ -342,7 +342,8 @@ def test_a_damaged_checkpoint_is_one_clear_error(finished_run, tmp_path, file, d
 
 def test_a_checkpoint_has_the_same_bytes_in_every_process(tmp_path):
     script = (
-        "import sys, numpy as np; from pathlib import Path; from metatl.checkpoints import save_checkpoint;"
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from metatl.runs.checkpoints import save_checkpoint\n"
         "save_checkpoint(Path(sys.argv[1]), {'a': np.arange(3.0), 'b': np.zeros((2, 1))}, {'step': 7})"
     )
     contents = set()
@@ -389,7 +390,7 @@ def test_a_config_that_cannot_be_is_named(finished_run, tmp_path):
 
 
 def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("metatl.checkpoints.FORMAT_VERSION", 999)
+    monkeypatch.setattr("metatl.runs.checkpoints.FORMAT_VERSION", 999)
     save_checkpoint(tmp_path / "x.safetensors", {"a": np.zeros(3)}, {})
     monkeypatch.undo()
     with pytest.raises(RunError, match="999"):

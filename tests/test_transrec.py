@@ -15,11 +15,11 @@ from test_sequence_models import ring
 
 import metatl
 from metatl.exceptions import ConfigError
-from metatl.fitting import configure
 from metatl.models import find_system
 from metatl.models.trainable import TensorBatch
 from metatl.models.transrec import TransRec, TransRecConfig
-from metatl.ranking import rank_candidates
+from metatl.ranking.rank import rank_candidates
+from metatl.training.fit import configure
 
 NUM_ITEMS, NUM_USERS = 12, 5
 

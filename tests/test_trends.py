@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from metatl.item_start.trends import popularity_trend
+from metatl.models.item_start.trends import popularity_trend
 
 
 def rows(items, ages, num_items):

@@ -10,16 +10,16 @@ from click.testing import CliRunner
 from planted_data import write_ring
 
 import metatl
-from metatl.cli.main import main
+from metatl.cli.metatl.main import main
 from metatl.exceptions import ConfigError, RunError
 from metatl.experiments import tuning
 from metatl.experiments.search_spaces import SEARCH_SPACES, Choice, Real, Whole
 from metatl.experiments.tuned_settings import TunedSettings, read_tuned_settings
 from metatl.experiments.tuning import Search, tune
-from metatl.fitting import configure
 from metatl.models import SYSTEMS
-from metatl.runs import SplitSettings, read_metrics
-from metatl.stopping import TrainingStopped
+from metatl.runs.run_directory import SplitSettings, read_metrics
+from metatl.training.fit import configure
+from metatl.training.stop_signals import TrainingStopped
 
 
 @pytest.fixture(scope="module")

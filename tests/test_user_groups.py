@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.user_groups import group_users
+from metatl.metrics.equal_users import group_users
 
 rows = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 2**20), st.integers(0, 3)), min_size=1, max_size=60

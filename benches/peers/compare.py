@@ -23,19 +23,19 @@ import torch
 from exchange import PARTS, TIMING_ROUNDS, Exchange, Trial
 
 from metatl import _metatl, datasets
-from metatl.fitting import configure, fit
-from metatl.histories import Histories
-from metatl.metrics import mean_metrics
+from metatl.data.histories import Histories
+from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
-from metatl.ranking import rank_candidates, rank_catalogue
-from metatl.runs import Run, SplitSettings, is_finished, load_run, read_record, write_json
+from metatl.ranking.rank import rank_candidates, rank_catalogue
+from metatl.runs.run_directory import Run, SplitSettings, is_finished, load_run, read_record, write_json
+from metatl.training.fit import configure, fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exchange import Users
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCURACY_BAR = 0.98

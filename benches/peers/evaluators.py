@@ -18,7 +18,7 @@ import ir_measures
 import numpy as np
 import ranx
 
-from metatl.external.score_evaluation import evaluate_scores
+from metatl.evaluation.external.evaluate_scores import evaluate_scores
 
 # What the benchmarks beside this folder are held against.
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,11 +12,11 @@ import polars as pl
 from exchange import PARTS
 
 from metatl import datasets
-from metatl.candidates import sample_candidate_sets
-from metatl.runs import SplitSettings
+from metatl.data.candidates import sample_candidate_sets
+from metatl.runs.run_directory import SplitSettings
 
 if TYPE_CHECKING:
-    from metatl.split import ColdStartSplit
+    from metatl.data.split import ColdStartSplit
 
 NEGATIVES = 100
 

@@ -25,7 +25,7 @@ from ranking_data import RankingData
 from timing import ROUNDS, SECONDS, least_seconds
 
 from metatl import _metatl, evaluate_lists
-from metatl.files import write_text
+from metatl.common.files import write_text
 
 NUM_ITEMS, DIM, TOP, NEGATIVES = 20_000, 100, 10, 100
 METRICS = (f"MRR@{TOP}", f"HR@{TOP}", f"NDCG@{TOP}")

@@ -21,13 +21,13 @@ import torch
 from lightning_fabric import Fabric
 
 import metatl
-from metatl.batches import Batch
-from metatl.files import write_text
-from metatl.fitting import configure
+from metatl.common.files import write_text
 from metatl.models import find_system
 from metatl.models.sasrec import SASRec
 from metatl.sequences import sequence_sampler
-from metatl.training import OuterLoop, TrainingState
+from metatl.training.batches import Batch
+from metatl.training.fit import configure
+from metatl.training.outer_loop import OuterLoop, TrainingState
 
 LENGTH, PLACES, EPOCHS = 20, 2048, 5
 DIM, BLOCKS, HEADS, DROPOUT = 64, 2, 2, 0.5

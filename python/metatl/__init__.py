@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metatl import datasets, exceptions
-    from metatl.candidates import CandidateSets, sample_candidate_sets
-    from metatl.comparison.paired_comparison import compare_users
-    from metatl.evaluation import evaluate
-    from metatl.external.embedding_evaluation import evaluate_embeddings
-    from metatl.external.list_evaluation import evaluate_lists
-    from metatl.external.score_evaluation import evaluate_scores
-    from metatl.fitting import fit
-    from metatl.interactions import Interactions
-    from metatl.item_tables import ItemTable
-    from metatl.readers.interaction_files import read_interactions
-    from metatl.recommendation import recommend
-    from metatl.runs import Run, SplitSettings, load_run
-    from metatl.split import ColdStartSplit, cold_start_split
+    from metatl.data.candidates import CandidateSets, sample_candidate_sets
+    from metatl.data.interactions import Interactions
+    from metatl.data.readers.interaction_files import read_interactions
+    from metatl.data.split import ColdStartSplit, cold_start_split
+    from metatl.evaluation.comparison.paired_comparison import compare_users
+    from metatl.evaluation.evaluate_runs import evaluate
+    from metatl.evaluation.external.evaluate_embeddings import evaluate_embeddings
+    from metatl.evaluation.external.evaluate_lists import evaluate_lists
+    from metatl.evaluation.external.evaluate_scores import evaluate_scores
+    from metatl.ranking.item_tables import ItemTable
+    from metatl.ranking.recommend import recommend
+    from metatl.runs.run_directory import Run, SplitSettings, load_run
+    from metatl.training.fit import fit
 
     __version__: str
 
 _MODULES = {
-    "CandidateSets": "metatl.candidates",
-    "ColdStartSplit": "metatl.split",
-    "Interactions": "metatl.interactions",
-    "ItemTable": "metatl.item_tables",
-    "Run": "metatl.runs",
-    "SplitSettings": "metatl.runs",
-    "cold_start_split": "metatl.split",
-    "compare_users": "metatl.comparison.paired_comparison",
-    "evaluate": "metatl.evaluation",
-    "evaluate_embeddings": "metatl.external.embedding_evaluation",
-    "evaluate_lists": "metatl.external.list_evaluation",
-    "evaluate_scores": "metatl.external.score_evaluation",
-    "fit": "metatl.fitting",
-    "load_run": "metatl.runs",
-    "read_interactions": "metatl.readers.interaction_files",
-    "recommend": "metatl.recommendation",
-    "sample_candidate_sets": "metatl.candidates",
+    "CandidateSets": "metatl.data.candidates",
+    "ColdStartSplit": "metatl.data.split",
+    "Interactions": "metatl.data.interactions",
+    "ItemTable": "metatl.ranking.item_tables",
+    "Run": "metatl.runs.run_directory",
+    "SplitSettings": "metatl.runs.run_directory",
+    "cold_start_split": "metatl.data.split",
+    "compare_users": "metatl.evaluation.comparison.paired_comparison",
+    "evaluate": "metatl.evaluation.evaluate_runs",
+    "evaluate_embeddings": "metatl.evaluation.external.evaluate_embeddings",
+    "evaluate_lists": "metatl.evaluation.external.evaluate_lists",
+    "evaluate_scores": "metatl.evaluation.external.evaluate_scores",
+    "fit": "metatl.training.fit",
+    "load_run": "metatl.runs.run_directory",
+    "read_interactions": "metatl.data.readers.interaction_files",
+    "recommend": "metatl.ranking.recommend",
+    "sample_candidate_sets": "metatl.data.candidates",
 }
 
 __all__ = [

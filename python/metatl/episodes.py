@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from metatl._metatl import EpisodeSampler
 
 if TYPE_CHECKING:
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
     from metatl.models.contract import EpisodeSettings
 
 __all__ = ["EpisodeSampler", "episode_sampler"]

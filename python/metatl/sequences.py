@@ -14,7 +14,7 @@ from metatl._metatl import SequenceSampler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
     from metatl.models.contract import SequenceSettings
 
 __all__ = ["SequenceSampler", "sequence_sampler"]

@@ -49,7 +49,7 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
 
 
 def _is_of_a_run(path: Path) -> bool:
-    from metatl.runs import RUN_FILES
+    from metatl.runs.run_directory import RUN_FILES
 
     return path.name in RUN_FILES and path.exists() and (path.parent / "run.json").exists()
 
@@ -60,7 +60,7 @@ def _files(path: Path) -> list[Path]:
     files = sorted(path.iterdir())
     if path / "run.json" in files:
         from metatl.exceptions import RunError
-        from metatl.runs import read_record
+        from metatl.runs.run_directory import read_record
 
         # A damaged run is for the command to refuse.
         with suppress(RunError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task
 
-    from metatl.training import Progress as TrainingProgress
+    from metatl.training.outer_loop import Progress as TrainingProgress
 
 STEPS_BETWEEN_UPDATES = 10
 """Reading the loss waits for the device, so it is not read at every step."""

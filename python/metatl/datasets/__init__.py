@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast, get_args
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 __all__ = ["BUNDLED", "item_names", "load", "source", "xwines"]
 
@@ -31,7 +31,7 @@ def xwines() -> Interactions:
     Interactions
         150,000 interactions of 10,561 users with 1,007 wines, 2012 to 2021; ids are integers.
     """
-    from metatl.readers.interaction_files import read_interactions
+    from metatl.data.readers.interaction_files import read_interactions
 
     with resources.as_file(resources.files(__name__) / "xwines_slim.tsv.gz") as path:
         return read_interactions(path)
@@ -76,12 +76,12 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     InvalidArgumentError
         If `data` is no path, or the columns are not three names.
     DataError
-        If the file cannot be used; see :func:`metatl.readers.interaction_files.read_interactions`.
+        If the file cannot be used; see :func:`metatl.data.readers.interaction_files.read_interactions`.
     """
-    from metatl.arguments import check_type
+    from metatl.common.arguments import check_type
+    from metatl.data.readers.interaction_files import read_interactions
+    from metatl.data.timestamps import TimestampUnit
     from metatl.exceptions import ConfigError, InvalidArgumentError
-    from metatl.readers.interaction_files import read_interactions
-    from metatl.timestamps import TimestampUnit
 
     check_type(
         "data",

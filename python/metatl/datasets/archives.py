@@ -12,9 +12,9 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
-from metatl.column_errors import quoted
+from metatl.common.column_errors import quoted
+from metatl.common.files import replace_file
 from metatl.exceptions import DataError
-from metatl.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from metatl.common.files import move_into_place
 from metatl.exceptions import BrokenDownloadError, ChecksumError, DownloadError, InvalidArgumentError
-from metatl.files import move_into_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

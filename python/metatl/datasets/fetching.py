@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from metatl.common.files import replace_file
 from metatl.datasets.archives import extract_member
 from metatl.datasets.downloads import Downloaded, download, file_sha256
 from metatl.exceptions import BrokenDownloadError, ChecksumError, DownloadError
-from metatl.files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

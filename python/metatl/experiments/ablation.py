@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
+from metatl.evaluation.report.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.experiments.comparison import RANKINGS, compare_rows, standings
-from metatl.experiments.reports import (
+from metatl.experiments.report_files import (
     SIGNIFICANT,
     Report,
     interval_note,
@@ -25,20 +27,18 @@ from metatl.experiments.reports import (
     p_value,
     with_interval,
 )
-from metatl.experiments.rows import SMOKE_STEPS, Row
-from metatl.report.pages import Heading, Image, Points, Table, Text
-from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
-from metatl.significance import holm
+from metatl.experiments.table_rows import SMOKE_STEPS, Row
+from metatl.metrics.significance import holm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from metatl.evaluation.report.pages import Part
     from metatl.experiments.comparison import Ranking, Standings
+    from metatl.experiments.data_sources import Source
     from metatl.experiments.grid import Outcome
-    from metatl.experiments.rows import Budget
-    from metatl.experiments.sources import Source
-    from metatl.report.pages import Part
-    from metatl.significance import Comparison
+    from metatl.experiments.table_rows import Budget
+    from metatl.metrics.significance import Comparison
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,21 +27,21 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from metatl.common.files import write_parquet
+from metatl.evaluation.report.results import Results, write_results
 from metatl.exceptions import RunError
-from metatl.files import write_parquet
-from metatl.fitting import configure
-from metatl.item_start.spectral import CROSS_FITTING_REVISION
 from metatl.models import SYSTEMS, find_system
-from metatl.report.results import Results, write_results
-from metatl.runs import SplitSettings, write_json
+from metatl.models.item_start.spectral import CROSS_FITTING_REVISION
+from metatl.runs.run_directory import SplitSettings, write_json
+from metatl.training.fit import configure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from metatl.experiments.rows import Row
-    from metatl.experiments.sources import Source
-    from metatl.training import Progress
+    from metatl.experiments.data_sources import Source
+    from metatl.experiments.table_rows import Row
+    from metatl.training.outer_loop import Progress
 
 FORMAT_VERSION = 2
 _DIGEST_LETTERS = 12
@@ -202,8 +202,8 @@ def run_cell(
     """
     import torch
 
-    from metatl.evaluation import evaluate_users
-    from metatl.fitting import fit
+    from metatl.evaluation.evaluate_runs import evaluate_users
+    from metatl.training.fit import fit
 
     path = cell.path(out)
     path.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import polars as pl
 
-from metatl.significance import (
+from metatl.metrics.significance import (
     MIN_PAIRS,
     Comparison,
     RankCorrelation,

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
+from metatl.evaluation.report.plots import LinePanel, Point, Series, draw_lines, png, svg
 from metatl.experiments.comparison import standings
 from metatl.experiments.paper import FIGURE_2, SOURCE
-from metatl.experiments.reports import Report, interval_note, marked, with_interval
-from metatl.experiments.rows import table_rows
-from metatl.report.pages import Heading, Image, Points, Table, Text
-from metatl.report.plots import LinePanel, Point, Series, draw_lines, png, svg
+from metatl.experiments.report_files import Report, interval_note, marked, with_interval
+from metatl.experiments.table_rows import table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
+    from metatl.evaluation.report.pages import Part
     from metatl.experiments.comparison import Standings
+    from metatl.experiments.data_sources import Source
     from metatl.experiments.grid import Outcome
-    from metatl.experiments.rows import Budget, Row
-    from metatl.experiments.sources import Source
-    from metatl.report.pages import Part
+    from metatl.experiments.table_rows import Budget, Row
 
 
 def figure2_rows(budget: Budget) -> list[Row]:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from metatl import _metatl, datasets
+from metatl.common.files import write_parquet
 from metatl.exceptions import RunError
 from metatl.experiments.cells import is_finished, make_cell, read_cell
-from metatl.experiments.kept import find_kept, keep
 from metatl.experiments.progress import grid_progress
+from metatl.experiments.published_cells import find_kept, keep
 from metatl.experiments.workers import Failed, Finished, work
-from metatl.files import write_parquet
-from metatl.metrics import DEFAULT_METRICS
+from metatl.metrics.rank_metrics import DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from metatl.experiments.cells import Cell, CellResult
-    from metatl.experiments.rows import Row
-    from metatl.experiments.sources import Source
+    from metatl.experiments.data_sources import Source
+    from metatl.experiments.table_rows import Row
 
 TIDY_SCHEMA = {
     "dataset": pl.String,
@@ -178,7 +178,8 @@ def run_grid(
     name
         The figures go to `name.parquet`.
     kept
-        Folder of kept cells (:mod:`metatl.experiments.kept`): those that are there are not fitted again.
+        Folder of kept cells (:mod:`metatl.experiments.published_cells`): those that are there are not fitted
+        again.
     keep_new
         Whether each cell that finishes is added to that folder, in place of an older one of its row.
 

@@ -6,19 +6,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from metatl import datasets
+from metatl.data.dataset_statistics import statistics
+from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
+from metatl.evaluation.report.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.experiments.paper import SOURCE, TABLE_1
-from metatl.experiments.reports import Report
-from metatl.report.pages import Heading, Image, Points, Table, Text
-from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
-from metatl.statistics import statistics
+from metatl.experiments.report_files import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from metatl.data.dataset_statistics import Statistics
+    from metatl.evaluation.report.pages import Part
+    from metatl.experiments.data_sources import Source
     from metatl.experiments.paper import PublishedStatistics
-    from metatl.experiments.sources import Source
-    from metatl.report.pages import Part
-    from metatl.statistics import Statistics
 
 _EQUAL = 0.005
 """Lengths are printed with two decimals."""

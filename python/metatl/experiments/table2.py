@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
+from metatl.evaluation.report.plots import DotPanel, Point, Series, draw_dots, png
 from metatl.experiments.comparison import RANKINGS, standings
 from metatl.experiments.paper import SOURCE, TABLE_1, TABLE_2, TABLE_2_K
-from metatl.experiments.reports import (
+from metatl.experiments.report_files import (
     SIGNIFICANT,
     Report,
     interval_note,
@@ -15,18 +17,16 @@ from metatl.experiments.reports import (
     p_value,
     with_interval,
 )
-from metatl.report.pages import Heading, Image, Points, Table, Text
-from metatl.report.plots import DotPanel, Point, Series, draw_dots, png
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatl.evaluation.report.pages import Part
     from metatl.experiments.comparison import Ranking, Standings
+    from metatl.experiments.data_sources import Source
     from metatl.experiments.grid import Outcome
     from metatl.experiments.paper import PublishedScore
-    from metatl.experiments.rows import Budget, Row
-    from metatl.experiments.sources import Source
-    from metatl.report.pages import Part
+    from metatl.experiments.table_rows import Budget, Row
 
 METRICS = ("HR@1", "MRR")
 _DESCRIPTION = "MRR of every system with its interval, among 100 negatives and in the full catalogue"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metatl.exceptions import ConfigError
-from metatl.runs import write_json
+from metatl.runs.run_directory import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

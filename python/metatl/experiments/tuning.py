@@ -19,10 +19,10 @@ from metatl.experiments.tuned_settings import (
     check_tuned_settings,
     write_tuned_settings,
 )
-from metatl.fitting import configure, fit
 from metatl.models import find_system
-from metatl.runs import SplitSettings, read_metrics
-from metatl.stopping import TrainingStopped
+from metatl.runs.run_directory import SplitSettings, read_metrics
+from metatl.training.fit import configure, fit
+from metatl.training.stop_signals import TrainingStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
+    from metatl.data.interactions import Interactions
     from metatl.experiments.search_spaces import Range
-    from metatl.interactions import Interactions
 
 _PRESET = "tuned"
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from metatl.experiments.cells import Cell
-    from metatl.training import Progress
+    from metatl.training.outer_loop import Progress
 
 STOPPING_SECONDS = 60.0
 """How long a training may take to finish its step and save before its process is killed."""
@@ -179,7 +179,7 @@ def _work(pipe: Connection, out: Path, threads: int, device: str) -> None:
     # Read by OpenMP when torch is loaded, and by the kernels.
     os.environ["OMP_NUM_THREADS"] = os.environ["METATL_NUM_THREADS"] = str(threads)
     from metatl.experiments.cells import run_cell
-    from metatl.stopping import TrainingStopped
+    from metatl.training.stop_signals import TrainingStopped
 
     while True:
         try:

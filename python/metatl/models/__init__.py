@@ -31,8 +31,8 @@ class System:
     presets
         Names of its presets; `tuned` is the default of every system.
     batches
-        What it is trained on by gradients (:mod:`metatl.training`): `episodes` or `sequences`; None for a
-        system that `fit` computes in one pass.
+        What it is trained on by gradients (:mod:`metatl.training.outer_loop`): `episodes` or `sequences`;
+        None for a system that `fit` computes in one pass.
     compiles
         Whether torch.compile may fuse the kernels of its training steps.
     revision
@@ -66,7 +66,7 @@ SYSTEMS = {
         System(
             "metatl",
             "MetaTL",
-            "metatl.models.metatl",
+            "metatl.models.metatl.model",
             "MetaTL",
             "MetaTLConfig",
             ("paper", "official", "tuned"),

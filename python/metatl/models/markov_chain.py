@@ -16,13 +16,13 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from metatl.item_start.co_occurrences import co_occurrences
+from metatl.models.item_start.co_occurrences import co_occurrences
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 
 class MarkovChainConfig(PresetConfig):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 
 class MetaCFConfig(BaselineConfig):

@@ -11,7 +11,7 @@ from metatl.models.preset_config import PresetConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 
 class PopularityConfig(PresetConfig):

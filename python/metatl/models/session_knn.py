@@ -17,14 +17,14 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from metatl.item_start.co_occurrences import invert
 from metatl.models.history_weights import weigh_histories
+from metatl.models.item_start.co_occurrences import invert
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 
 class SessionKNNConfig(PresetConfig):

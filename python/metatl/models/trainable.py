@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Self
 
-    from metatl.interactions import Interactions
+    from metatl.data.interactions import Interactions
 
 
 class TensorBatch(NamedTuple):
-    """A batch (:class:`metatl.batches.Batch`) on the model's device.
+    """A batch (:class:`metatl.training.batches.Batch`) on the model's device.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class TrainableModel(nn.Module):
     def can_be_captured(self) -> bool:
         """Whether `training_loss` always runs the same kernels and never waits for the device.
 
-        Then a CUDA device replays whole steps as graphs (`metatl.cuda.graphs`).
+        Then a CUDA device replays whole steps as graphs (`metatl.training.cuda_graphs`).
         """
         return False
 
@@ -92,7 +92,7 @@ class TrainableModel(nn.Module):
         batch : TensorBatch
         item_offsets : Tensor, optional
             (I, d), added to the item vectors for this batch: what the vectors would be without its users
-            (`metatl.item_start.spectral.cross_fitting`).
+            (`metatl.models.item_start.spectral.cross_fitting`).
         """
         raise NotImplementedError
 

@@ -72,12 +72,12 @@ class BaselineConfig(PresetConfig, TrainingConfig):
         Peak learning rate.
     item_start : {"random", "spectral"}
         Item vectors start at random, or from the co-occurrences of the training users, as MetaTL's do
-        (`metatl.item_start.spectral`).
+        (`metatl.models.item_start.spectral`).
     start_length : float
         With ``item_start="spectral"``: the mean length of the vectors.
     trend_weight : float
         With ``item_start="spectral"``: item biases start with this much of the item's recent trend
-        (`metatl.item_start.trends`).
+        (`metatl.models.item_start.trends`).
     cross_fit_folds : int
         With ``item_start="spectral"``: a row of a batch meets item vectors from which its user's fold was
         left out. 0 lets every row meet vectors that its own user has shaped.

@@ -1,0 +1,55 @@
+"""Groups of commands whose members are imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from metatl.cli.errors import Group
+
+if TYPE_CHECKING:
+    import click
+
+
+class LazyGroup(Group):
+    """A group that imports a subcommand when it is asked for.
+
+    Parameters
+    ----------
+    commands
+        Name of each subcommand to the module and the name of its function, as
+        `metatl.cli.metatl.stats:stats`.
+    default
+        The subcommand that is meant where the first argument is none of them.
+    """
+
+    def __init__(
+        self, *args: Any, commands_at: dict[str, str], default: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_at = commands_at
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default subcommand in front where none is named."""
+        known = {
+            *self.commands_at,
+            *(option for parameter in self.get_params(ctx) for option in parameter.opts),
+        }
+        if self.default is not None and args and args[0] not in known:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands."""
+        del ctx
+        return list(self.commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand; None where there is none of that name."""
+        del ctx
+        if cmd_name not in self.commands_at:
+            return None
+        module, _, function = self.commands_at[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command

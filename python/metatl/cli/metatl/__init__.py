@@ -1,0 +1,1 @@
+"""The command `metatl`, one file a subcommand."""

@@ -1,0 +1,159 @@
+"""`metatl recommend`: what new users may want next, from what they did so far."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metatl.cli.device import device_option
+from metatl.cli.errors import Command
+from metatl.cli.item_table import item_table_option
+from metatl.cli.options import columns_option
+from metatl.cli.outputs import check_outputs
+
+if TYPE_CHECKING:
+    from metatl.ranking.item_tables import ItemFormat
+    from metatl.ranking.recommend import Recommendations
+    from metatl.runs.run_directory import Run
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--history", help="One user's items, oldest first, separated by commas.")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Interactions of many users, one answer for each.",
+)
+@columns_option
+@click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
+@click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
+@device_option
+@item_table_option
+def recommend(
+    run: Path,
+    history: str | None,
+    source: Path | None,
+    columns: tuple[str, str, str] | None,
+    out: Path | None,
+    top: int,
+    threads: int | None,
+    device: str,
+    item_table: ItemFormat,
+) -> None:
+    """Recommend items to new users with the run directory RUN; nothing is trained.
+
+    Where the run's data had columns of its own names, --input is expected to have them too, unless --columns
+    says otherwise.
+
+    A user's last 50 items count. Items that the run does not know are left out and reported. A user without
+    known items gets the most popular ones.
+
+    \b
+    Examples:
+      metatl recommend runs/wines --history 100001,100010,102345 --top 5
+      metatl recommend runs/wines --input visitors.csv --out recommended.parquet
+    """  # noqa: D301 (click reads the character)
+    if (history is None) == (source is None):
+        raise click.UsageError("give either --history or --input")
+    if (source is None) != (out is None):
+        raise click.UsageError("--input needs --out, and --out needs --input")
+    if columns is not None and source is None:
+        raise click.UsageError("--columns needs --input")
+
+    check_outputs([run, source], {"--out": out})
+
+    from metatl.runs.run_directory import load_run
+
+    fitted = load_run(run, device=device)
+    if source is not None and out is not None:
+        _answer_file(fitted, source, columns, out, top, item_table, threads)
+    elif history is not None:
+        _answer_one(fitted, history, top, item_table, threads)
+
+
+def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, threads: int | None) -> None:
+    """Print one user's items."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from metatl.ranking.recommend import find_names, recommend
+
+    items = _split_history(history)
+    answer = recommend(run, [items], top=top, item_table=item_table, num_threads=threads)
+    if answer.unknown_items[0]:
+        click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
+    _explain(int(answer.known_items[0]))
+    frame = answer.frame()
+    names = find_names(run, frame["item_id"])
+    table = Table()
+    table.add_column("item")
+    if names is not None:
+        table.add_column("name")
+    table.add_column("score", justify="right")
+    for place, (item, score) in enumerate(frame.select("item_id", "score").rows()):
+        name = [] if names is None else [names[place] or ""]
+        table.add_row(str(item), *name, f"{score:.4f}")
+    Console().print(table)
+
+
+def _split_history(history: str) -> list[str]:
+    """Take apart one line of CSV."""
+    try:
+        fields = next(csv.reader([history]), [])
+    except csv.Error as error:
+        found = "a line break" if {"\r", "\n"} & set(history) else str(error)
+        raise click.UsageError(
+            f"--history: found {found}, expected one line of ids with commas between them; "
+            "give other ids in a file, with --input"
+        ) from None
+    return [field.strip() for field in fields if field.strip()]
+
+
+def _explain(known_items: int) -> None:
+    """Tell a user with little or no history what their answer rests on."""
+    if known_items == 0:
+        click.echo("no known item in the history: these are the most popular items", err=True)
+    elif known_items == 1:
+        click.echo("one known item in the history: the answer rests on it alone", err=True)
+
+
+def _answer_file(
+    run: Run,
+    source: Path,
+    columns: tuple[str, str, str] | None,
+    out: Path,
+    top: int,
+    item_table: ItemFormat,
+    threads: int | None,
+) -> None:
+    """Write the items of every user of a file; its columns are called as in the run's data, or as said."""
+    from metatl.common.files import write_parquet
+    from metatl.datasets import load
+    from metatl.ranking.recommend import find_names, recommend
+
+    interactions = load(source, columns or run.record.columns)
+    answer = recommend(run, interactions, top=top, item_table=item_table, num_threads=threads)
+    frame = answer.frame(interactions.user_ids)
+    names = find_names(run, frame["item_id"])
+    if names is not None:
+        frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
+    write_parquet(out, frame)
+    click.echo(_summary(answer, out))
+
+
+def _summary(answer: Recommendations, out: Path) -> str:
+    unknown = sorted({item for items in answer.unknown_items for item in items})
+    parts = [f"{len(answer):,} users, written to {out}"]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")  # noqa: PLR2004 (a handful)
+        parts.append(f"{len(unknown):,} unknown items left out ({shown})")
+    without = int((answer.known_items == 0).sum())
+    if without:
+        parts.append(f"{without:,} users without a known item got the most popular ones")
+    return "; ".join(parts)

@@ -1,0 +1,168 @@
+"""`metatl train`: fit a system and write a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from metatl.cli.device import device_option
+from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
+from metatl.cli.options import columns_option
+from metatl.models import SYSTEMS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_SPLIT_OPTIONS = {"k", "cutoff", "cutoff_quantile", "min_item_count"}
+
+
+def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    import json
+
+    overrides: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"found {value!r}, expected field=value")
+        try:
+            overrides[name] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[name] = text
+    return overrides
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
+@columns_option
+@click.option("--model", default="metatl", help=f"System to fit: {', '.join(SYSTEMS)}.")
+@click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of weights, tasks and candidates.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to write.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    callback=_parse_overrides,
+    help="Replace a field of the preset; repeatable.",
+)
+@click.option("--max-steps", type=click.IntRange(min=1), help="Short for --set max_steps=N.")
+@click.option(
+    "--cutoff", type=click.DateTime(["%Y-%m-%d"]), help="T: users who start at or after it are new."
+)
+@click.option("--cutoff-quantile", default=0.75, help="T as a quantile of the users' first interactions.")
+@click.option("--min-item-count", default=10, help="Drop items with fewer interactions.")
+@click.option(
+    "--resume", is_flag=True, help="Continue the run in --out with the settings it was started with."
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the run in --out; it stays in its folder .previous until the new one is finished.",
+)
+@device_option
+@click.option(
+    "--compiled", is_flag=True, help="Fuse the kernels of a step with torch.compile: for long trainings."
+)
+@click.pass_context
+def train(
+    context: click.Context,
+    data: str,
+    columns: tuple[str, str, str] | None,
+    model: str,
+    preset: str,
+    k: int,
+    seed: int,
+    out: Path,
+    overrides: dict[str, Any],
+    max_steps: int | None,
+    cutoff: datetime | None,
+    cutoff_quantile: float,
+    min_item_count: int,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    compiled: bool,
+) -> None:
+    """Fit a system on the users of a data set and write a run directory.
+
+    \b
+    Examples:
+      metatl train --data wines --out runs/wines
+      metatl train --data ratings.csv --preset official --k 3 --seed 1 --out runs/official
+      metatl train --data sales.csv --columns buyer,article,day --out runs/sales
+      metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
+      metatl train --out runs/wines --resume
+    """  # noqa: D301 (click reads the character)
+    from metatl.runs.run_directory import SplitSettings, is_finished, read_record
+
+    if max_steps is not None:
+        overrides["max_steps"] = max_steps
+    split = SplitSettings(
+        k=k,
+        cutoff=None if cutoff is None else cutoff.date(),
+        cutoff_quantile=cutoff_quantile,
+        min_item_count=min_item_count,
+    )
+    finished = False
+    if resume and (out / "run.json").exists():
+        finished = is_finished(out)
+        record = read_record(out)
+        given = {
+            name
+            for name in context.params
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
+        # What is not said again stays as it was; what is said differently is refused by `fit`.
+        data = data if "data" in given or record.data is None else record.data
+        columns = columns if "columns" in given else record.columns
+        model = model if "model" in given else record.model
+        preset = preset if "preset" in given else record.preset
+        seed = seed if "seed" in given else record.seed
+        compiled = compiled or record.compiled
+        overrides = {**{name: value for name, value in record.config.items() if name != "k"}, **overrides}
+        split = record.split.model_copy(
+            update={name: getattr(split, name) for name in given & _SPLIT_OPTIONS}
+        )
+    _fit(
+        out,
+        finished=finished,
+        data=data,
+        columns=columns,
+        model=model,
+        preset=preset,
+        seed=seed,
+        config=overrides,
+        split=split,
+        device=device,
+        compiled=compiled,
+        resume=resume,
+        overwrite=overwrite,
+    )
+
+
+def _fit(out: Path, *, finished: bool, **arguments: Any) -> None:
+    from rich.console import Console
+
+    from metatl.cli.progress import training_progress
+    from metatl.runs.run_directory import read_metrics
+    from metatl.training.fit import fit
+    from metatl.training.stop_signals import TrainingStopped
+
+    try:
+        with training_progress(Console(stderr=True)) as update:
+            run = fit(out=out, on_progress=update, **arguments)
+    except TrainingStopped as stopped:
+        click.echo(f"{stopped}; continue with: metatl train --out {out} --resume", err=True)
+        raise SystemExit(STOPPED_BY_SIGNAL + stopped.signal_number) from None
+    if finished:
+        click.echo(f"{out} is finished: nothing to resume")
+        return
+    metrics = read_metrics(out)
+    click.echo(
+        f"{run.record.model} ({run.record.preset}): validation MRR {metrics['MRR']:.4f}, written to {out}"
+    )

@@ -1,0 +1,1 @@
+"""The command `metatl-eval`, one file a subcommand."""

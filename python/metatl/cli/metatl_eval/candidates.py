@@ -1,0 +1,164 @@
+"""`metatl-eval candidates`: write split and candidates as a file for any other recommender."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metatl.cli.errors import Command
+from metatl.cli.options import columns_option
+from metatl.cli.outputs import check_outputs
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from metatl.data.candidates import CandidateKind, CandidateSets, Excluded, Part
+
+# As in `metatl.data.candidates`, whose import `--help` does not wait for.
+_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
+_OWN = {"all": "items", "history": "history"}
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.argument("data")
+@columns_option
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write; a folder for rechorus, what the names of the files start with for ncf.",
+)
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option(
+    "--kind", default="uni", type=click.Choice(list(_KINDS)), help="Negatives: uniform or by popularity."
+)
+@click.option("--n", default=100, type=click.IntRange(min=1), help="Negatives of each user.")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the negatives.")
+@click.option("--users", default="test", type=click.Choice(["test", "validation"]), help="Part of the split.")
+@click.option(
+    "--exclude",
+    default="all",
+    type=click.Choice(["all", "history"]),
+    help="What is no negative: all items of the user, or those of the history alone.",
+)
+@click.option(
+    "--cutoff", type=click.DateTime(["%Y-%m-%d"]), help="T: users who start at or after it are new."
+)
+@click.option("--cutoff-quantile", default=0.75, help="T as a quantile of the users' first interactions.")
+@click.option("--min-item-count", default=10, help="Drop items with fewer interactions.")
+@click.option(
+    "--format",
+    "form",
+    default="parquet",
+    type=click.Choice(["parquet", "rechorus", "ncf", "qrels"]),
+    help="Form of what is written; parquet alone holds all.",
+)
+@click.option(
+    "--train",
+    type=click.Path(path_type=Path),
+    help="Write what may be trained on too: the rows of the training users, as Parquet.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
+def candidates(
+    data: str,
+    columns: tuple[str, str, str] | None,
+    out: Path,
+    k: int,
+    kind: str,
+    n: int,
+    seed: int,
+    users: Part,
+    exclude: Excluded,
+    cutoff: datetime | None,
+    cutoff_quantile: float,
+    min_item_count: int,
+    form: str,
+    train: Path | None,
+    threads: int | None,
+) -> None:
+    """Split DATA and write what new users have shown, their next items and the negatives.
+
+    DATA is an interactions file, or `wines` for the bundled data. The file holds all that another recommender
+    needs to be evaluated on the same users, one row a user: user_id, history, target, negatives, later.
+    --train writes what it is trained on: user_id, item_id, timestamp.
+
+    \b
+    Examples:
+      metatl-eval candidates wines -o wines.parquet --train train.parquet
+      metatl-eval candidates ratings.csv -o ratings.parquet --k 2 --kind pop --n 50 --seed 1
+      metatl-eval candidates sales.csv --columns buyer,article,day --users validation -o validation.parquet
+      metatl-eval candidates wines -o wines-rechorus --format rechorus
+      metatl-eval candidates wines -o wines --format ncf
+    """  # noqa: D301 (click reads the character)
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from metatl.common.files import write_parquet
+    from metatl.data.candidates import sample_candidate_sets
+    from metatl.data.split import cold_start_split
+    from metatl.datasets import load
+    from metatl.exceptions import ConfigError, DataError, NoNegativeError
+
+    check_outputs([data], {"--out": out, "--train": train})
+    for path in (out, train):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path}: found no folder {path.parent} to write it to")
+    split = cold_start_split(
+        load(data, columns),
+        k=k,
+        cutoff=None if cutoff is None else cutoff.date(),
+        cutoff_quantile=cutoff_quantile,
+        min_item_count=min_item_count,
+    )
+    chosen = getattr(split, users)
+    if len(chosen) == 0:
+        raise DataError(f"found no {users} users among {split.cold.num_users} new ones; choose a smaller k")
+    try:
+        sets = sample_candidate_sets(
+            split,
+            chosen,
+            n=n,
+            kind=_KINDS[kind],
+            seed=seed,
+            exclude=exclude,
+            num_threads=threads,
+        )
+    except NoNegativeError as error:
+        raise NoNegativeError(f"{error}; choose fewer negatives than --n {n}") from None
+    written = _write(out, form, sets)
+    if train is not None:
+        write_parquet(train, split.train.to_frame())
+        written.append(train)
+    table = Table.grid(padding=(0, 2))
+    for label, value in _summary(sets).items():
+        table.add_row(label, Text(value, overflow="fold"))
+    Console().print(table)
+    # Outside the table, which would break a long path into lines.
+    for path in written:
+        click.echo(f"written    {path}")
+
+
+def _write(out: Path, form: str, sets: CandidateSets) -> list[Path]:
+    from metatl.data.candidate_exports import write_ncf, write_qrels, write_rechorus
+
+    if form == "parquet":
+        sets.save(out)
+        return [out]
+    return {"rechorus": write_rechorus, "ncf": write_ncf, "qrels": write_qrels}[form](out, sets)
+
+
+def _summary(sets: CandidateSets) -> dict[str, str]:
+    dropped = [f"{count:,} {reason}" for reason, count in sets.dropped.items() if count > 0]
+    return {
+        "users": f"{len(sets.users):,} ({sets.part})",
+        "items": f"{sets.num_items:,}",
+        "negatives": f"{sets.n} {sets.kind}, seed {sets.seed}, none of the user's {_OWN[sets.exclude]}",
+        "K": str(sets.k),
+        "T": sets.split_protocol["cutoff"][:10],
+        "dropped": "\n".join(dropped) or "nothing",
+        "SHA-256": sets.sha256,
+    }

@@ -1,0 +1,1 @@
+"""What every layer uses: files, arguments, memory, timings."""

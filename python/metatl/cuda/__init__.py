@@ -1,1 +1,0 @@
-"""Training steps and ranking on a CUDA device."""

@@ -1,0 +1,153 @@
+"""Published files that do not say what they hold: rows without a header, and times in milliseconds.
+
+A file without a header is recognised by its separator and by the fields of its first line, all of which must
+look as they do in the published files; the first form that fits is taken, and no two fit the same line. What
+fits none is read as a header. So a file of another kind is an error, and never columns in the wrong order.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from metatl.common.column_errors import refuse
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from metatl.data.timestamps import TimestampUnit
+
+
+class HeaderlessForm(NamedTuple):
+    """A published form without a header.
+
+    Attributes
+    ----------
+    title
+        What publishes it.
+    separator
+        What stands between fields.
+    fields
+        Name of each field, and the regular expression that it matches in the first line.
+    """
+
+    title: str
+    separator: str
+    fields: dict[str, str]
+
+
+# Customers of Amazon have ids that start with A; products have ten characters and start with B, or are ISBNs.
+# The order of the two changed between the releases.
+_AMAZON_USER = r"A[0-9A-Z]{9,}"
+_AMAZON_ITEM = r"[0-9B][0-9A-Z]{9}"
+_STARS = r"[1-5](\.0)?"
+# From 1973 on: a rating or a count is none.
+_SECONDS = r"\d{9,10}(\.0)?"
+
+HEADERLESS_FORMS = (
+    HeaderlessForm(
+        "Amazon 2014, ratings only",
+        ",",
+        {"user_id": _AMAZON_USER, "item_id": _AMAZON_ITEM, "rating": _STARS, "timestamp": _SECONDS},
+    ),
+    HeaderlessForm(
+        "Amazon 2018, ratings only",
+        ",",
+        {"item_id": _AMAZON_ITEM, "user_id": _AMAZON_USER, "rating": _STARS, "timestamp": _SECONDS},
+    ),
+    HeaderlessForm(
+        "MovieLens and MovieTweetings",
+        "::",
+        {"user_id": r".*", "item_id": r".*", "rating": r"(\d(\.\d)?|10(\.0)?)", "timestamp": r".*"},
+    ),
+    # Two ids and a rating, without a time, must not pass for it.
+    HeaderlessForm(
+        "MovieLens without ratings",
+        "::",
+        {"user_id": r".*", "item_id": r".*", "timestamp": r"(?!(\d(\.\d)?|10(\.0)?)$).*"},
+    ),
+)
+"""Every form without a header."""
+
+# Its names are those of Amazon Reviews 2023 alone, whose times are milliseconds.
+_MILLISECOND_NAMES = {"user_id", "parent_asin", "timestamp"}
+# The year 1973 in milliseconds, and the year 5138 in seconds.
+_SMALLEST_MILLISECONDS = 100_000_000_000
+
+
+def name_fields(fields: Sequence[str], separator: str) -> list[str] | None:
+    """Name the fields of a first line that is no header.
+
+    Parameters
+    ----------
+    fields
+        The fields of the line.
+    separator
+        What stands between them.
+
+    Returns
+    -------
+    list of str or None
+        Names of the fields; None if the line is in none of the forms, and so a header.
+
+    Raises
+    ------
+    DataError
+        If the line is separated by `::`, as only files without a header are, but in none of the forms.
+
+    Examples
+    --------
+    >>> name_fields(["A2CX7LUOHB2NDG", "0321732944", "5.0", "1341100800"], ",")
+    ['user_id', 'item_id', 'rating', 'timestamp']
+    >>> name_fields(["0321732944", "A2CX7LUOHB2NDG", "5.0", "1341100800"], ",")
+    ['item_id', 'user_id', 'rating', 'timestamp']
+    """
+    for form in HEADERLESS_FORMS:
+        patterns = form.fields.values()
+        if separator == form.separator and len(fields) == len(patterns):
+            pairs = zip(patterns, fields, strict=True)
+            if all(re.fullmatch(pattern, field) for pattern, field in pairs):
+                return list(form.fields)
+    if separator != "::":
+        return None
+    if len(fields) == 3:  # noqa: PLR2004 (user, item, timestamp)
+        raise DataError(f"found {fields[2]!r} and no header, expected a timestamp as the third field")
+    if len(fields) == 4:  # noqa: PLR2004 (user, item, rating, timestamp)
+        raise DataError(
+            f"found {fields[2]!r} and no header, expected a rating from 0 to 10 as the third field"
+        )
+    expected = "user, item and timestamp, or user, item, rating and timestamp"
+    raise DataError(f"found {len(fields)} fields and no header, expected {expected}")
+
+
+def usual_unit(names: Sequence[str], timestamps: pl.Series) -> TimestampUnit:
+    """Choose the unit of the numbers of a file whose reader was told none.
+
+    Parameters
+    ----------
+    names
+        The names of all columns of the file.
+    timestamps
+        The column of timestamps.
+
+    Returns
+    -------
+    str
+        `ms` if the names are those of Amazon Reviews 2023, else `s`.
+
+    Raises
+    ------
+    DataError
+        If a number in such a file is too small to be milliseconds, with its row and column.
+    """
+    if timestamps.name != "timestamp" or not _MILLISECOND_NAMES.issubset(names):
+        return "s"
+    if timestamps.dtype == pl.String or timestamps.dtype.is_numeric():
+        numbers = timestamps.cast(pl.Float64, strict=False)
+        too_small = (numbers < _SMALLEST_MILLISECONDS).fill_null(value=False)
+        expected = "expected milliseconds, as the column parent_asin says Amazon Reviews 2023"
+        refuse(too_small, timestamps, f"found {{}}, {expected}; or set timestamp_unit")
+    return "ms"

@@ -1,0 +1,134 @@
+"""Three fields of JSON lines, as text, with the line that each row stands on.
+
+polars reads a block of lines at a time and keeps the three fields alone, ids as categories, so that reviews
+with their texts and files of hundreds of millions of lines need little memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from metatl.common.column_errors import quoted
+from metatl.data.readers.column_names import find_columns
+from metatl.data.readers.text_blocks import Block, read_blocks, skip_blank_lines
+from metatl.data.readers.text_tables import TextTable
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_EXPECTED = "expected one object a line, as in {...}"
+
+
+def read_json_lines(file: io.BufferedReader, *, given: Sequence[str | None]) -> TextTable:
+    """Read the fields of users, items and timestamps.
+
+    Parameters
+    ----------
+    file
+        The file, unpacked: one object a line. Blank lines are skipped. The names of the first object are
+        those of the file; fields that a later object lacks are missing.
+    given
+        Names of the three fields; None where a field is to be found by its usual names.
+
+    Raises
+    ------
+    DataError
+        If a line is no object, or if the first has no such fields, with the line.
+    """
+    blocks = read_blocks(file)
+    first = _first_object(blocks)
+    try:
+        names = list(_parse(first.text.partition("\n")[0]))
+        columns = [names[column] for column in find_columns(names, given)]
+        _refuse_nested(first, columns)
+    except DataError as error:
+        raise DataError(error.message, line=first.line, column=error.column) from None
+    schema = dict.fromkeys(columns, pl.String())
+    tables = [_read_block(block, schema) for block in chain([first], blocks)]
+    rows = pl.concat([rows for rows, _ in tables])
+    return TextTable(rows, pl.concat([lines for _, lines in tables]), names)
+
+
+def _first_object(blocks: Iterator[Block]) -> Block:
+    for block in blocks:
+        start = skip_blank_lines(block)
+        if start.text:
+            return start
+    raise DataError(f"found an empty file, {_EXPECTED}")
+
+
+def _parse(line: str) -> dict[str, object]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"found no JSON ({error.msg} at character {error.pos + 1}), {_EXPECTED}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"found JSON that is nested too deeply, {_EXPECTED}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"found JSON that is no object, {_EXPECTED}")
+    return value
+
+
+def _refuse_nested(first: Block, columns: Sequence[str]) -> None:
+    values = _parse(first.text.partition("\n")[0])
+    for column in columns:
+        if isinstance(values[column], (dict, list)):
+            raise DataError("found a list or an object, expected a number or text", column=column)
+
+
+def _read_block(block: Block, schema: dict[str, pl.String]) -> tuple[pl.DataFrame, pl.Series]:
+    """Read a block, and number its lines."""
+    try:
+        rows = _read_text(block.text, schema)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise _find_fault(block, schema) from None
+    end = block.line + block.text.count("\n") + (not block.text.endswith("\n"))
+    lines = pl.Series(range(block.line, end), dtype=pl.Int64)
+    if len(lines) > len(rows):
+        lines = lines.filter(pl.Series([bool(line.strip()) for line in _lines(block)]))
+    if len(lines) != len(rows):
+        raise _find_fault(block, schema)
+    # An id is long and comes often: as a category, its text is kept once for all blocks.
+    users, items, _ = schema
+    return rows.cast({users: pl.Categorical, items: pl.Categorical}), lines
+
+
+def _read_text(text: str, schema: dict[str, pl.String]) -> pl.DataFrame:
+    return pl.read_ndjson(io.BytesIO(text.encode()), schema=schema).select(list(schema))
+
+
+def _lines(block: Block) -> list[str]:
+    # Not splitlines: text may hold characters that it takes for the end of a line.
+    return block.text.removesuffix("\n").split("\n")
+
+
+def _find_fault(block: Block, schema: dict[str, pl.String]) -> DataError:
+    """Find the first line that polars does not read, by halving."""
+    lines = _lines(block)
+    start, end = 0, len(lines)
+    while end - start > 1:
+        middle = (start + end) // 2
+        if _is_readable(lines[start:middle], schema):
+            start = middle
+        else:
+            end = middle
+    line = block.line + start
+    try:
+        _parse(lines[start])
+    except DataError as error:
+        return DataError(error.message, line=line)
+    return DataError(f"found no JSON among {quoted([lines[start]])}, {_EXPECTED}", line=line)
+
+
+def _is_readable(lines: Sequence[str], schema: dict[str, pl.String]) -> bool:
+    try:
+        rows = _read_text("\n".join(lines), schema)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
+    return len(rows) == sum(bool(line.strip()) for line in lines)

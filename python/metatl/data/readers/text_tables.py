@@ -1,0 +1,196 @@
+"""Three columns of a text file, as text, with the line that each row stands on.
+
+The file is read in blocks of whole lines. Lines are split by polars as long as no field is quoted; from the
+first block with a quote on, Python's csv module takes over, which is slower and knows the rules of quoting.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from metatl.common.column_errors import quoted
+from metatl.data.readers.column_names import find_columns, has_usual_name
+from metatl.data.readers.headerless_files import name_fields
+from metatl.data.readers.text_blocks import Block, read_blocks, skip_blank_lines
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# The separator that goes with a file's name.
+_USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".dat": "::"}
+_SEPARATORS = ("::", "\t", ",", ";", "|")
+_RECBOLE_TYPES = (":token", ":token_seq", ":float", ":float_seq")
+
+_QUOTED_ROWS = 1 << 20
+
+
+class TextTable(NamedTuple):
+    """What :func:`read_text_table` reads.
+
+    Attributes
+    ----------
+    rows
+        The three columns, under the names that the file gives them: String.
+    lines
+        Int64: the line of each row, from 1.
+    names
+        The names of all columns of the file.
+    """
+
+    rows: pl.DataFrame
+    lines: pl.Series
+    names: list[str]
+
+
+class _Layout(NamedTuple):
+    """Where in a line the three columns are."""
+
+    names: list[str]
+    columns: list[int]
+    separator: str
+    may_quote: bool
+
+
+def read_text_table(
+    file: io.BufferedReader, *, suffix: str, given: Sequence[str | None], separator: str | None
+) -> TextTable:
+    """Read the columns of users, items and timestamps.
+
+    Parameters
+    ----------
+    file
+        The file, unpacked.
+    suffix
+        The end of its name, as in `.csv`.
+    given
+        Names of the three columns; None where a column is to be found by its usual names.
+    separator
+        What stands between fields; None to find it.
+
+    Raises
+    ------
+    DataError
+        If the file is not text, has no such columns or no rows, or has a line with too few or too many
+        fields.
+    """
+    blocks = read_blocks(file)
+    layout, first = _read_header(blocks, suffix, given, separator)
+    tables: list[TextTable] = []
+    for block in chain([first], blocks):
+        if layout.may_quote and '"' in block.text:
+            tables.extend(_read_quoted(chain([block], blocks), layout))
+            break
+        tables.append(_split_lines(block, layout))
+    rows = pl.concat([table.rows for table in tables])
+    if rows.is_empty():
+        raise DataError(f"found the header {quoted(layout.names)} but no rows, expected interactions")
+    return TextTable(rows, pl.concat([table.lines for table in tables]), layout.names)
+
+
+def _read_header(
+    blocks: Iterator[Block], suffix: str, given: Sequence[str | None], separator: str | None
+) -> tuple[_Layout, Block]:
+    """Read the first line that is not blank, and give the rest of its block."""
+    for block in blocks:
+        start = skip_blank_lines(block)
+        if start.text:
+            break
+    else:
+        raise DataError("found an empty file, expected a header and interactions")
+    line = start.line
+    header, _, body = start.text.partition("\n")
+    header = header.rstrip("\r")
+    separator = separator or _find_separator(header, suffix)
+    may_quote = suffix != ".inter" and len(separator) == 1
+    names = _split_header(header, separator, line) if may_quote else header.split(separator)
+    names = [_without_type(name.strip()) for name in names]
+    try:
+        found = None if any(given) or has_usual_name(names) else name_fields(names, separator)
+        names = found or names
+        columns = find_columns(names, given)
+    except DataError as error:
+        raise DataError(error.message, line=line) from None
+    rest = Block(body, line + 1) if found is None else start
+    return _Layout(names, columns, separator, may_quote), rest
+
+
+def _find_separator(header: str, suffix: str) -> str:
+    usual = _USUAL_SEPARATORS.get(suffix, ",")
+    return usual if usual in header else max(_SEPARATORS, key=header.count)
+
+
+def _split_header(header: str, separator: str, line: int) -> list[str]:
+    try:
+        return next(csv.reader([header], delimiter=separator, strict=True))
+    except csv.Error as error:
+        raise DataError(f"found a header that is no CSV: {error}", line=line) from None
+
+
+def _without_type(name: str) -> str:
+    for kind in _RECBOLE_TYPES:
+        name = name.removesuffix(kind)
+    return name
+
+
+def _split_lines(block: Block, layout: _Layout) -> TextTable:
+    """Split lines in which nothing is quoted."""
+    text = pl.Series([block.text]).str.split("\n").explode().str.strip_suffix("\r")
+    lines = pl.Series(range(block.line, block.line + len(text)), dtype=pl.Int64)
+    is_blank = text == ""
+    if is_blank.any():
+        text, lines = text.filter(~is_blank), lines.filter(~is_blank)
+    width = len(layout.names)
+    widths = text.str.count_matches(layout.separator, literal=True) + 1
+    ragged = (widths != width).arg_true()
+    if len(ragged) > 0:
+        raise _ragged(int(widths[ragged[0]]), layout, int(lines[ragged[0]]))
+    fields = text.str.split_exact(layout.separator, width - 1).struct
+    rows = [fields.field(f"field_{column}").alias(layout.names[column]) for column in layout.columns]
+    return TextTable(pl.DataFrame(rows), lines, layout.names)
+
+
+def _read_quoted(blocks: Iterable[Block], layout: _Layout) -> Iterator[TextTable]:
+    """Read lines with quoted fields; such a field may hold separators and line breaks."""
+    first, blocks = _peek(blocks)
+    text_lines = chain.from_iterable(io.StringIO(block.text, newline="\n") for block in blocks)
+    reader = csv.reader(text_lines, delimiter=layout.separator, strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    line = first.line
+    try:
+        for fields in reader:
+            if fields:
+                if len(fields) != len(layout.names):
+                    raise _ragged(len(fields), layout, line)
+                rows.append([fields[column] for column in layout.columns])
+                lines.append(line)
+            line = first.line + reader.line_num
+            if len(rows) == _QUOTED_ROWS:
+                yield _table(rows, lines, layout)
+                rows, lines = [], []
+    except csv.Error as error:
+        raise DataError(f"found no CSV: {error}", line=line) from None
+    yield _table(rows, lines, layout)
+
+
+def _peek(blocks: Iterable[Block]) -> tuple[Block, Iterator[Block]]:
+    iterator = iter(blocks)
+    first = next(iterator)
+    return first, chain([first], iterator)
+
+
+def _table(rows: list[list[str]], lines: list[int], layout: _Layout) -> TextTable:
+    schema = {layout.names[column]: pl.String for column in layout.columns}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return TextTable(table, pl.Series(lines, dtype=pl.Int64), layout.names)
+
+
+def _ragged(found: int, layout: _Layout, line: int) -> DataError:
+    expected = f"{len(layout.names)}: {quoted(layout.names)}"
+    return DataError(f"found {found} field{'s' * (found != 1)}, expected {expected}", line=line)

@@ -1,0 +1,284 @@
+"""The same users under several systems, side by side, so that each user's values can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from metatl.common.arguments import check_type
+from metatl.evaluation.per_user_files import RANKINGS, PerUserRecord
+from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.metrics.rank_metrics import parse_metrics
+from metatl.metrics.significance import MIN_PAIRS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+PerUser: TypeAlias = tuple[PerUserRecord, pl.DataFrame]
+"""What :func:`metatl.evaluation.per_user_files.read_per_user` reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairedUsers:
+    """Metrics of the same users under several systems.
+
+    Attributes
+    ----------
+    baseline : PerUserRecord
+        Of the first system; the others agree with it in candidates, data and tie rule.
+    systems : tuple of str
+        The names of all, the baseline's first.
+    rankings : tuple of str
+        The rankings.
+    metrics : tuple of str
+        The metrics.
+    user_ids : mapping of str to polars.Series
+        For each ranking the raw ids (B,) of its users, in ascending order.
+    values : mapping of (str, str) to ndarray
+        For each system and ranking (B, M) float64, C-contiguous, in the order of `user_ids` and `metrics`.
+    """
+
+    baseline: PerUserRecord
+    systems: tuple[str, ...]
+    rankings: tuple[str, ...]
+    metrics: tuple[str, ...]
+    user_ids: Mapping[str, pl.Series]
+    values: Mapping[tuple[str, str], NDArray[np.float64]]
+
+    def differences(self, system: str, ranking: str) -> NDArray[np.float64]:
+        """Subtract the baseline's values from a system's: (B, M) float64, positive where the system wins."""
+        return self.values[system, ranking] - self.values[self.systems[0], ranking]
+
+
+def pair_users(
+    evaluations: Sequence[PerUser],
+    *,
+    metrics: Sequence[str] | str | None = None,
+    ranking: str | None = None,
+) -> PairedUsers:
+    """Put the users of several evaluations side by side.
+
+    Parameters
+    ----------
+    evaluations : sequence of (PerUserRecord, polars.DataFrame)
+        Two or more, the baseline first; the systems have different names.
+    metrics : str or sequence of str, optional
+        Names of metrics; those that all evaluations have by default.
+    ranking : {"sampled", "full", "corrected"}, optional
+        The ranking; those that all evaluations have by default.
+
+    Returns
+    -------
+    PairedUsers
+        In an order that does not depend on the order of the files' rows.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If these are no evaluations, fewer than two, or two of the same name.
+    ConfigError
+        If the name of a metric is not known.
+    DataError
+        If an evaluation lacks the metric or the ranking, or if two differ in their users, their data,
+        what these were split with, their tie rule or, where candidates are ranked, in their candidates.
+    """
+    _check_evaluations(evaluations)
+    records = [record for record, _ in evaluations]
+    systems = tuple(record.system for record in records)
+    if len(systems) < 2:  # noqa: PLR2004
+        raise InvalidArgumentError(
+            f"evaluations: found {len(systems)}, expected at least 2: a baseline and what is compared with it"
+        )
+    if len(set(systems)) < len(systems):
+        raise InvalidArgumentError(f"evaluations: found the systems {', '.join(systems)}, expected new names")
+    rankings = _shared_rankings(evaluations, ranking)
+    for record in records[1:]:
+        _check_same_test(records[0], record, sampled=rankings != ("full",))
+    chosen = _shared_metrics(records, metrics)
+    user_ids: dict[str, pl.Series] = {}
+    values: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for name in rankings:
+        frames = [frame.filter(pl.col("ranking") == name).sort("user_id") for _, frame in evaluations]
+        user_ids[name] = frames[0]["user_id"]
+        if len(user_ids[name]) < MIN_PAIRS:
+            raise DataError(
+                f"{systems[0]}: found {len(user_ids[name])} users in the ranking {name!r}, "
+                f"expected at least {MIN_PAIRS}"
+            )
+        for system, frame in zip(systems, frames, strict=True):
+            _check_same_users((systems[0], user_ids[name]), (system, frame["user_id"]), name)
+            values[system, name] = np.column_stack([frame[metric].to_numpy() for metric in chosen])
+    return PairedUsers(records[0], systems, rankings, chosen, user_ids, values)
+
+
+def user_differences(paired: PairedUsers) -> pl.DataFrame:
+    """List what each user gains or loses by a system that takes the place of the baseline.
+
+    Parameters
+    ----------
+    paired : PairedUsers
+        The users.
+
+    Returns
+    -------
+    polars.DataFrame
+        One row per system but the baseline, ranking and user: ``user_id`` (raw), ``system``, ``ranking`` and
+        one Float64 column per metric, the system's value minus the baseline's.
+    """
+    return pl.concat(
+        pl.DataFrame(
+            {
+                "user_id": paired.user_ids[ranking],
+                **dict(zip(paired.metrics, paired.differences(system, ranking).T, strict=True)),
+            }
+        ).select(
+            "user_id",
+            pl.lit(system).alias("system"),
+            pl.lit(ranking).alias("ranking"),
+            pl.exclude("user_id"),
+        )
+        for system in paired.systems[1:]
+        for ranking in paired.rankings
+    )
+
+
+def extreme_users(
+    differences: pl.DataFrame, metric: str, *, count: int = 10
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Find the users who gain and who lose most by a metric.
+
+    Parameters
+    ----------
+    differences : polars.DataFrame
+        What :func:`user_differences` lists, or a part of it.
+    metric : str
+        Name of the metric.
+    count : int
+        How many users to give of each kind, for each system and ranking.
+
+    Returns
+    -------
+    gainers : polars.DataFrame
+        Rows of users who gain, one system and ranking after the other; the largest gain first, equals in the
+        order of their ids.
+    losers : polars.DataFrame
+        Rows of users who lose, likewise; the largest loss first.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the metric is none of the columns.
+    """
+    if metric not in differences.columns[3:]:
+        raise InvalidArgumentError(
+            f"metric: found {metric!r}, expected one of {', '.join(differences.columns[3:])}"
+        )
+    groups = differences.partition_by("system", "ranking", maintain_order=True) or [differences]
+    gainers, losers = (
+        pl.concat(
+            group.filter(change > 0).sort(change, "user_id", descending=[True, False]).head(count)
+            for group in groups
+        )
+        for change in (pl.col(metric), -pl.col(metric))
+    )
+    return gainers, losers
+
+
+def _check_evaluations(evaluations: Sequence[PerUser]) -> None:
+    expected = "a record and a frame, as metatl.evaluation.per_user_files.read_per_user(path) gives"
+    check_type("evaluations", evaluations, (list, tuple), f"a list of pairs of {expected}")
+    for place, pair in enumerate(evaluations):
+        is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2  # noqa: PLR2004
+        if not (is_pair and isinstance(pair[0], PerUserRecord) and isinstance(pair[1], pl.DataFrame)):
+            raise InvalidArgumentError(
+                f"evaluations[{place}]: found {type(pair).__name__}, expected {expected}"
+            )
+
+
+def _shared_rankings(evaluations: Sequence[PerUser], ranking: str | None) -> tuple[str, ...]:
+    if ranking is not None and ranking not in RANKINGS:
+        raise InvalidArgumentError(f"ranking: found {ranking!r}, expected one of {', '.join(RANKINGS)}")
+    found = {record.system: set(frame["ranking"].unique()) for record, frame in evaluations}
+    shared = tuple(name for name in RANKINGS if all(name in names for names in found.values()))
+    if ranking is None and shared:
+        return shared
+    if ranking in shared:
+        return (ranking,)
+    wanted = "a ranking that all have" if ranking is None else f"the ranking {ranking!r} in each"
+    listed = "; ".join(
+        f"{system} has {', '.join(sorted(names)) or 'none'}" for system, names in found.items()
+    )
+    raise DataError(f"{listed}; expected {wanted}")
+
+
+def _shared_metrics(records: Sequence[PerUserRecord], metrics: Sequence[str] | str | None) -> tuple[str, ...]:
+    if metrics is None:
+        shared = tuple(
+            metric for metric in records[0].metrics if all(metric in record.metrics for record in records)
+        )
+        if not shared:
+            raise DataError("found no metric that all evaluations have, expected at least 1")
+        return shared
+    chosen = tuple(metric.name for metric in parse_metrics(metrics))
+    for record in records:
+        for metric in chosen:
+            if metric not in record.metrics:
+                raise DataError(
+                    f"{record.system}: found no metric {metric!r}, only {', '.join(record.metrics)}; "
+                    "evaluate again with it"
+                )
+    return chosen
+
+
+def _check_same_test(baseline: PerUserRecord, other: PerUserRecord, *, sampled: bool) -> None:
+    """Check that two systems took the same test."""
+    names = f"{baseline.system} and {other.system}"
+    if baseline.dataset_fingerprint != other.dataset_fingerprint:
+        raise DataError(
+            f"{names}: found the data {_short(baseline.dataset_fingerprint)} and "
+            f"{_short(other.dataset_fingerprint)} (fingerprints), expected the same; "
+            "evaluate both on one"
+        )
+    splits = (baseline.split_sha256, other.split_sha256)
+    if None not in splits and splits[0] != splits[1]:
+        raise DataError(
+            f"{names}: found the splits {_short(splits[0])} and {_short(splits[1])} (SHA-256 of K, the "
+            "cutoff and the like), expected the same; evaluate both with the same K and split"
+        )
+    if baseline.ties != other.ties:
+        raise DataError(
+            f"{names}: found the tie rules {baseline.ties} and {other.ties}, expected the same; "
+            "evaluate both with the same --ties"
+        )
+    if sampled and baseline.candidates_sha256 != other.candidates_sha256:
+        raise DataError(
+            f"{names}: found the candidates {_short(baseline.candidates_sha256)} and "
+            f"{_short(other.candidates_sha256)} (SHA-256), expected the same; evaluate both with the same "
+            "--candidates and --seed, or compare the full ranking alone"
+        )
+
+
+def _short(digest: str | None) -> str:
+    return "unknown" if digest is None else digest[:12]
+
+
+def _check_same_users(baseline: tuple[str, pl.Series], other: tuple[str, pl.Series], ranking: str) -> None:
+    (name, mine), (other_name, theirs) = baseline, other
+    if mine.dtype != theirs.dtype:
+        raise DataError(
+            f"{name} and {other_name}: found ids of users of the types {mine.dtype} and {theirs.dtype}, "
+            "expected the same"
+        )
+    if mine.equals(theirs):
+        return
+    only_mine = int((~mine.is_in(theirs.implode())).sum())
+    only_theirs = int((~theirs.is_in(mine.implode())).sum())
+    raise DataError(
+        f"{name} and {other_name}: found {only_mine} users only in {name} and {only_theirs} only in "
+        f"{other_name} in the ranking {ranking!r}, expected the same users; evaluate both with the same split"
+    )

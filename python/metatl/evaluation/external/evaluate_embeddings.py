@@ -1,0 +1,304 @@
+"""Evaluate any model that ranks items by a vector of the user and a vector of each item."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union, get_args
+
+import numpy as np
+
+from metatl.common.timings import Timings
+from metatl.data.histories import Histories
+from metatl.data.readers.regular_files import check_file
+from metatl.evaluation.evaluate_runs import DEFAULT_TOP
+from metatl.evaluation.external.evaluate_scores import known_columns, population, read_candidates
+from metatl.evaluation.external.item_ids import find_places, read_items
+from metatl.evaluation.external.source import Source, evaluate_source
+from metatl.evaluation.measures import Measures, RankedUsers, Ranking, quantile_groups
+from metatl.evaluation.report.results import ListsReport
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
+from metatl.metrics.list_metrics import list_metrics
+from metatl.metrics.rank_metrics import DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.ranking.item_tables import ItemTable
+from metatl.ranking.rank import FactorisedBlock, RankCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import polars as pl
+    import torch
+
+    from metatl.data.candidates import CandidateSets
+    from metatl.evaluation.evaluate_runs import Evaluation
+    from metatl.evaluation.report.results import SourceResults
+
+Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
+ArrayLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor"]
+"""An `.npy` file, an array or a tensor."""
+
+BLOCK_USERS = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class _Catalogue:
+    """The items that are ranked, in the order of their vectors, and how often each was trained on."""
+
+    vectors: np.ndarray
+    bias: np.ndarray | None
+    counts: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Users:
+    """The users of candidates, with items counted as the catalogue counts them."""
+
+    candidates: np.ndarray
+    history: Histories
+    others: Histories
+
+
+def evaluate_embeddings(
+    candidates: CandidateSets | str | os.PathLike[str],
+    queries: ArrayLike,
+    items: ArrayLike,
+    item_ids: pl.Series | pl.DataFrame | str | os.PathLike[str],
+    *,
+    bias: ArrayLike | None = None,
+    similarity: Similarity = "dot",
+    name: str | None = None,
+    ties: TieRule = "worst",
+    metrics: Sequence[str] | str = DEFAULT_METRICS,
+    top: int = DEFAULT_TOP,
+    seed: int = 0,
+    by: Sequence[str] = (),
+    attributes: pl.DataFrame | None = None,
+    num_threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation[SourceResults]:
+    """Rank each user's target among its candidates and among all items, without writing scores.
+
+    A pair scores q·x (``dot``), -‖q - x‖ (``l2``) or -‖q - x‖² (``squared_l2``), plus the item's bias. Among
+    all items the target meets each one that is not the user's, before or after.
+
+    Parameters
+    ----------
+    candidates : CandidateSets, str or path
+        The candidates, or their file.
+    queries : ndarray, torch.Tensor, str or path
+        (B, d) float32: a vector for each user, in the order of the candidates' rows.
+    items : ndarray, torch.Tensor, str or path
+        (I, d) float32.
+    item_ids : polars.Series, polars.DataFrame, str or path
+        (I,) raw ids of the items, in the order of their vectors: a series, or a table (a frame, Parquet, CSV)
+        with the column ``item_id`` and perhaps ``count``, training interactions, which popularity needs.
+    bias : ndarray, torch.Tensor, str or path, optional
+        (I,) float32.
+    similarity : {"dot", "l2", "squared_l2"}
+        How a query meets an item.
+    name : str, optional
+        What to call the system.
+    ties : {"worst", "mean", "best"}
+        Where a target stands among items with its score.
+    metrics : str or sequence of str
+        Names of metrics.
+    top : int
+        Items of the lists whose coverage and popularity are measured; 0 for none.
+    seed : int
+        Seed of the bootstrap.
+    by : sequence of str
+        What to slice the users by: ``history_length``, ``item_popularity`` (of the target, with ``count``) or
+        columns of `attributes`.
+    attributes : polars.DataFrame, optional
+        What is known of users: ``user_id`` (raw) and columns to slice by.
+    num_threads : int, optional
+        Threads of the kernels.
+    on_progress : callable, optional
+        Called with the users that are ranked so far, and all.
+
+    Returns
+    -------
+    Evaluation
+        The results and the users' ranks.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, a shape or a type is not as above, or a candidate is no item.
+    NotANumberError
+        If a vector, a bias or a score is not a number.
+    ConfigError
+        If a metric, the similarity or a column to slice by is unknown.
+    """
+    if similarity not in get_args(Similarity):
+        raise ConfigError(f"similarity: found {similarity!r}, expected one of dot, l2, squared_l2")
+    measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
+    timings = Timings()
+    with timings.stage("read"):
+        sets, files = read_candidates(candidates)
+        if sets is None:
+            raise InvalidArgumentError("candidates: found None, expected candidate sets or their file")
+        table = read_items(item_ids, sets.item_ids.dtype)
+        catalogue = _Catalogue(
+            vectors=_array("items", items, (len(table), None)),
+            bias=None if bias is None else _array("bias", bias, (len(table),)),
+            counts=table["count"].to_numpy() if "count" in table.columns else None,
+        )
+        vectors = _array("queries", queries, (len(sets.users), catalogue.vectors.shape[1]))
+        users = _in_catalogue(sets, table["item_id"])
+    given = {"queries": queries, "items": items, "item_ids": item_ids, "bias": bias}
+    files |= {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
+    vectors_of_items = ItemTable.float32(catalogue.vectors)
+    block = FactorisedBlock(vectors, vectors_of_items, catalogue.bias, similarity, None, num_threads, timings)
+    sampled, full, lists = _rank(block, users, top, on_progress)
+    compared = len(table) - users.others.lengths - 1
+    ranked = RankedUsers(
+        user_ids=sets.user_ids,
+        sampled=Ranking(sampled, np.full(len(compared), sets.n)),
+        full=Ranking(full, compared),
+        catalogue_negatives=population(sets),
+    )
+    source = Source(
+        kind="embeddings",
+        name=name,
+        files=files,
+        named_by="queries",
+        left_out=sets.dropped,
+        columns=_known_columns(sets, users, catalogue),
+        candidates=sets,
+        lists=_report_lists(lists, users, catalogue),
+        notes=_notes(sets, len(table)),
+    )
+    return evaluate_source(source, ranked, measures, by=by, attributes=attributes, timings=timings)
+
+
+def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Read or take a float32 array of a shape; None in it is any size of at least 1."""
+    where = None
+    if isinstance(given, (str, os.PathLike)):
+        where = str(given)
+        check_file(given)
+        try:
+            given = np.load(given, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise DataError(f"found a damaged array, or none of numpy's ({reason})", file=where) from None
+    elif not isinstance(given, np.ndarray) and hasattr(given, "detach"):
+        given = given.detach().cpu().numpy()
+    if not isinstance(given, np.ndarray):
+        raise DataError(f"{argument}: found {type(given).__name__}, expected an array", file=where)
+    if given.dtype != np.float32:
+        raise DataError(f"{argument}: found {given.dtype}, expected float32", file=where)
+    fits = len(given.shape) == len(shape) and all(
+        size == wanted or (wanted is None and size > 0)
+        for size, wanted in zip(given.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise DataError(f"{argument}: found the shape {given.shape}, expected ({expected})", file=where)
+    if not given.flags.c_contiguous:
+        raise DataError(f"{argument}: found an array that is not C-contiguous, expected one", file=where)
+    found = np.asarray(given)
+    _check_numbers(argument if where is None else f"{where}: {argument}", found)
+    return found
+
+
+def _check_numbers(name: str, found: np.ndarray) -> None:
+    """Raise where an array of one or two dimensions holds NaN, without copying it as a whole."""
+    by_row = np.zeros(len(found), np.int64)
+    for start in range(0, len(found), BLOCK_USERS):
+        block = found[start : start + BLOCK_USERS]
+        by_row[start : start + BLOCK_USERS] = np.isnan(block.reshape(len(block), -1)).sum(axis=1)
+    if by_row.any():
+        raise NotANumberError(
+            f"{name}: found {by_row.sum():,} NaN in {found.size:,} numbers, the first in row "
+            f"{(by_row > 0).argmax():,} (counted from 0), expected none"
+        )
+
+
+def _in_catalogue(sets: CandidateSets, item_ids: pl.Series) -> _Users:
+    places = find_places(sets.item_ids, item_ids)
+    candidates = places[sets.candidates]
+    unknown = np.flatnonzero((candidates < 0).any(axis=1))
+    if len(unknown):
+        missing = sets.candidates[candidates < 0]
+        raise DataError(
+            f"item_ids: found none for {len(np.unique(missing)):,} items of the candidates, such as "
+            f"{sets.item_ids[int(missing[0])]!r}"
+        )
+    history = _known(sets.histories, places)
+    later = _known(sets.later, places)
+    return _Users(candidates, history, _distinct(_joined(history, later), candidates[:, 0]))
+
+
+def _known(rows: Histories, places: np.ndarray) -> Histories:
+    """Count items as the catalogue does; those that it does not have are left out."""
+    items = places[rows.items]
+    known = items >= 0
+    sums = np.concatenate([[0], np.cumsum(known)])
+    return Histories(sums[rows.indptr], np.ascontiguousarray(items[known]))
+
+
+def _joined(first: Histories, second: Histories) -> Histories:
+    rows = np.repeat(np.arange(len(first)), first.lengths), np.repeat(np.arange(len(second)), second.lengths)
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    return Histories(first.indptr + second.indptr, np.concatenate([first.items, second.items])[order])
+
+
+def _distinct(rows: Histories, targets: np.ndarray) -> Histories:
+    """Keep each item of a row once, and the row's target not at all."""
+    users = np.repeat(np.arange(len(rows)), rows.lengths)
+    pairs = np.unique(np.column_stack([users, rows.items])[rows.items != targets[users]], axis=0)
+    indptr = np.searchsorted(pairs[:, 0], np.arange(len(rows) + 1))
+    return Histories(indptr, np.ascontiguousarray(pairs[:, 1]))
+
+
+def _rank(
+    whole: FactorisedBlock, users: _Users, top: int, on_progress: Callable[[int, int], None] | None
+) -> tuple[RankCounts, RankCounts, np.ndarray | None]:
+    count = len(users.candidates)
+    sampled = RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
+    full = RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
+    top = min(top, len(whole.item_table))
+    lists = np.empty((count, top), np.int64) if top else None
+    for start in range(0, count, BLOCK_USERS):
+        rows = np.arange(start, min(start + BLOCK_USERS, count))
+        block = whole._replace(queries=whole.queries[start : start + len(rows)])
+        candidates = users.candidates[rows]
+        sampled.greater[rows], sampled.equal[rows] = block.rank_candidates(candidates)
+        targets = np.ascontiguousarray(candidates[:, 0])
+        full.greater[rows], full.equal[rows] = block.rank_catalogue(targets, users.others.select(rows))
+        if lists is not None:
+            with whole.timings.stage("lists"):
+                lists[rows] = block.top_n(top, users.history.select(rows)).items
+        if on_progress is not None:
+            on_progress(start + len(rows), count)
+    return sampled, full, lists
+
+
+def _report_lists(lists: np.ndarray | None, users: _Users, catalogue: _Catalogue) -> ListsReport | None:
+    if lists is None:
+        return None
+    if catalogue.counts is not None:
+        return ListsReport(**asdict(list_metrics(lists, users.candidates[:, 0], catalogue.counts)))
+    found = list_metrics(lists, users.candidates[:, 0], np.zeros(len(catalogue.vectors), np.int64))
+    return ListsReport(n=found.n, coverage=found.coverage, popularity=None, popularity_bias=None)
+
+
+def _known_columns(sets: CandidateSets, users: _Users, catalogue: _Catalogue) -> dict[str, pl.Series]:
+    columns = known_columns(sets)
+    if catalogue.counts is not None:
+        columns["item_popularity"] = quantile_groups(
+            catalogue.counts[users.candidates[:, 0]], "item_popularity"
+        )
+    return columns
+
+
+def _notes(sets: CandidateSets, num_items: int) -> list[str]:
+    if num_items == sets.num_items:
+        return []
+    note = (
+        f"The candidates were drawn from a catalogue of {sets.num_items:,} items, the vectors are of "
+        f"{num_items:,}: full and corrected metrics are of different catalogues."
+    )
+    return [note]

@@ -1,0 +1,152 @@
+"""Tables of scores as text: read some lines at a time, and what is wrong is named with its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from metatl.data.readers.text_blocks import Block, read_blocks, skip_blank_lines
+from metatl.evaluation.external.score_tables import ScoreTable
+from metatl.exceptions import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
+
+    from metatl.data.candidates import CandidateSets
+
+
+def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreTable:
+    """Open a table of text, to be read some lines at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file: UTF-8, a header in its first line.
+    separator : str
+        What stands between fields.
+    sets : CandidateSets or None
+        The candidates, whose ids say of what type the table's are.
+    """
+    lines = _lines(path)
+    first = next(lines)
+    header = first.text.rstrip("\r\n")
+    lines.close()
+    _check_header(header, separator, first.line)
+    schema: dict[str, pl.DataType] = dict.fromkeys(_parse(header, separator).columns, pl.Float32())
+    for name in schema.keys() & {"user_id", "item_id"}:
+        schema[name] = pl.String() if sets is None else getattr(sets, f"{name}s").dtype
+
+    def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        lines = _lines(path)
+        next(lines)
+        for block in lines:
+            yield _parse_block(block, header, separator, schema).select(columns)
+
+    def column(name: str) -> pl.Series:
+        try:
+            types = {name: schema[name]}
+            scan = pl.scan_csv(
+                path, separator=separator, schema_overrides=types, infer_schema=False, glob=False
+            )
+            found = scan.select(name).collect()[name]
+            if not found.null_count():
+                return found
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            pass  # The same again in blocks, to tell where it is wrong.
+        return pl.concat([pl.Series(name, [], schema[name]), *(rows[name] for rows in blocks([name]))])
+
+    return ScoreTable(schema, column, blocks)
+
+
+def _check_header(header: str, separator: str, line: int) -> None:
+    """Refuse a first line of numbers: a row of scores would be taken for names, and its user lost.
+
+    0, 1, 2, … are names that some programs give to columns without any.
+    """
+    names = next(csv.reader([header], delimiter=separator), [])
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return
+    if numbers and numbers != list(range(len(numbers))):
+        raise DataError("found numbers, expected a header: the names of the columns", line=line)
+
+
+def _lines(path: Path) -> Generator[Block]:
+    """Cut a file into its header and blocks of whole rows: a line may end within quotes, a block may not."""
+    with path.open("rb") as file:
+        blocks = read_blocks(file, expected="UTF-8 text")
+        for block in blocks:
+            start = skip_blank_lines(block)
+            if start.text:
+                break
+        else:
+            raise DataError("found an empty file, expected a header and rows")
+        header, newline, body = start.text.partition("\n")
+        yield Block(header, start.line)
+        held = Block(body, start.line + len(newline))
+        for block in blocks:
+            if held.text and held.text.count('"') % 2 == 0:
+                yield held
+                held = block
+            else:
+                held = Block(held.text + block.text, held.line)
+        if held.text:
+            yield held
+
+
+def _parse_block(block: Block, header: str, separator: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    text = f"{header}\n{block.text}"
+    try:
+        rows = _parse(text, separator, schema)
+        if not any(column.null_count() for column in rows):
+            return rows
+    except DataError:
+        pass  # The same again as text, to tell where it is wrong.
+    lines = _lines_of_rows(block, separator, len(schema))
+    rows = _parse(text, separator)
+    return pl.DataFrame([_cast(rows[name], dtype, lines) for name, dtype in schema.items()])
+
+
+def _parse(text: str, separator: str, types: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
+    try:
+        return pl.read_csv(
+            text.encode(), separator=separator, schema_overrides=types, infer_schema=False, glob=False
+        )
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"found a damaged table ({reason})") from None
+
+
+def _lines_of_rows(block: Block, separator: str, width: int) -> list[int]:
+    """Find the line on which each row begins, and refuse rows of another width."""
+    reader = csv.reader(io.StringIO(block.text, newline="\n"), delimiter=separator)
+    lines, line = [], block.line
+    try:
+        for fields in reader:
+            if len(fields) != width:
+                raise DataError(f"found {len(fields)} fields, expected {width}", line=line)
+            lines.append(line)
+            line = block.line + reader.line_num
+    except csv.Error as error:
+        raise DataError(f"found no CSV: {error}", line=line) from None
+    return lines
+
+
+def _cast(column: pl.Series, dtype: pl.DataType, lines: list[int]) -> pl.Series:
+    """Turn text into ids and numbers; a missing id of text is one, and nobody's."""
+    if dtype == pl.String:
+        return column
+    text = column.str.strip_chars()
+    numbers: pl.Series = text.cast(dtype, strict=False)
+    wrong = numbers.is_null()
+    if wrong.any():
+        row = int(wrong.arg_true()[0])
+        found = "nothing" if column[row] is None else repr(column[row])
+        expected = "a number" if dtype == pl.Float32 else "an integer id"
+        raise DataError(f"found {found}, expected {expected}", line=lines[row], column=column.name)
+    return numbers

@@ -1,0 +1,184 @@
+"""The per-user file: what an evaluation found for each user, with what it takes to compare it with another.
+
+A Parquet file with one row per user and ranking. Its metadata hold a record of the system, the tie rule and
+the candidates, so that two files of different tests are not taken for one.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from metatl.common.files import write_parquet
+from metatl.exceptions import DataError
+from metatl.metrics.rank_metrics import TieRule  # noqa: TC001 (pydantic reads it)
+
+if TYPE_CHECKING:
+    import os
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "metatl.per_user"
+
+RANKINGS = ("sampled", "full", "corrected")
+_FIXED_COLUMNS = ("user_id", "ranking", "rank", "greater", "equal")
+
+
+class PerUserRecord(BaseModel):
+    """What the users' values were computed from.
+
+    Attributes
+    ----------
+    format_version : int
+        Of the file.
+    system : str
+        What the system is called.
+    ties : {"worst", "mean", "best"}
+        Where the target stands among items with its score.
+    metrics : list of str
+        The columns that are metrics.
+    candidates_sha256 : str or None
+        Of the candidates; None where users were ranked in the full catalogue alone.
+    dataset_fingerprint : str or None
+        Of the interactions; None where it is not known.
+    split_sha256 : str or None
+        Of what they were split with, K among it; None where it is not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    system: str
+    ties: TieRule
+    metrics: list[str]
+    candidates_sha256: str | None
+    dataset_fingerprint: str | None
+    split_sha256: str | None = None
+
+
+def write_per_user(path: str | os.PathLike[str], frame: pl.DataFrame, record: PerUserRecord) -> None:
+    """Write the users' values, in one step.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File to write; replaced if it exists.
+    frame : polars.DataFrame
+        One row per user and ranking: ``user_id`` (raw), ``ranking``, ``rank``, ``greater``, ``equal`` and one
+        Float64 column per metric of the record, as in
+        :attr:`metatl.evaluation.evaluate_runs.Evaluation.per_user`.
+    record : PerUserRecord
+        What they were computed from.
+
+    Raises
+    ------
+    DataError
+        If the frame is not one that :func:`read_per_user` would read.
+    OSError
+        If the file cannot be written; what was there stays.
+    """
+    try:
+        _check(frame, record)
+    except DataError as error:
+        raise error.in_file(path) from None
+    write_parquet(path, frame, metadata={_METADATA_KEY: record.model_dump_json()})
+
+
+def read_per_user(path: str | os.PathLike[str]) -> tuple[PerUserRecord, pl.DataFrame]:
+    """Read what :func:`write_per_user` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    record : PerUserRecord
+        What the values were computed from.
+    frame : polars.DataFrame
+        The values, one row per user and ranking.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or none of ours, or of another format; if it lacks a column, has a
+        user twice in a ranking, or a metric that is not a number.
+    """
+    try:
+        record, frame = _read(Path(path))
+        _check(frame, record)
+    except DataError as error:
+        raise error.in_file(path) from None
+    return record, frame
+
+
+def _read(path: Path) -> tuple[PerUserRecord, pl.DataFrame]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("found no such file") from None
+    try:
+        metadata = pl.read_parquet_metadata(io.BytesIO(content))
+        if _METADATA_KEY not in metadata:
+            raise DataError(
+                "found a Parquet file without the record of an evaluation, expected one that "
+                "`metatl-eval RUN --per-user FILE` wrote; evaluate again"
+            )
+        record = _parse(metadata[_METADATA_KEY])
+        return record, pl.read_parquet(content)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"found no Parquet file, or half of one ({reason}); evaluate again") from None
+
+
+def _parse(text: str) -> PerUserRecord:
+    try:
+        record = PerUserRecord.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "JSON"
+        raise DataError(f"found a damaged record ({place}: {first['msg']}); evaluate again") from None
+    if record.format_version != FORMAT_VERSION:
+        raise DataError(
+            f"found per-user format {record.format_version}, expected {FORMAT_VERSION}; evaluate again"
+        )
+    return record
+
+
+def _check(frame: pl.DataFrame, record: PerUserRecord) -> None:
+    for column in (*_FIXED_COLUMNS, *record.metrics):
+        if column not in frame.columns:
+            raise DataError(f"found no such column, only {', '.join(frame.columns)}", column=column)
+    _check_rows(frame)
+    for metric in record.metrics:
+        values = frame[metric]
+        if values.dtype != pl.Float64:
+            raise DataError(f"found {values.dtype}, expected Float64", column=metric)
+        missing = len(values) - int(values.is_finite().sum())
+        if missing > 0:
+            raise DataError(f"found {missing} values that are not finite, expected none", column=metric)
+
+
+def _check_rows(frame: pl.DataFrame) -> None:
+    """Check that each row is of one user in one ranking, and of no other row's."""
+    rankings = frame["ranking"]
+    if rankings.dtype != pl.String:
+        raise DataError(f"found {rankings.dtype}, expected String", column="ranking")
+    unknown = rankings.filter(~rankings.is_in(RANKINGS).fill_null(value=False))
+    if len(unknown) > 0:
+        raise DataError(f"found {unknown[0]!r}, expected one of {', '.join(RANKINGS)}", column="ranking")
+    if frame["user_id"].null_count() > 0:
+        raise DataError(
+            f"found {frame['user_id'].null_count()} empty fields, expected none", column="user_id"
+        )
+    repeated = frame.filter(frame.select("user_id", "ranking").is_duplicated())
+    if len(repeated) > 0:
+        user, ranking = repeated.select("user_id", "ranking").row(0)
+        raise DataError(
+            f"found the user {user!r} more than once in the ranking {ranking!r}, expected once",
+            column="user_id",
+        )

@@ -1,0 +1,1 @@
+"""From ranks to figures: metrics, their intervals and their paired tests."""

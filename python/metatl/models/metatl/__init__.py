@@ -1,0 +1,1 @@
+"""MetaTL (Wang, Ding and Caverlee, 2021): the model, its inner loop and its losses."""

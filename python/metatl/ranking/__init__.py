@@ -1,0 +1,1 @@
+"""A fitted model and histories in; ranks and lists of items out."""

@@ -1,0 +1,377 @@
+"""Run directories: what a training leaves behind, and how it is read again.
+
+A run directory holds::
+
+    run.json            what was asked for: model, preset, config, seed, data, split and their fingerprints
+    environment.json    what it ran on: versions, device, threads
+    items.parquet       raw item ids in the order of the item table, with their training counts
+    history.json        loss and validation metrics at every evaluation
+    metrics.json        the final validation metrics; its presence says that the run is finished
+    best.safetensors    the weights with the best validation MRR
+    last.safetensors    the weights, optimiser and generators at the last checkpoint, for `--resume`
+    tensorboard/        the same scalars for TensorBoard
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from metatl.common.arguments import check_type, config_error, whole_number
+from metatl.common.files import replace_file, write_parquet
+from metatl.data.split import ColdStartSplit, cold_start_split
+from metatl.exceptions import ConfigError, MetatlError, RunError
+from metatl.models import find_system
+from metatl.runs.checkpoints import load_checkpoint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from metatl.data.interactions import Interactions
+    from metatl.models.contract import Model
+
+FORMAT_VERSION = 1
+RUN_FILES = (
+    "metrics.json",
+    "run.json",
+    "environment.json",
+    "items.parquet",
+    "history.json",
+    "best.safetensors",
+    "last.safetensors",
+)
+"""The files of a run directory, and the folder `tensorboard`."""
+
+
+class SplitSettings(BaseModel):
+    """The arguments of :func:`metatl.data.split.cold_start_split` that a run was made with.
+
+    That function checks the ranges of the shares.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such field, or its value is not one that it can have.
+    InvalidArgumentError
+        If a count is no whole number or too small, or the cutoff no date.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = 3
+    cutoff: date | None = None
+    cutoff_quantile: float = Field(default=0.75, strict=True)
+    min_item_count: int = 10
+    min_train_rows: int = 5
+    unseen_items: Literal["drop", "keep"] = "drop"
+    validation_share: float = Field(default=0.3, strict=True)
+    split_seed: int = 0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, settings: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give our one-line errors in place of pydantic's."""
+        for name in settings if isinstance(settings, dict) else ():
+            if name not in cls.model_fields:
+                raise ConfigError(
+                    f"split: there is no setting {name!r}; there are {', '.join(cls.model_fields)}"
+                )
+        try:
+            return validate(settings)
+        except ValidationError as error:
+            raise config_error(error) from None
+
+    @field_validator("k", "min_item_count", "min_train_rows", "split_seed", mode="before")
+    @classmethod
+    def _check_count(cls, value: Any, info: ValidationInfo) -> int:
+        name = str(info.field_name)
+        return whole_number(name, value, 0 if name == "split_seed" else 1)
+
+    @field_validator("cutoff", mode="before")
+    @classmethod
+    def _check_cutoff(cls, value: Any) -> Any:
+        # Pydantic takes the number 2020 for seconds since 1970.
+        check_type("cutoff", value, (date, str, NoneType), "a date")
+        return value
+
+    def split(self, interactions: Interactions) -> ColdStartSplit:
+        """Split interactions as these settings say."""
+        arguments = self.model_dump()
+        arguments["seed"] = arguments.pop("split_seed")
+        return cold_start_split(interactions, **arguments)
+
+
+class RunRecord(BaseModel):
+    """The content of `run.json`: enough to repeat the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    metatl_version: str
+    model: str
+    preset: str
+    config: dict[str, Any]
+    seed: int
+    device: str
+    compiled: bool = False
+    """Whether torch.compile fused the kernels of the training steps."""
+    data: str | None
+    """Name or absolute path of the data; None where `fit` was given interactions in memory."""
+    columns: tuple[str, str, str] | None = None
+    """Names of the data's user, item and timestamp columns; None where they were found by usual names."""
+    dataset_fingerprint: str
+    split: SplitSettings
+    split_fingerprint: str
+    validation_candidates_sha256: str
+    num_items: int
+
+    @field_validator("split", mode="wrap")
+    @classmethod
+    def _check_split(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> SplitSettings:
+        try:
+            settings: SplitSettings = validate(value)
+        except MetatlError as error:
+            # An error of the record, so that :func:`read_record` can say which file it is in.
+            raise ValueError(str(error)) from None
+        return settings
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A fitted system, and what it was fitted on.
+
+    Attributes
+    ----------
+    path
+        The run directory; None for a system that was fitted without one.
+    record
+        What was asked for.
+    config
+        The system's config.
+    model
+        The fitted model: a factorised, a pairwise or a scoring model (see :mod:`metatl.models.contract`).
+    item_ids
+        Raw item ids (I,) in the order of the model's item table.
+    item_counts
+        int64 (I,): training interactions of each item.
+    """
+
+    path: Path | None
+    record: RunRecord
+    config: BaseModel
+    model: Model
+    item_ids: pl.Series
+    item_counts: NDArray[np.int64]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one step, so that a reader sees the old file or the new one."""
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64]) -> None:
+    """Write `items.parquet`."""
+    write_parquet(path, pl.DataFrame({"item_id": item_ids, "count": item_counts}))
+
+
+def environment() -> dict[str, Any]:
+    """Describe what a run runs on."""
+    import torch
+
+    names = ("metatl", "torch", "numpy", "polars", "lightning-fabric", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: metadata.version(name) for name in names},
+    }
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in `path` has ended by itself."""
+    return (path / "metrics.json").exists()
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Read the validation metrics of a finished run."""
+    metrics: dict[str, float] = json.loads((path / "metrics.json").read_text(encoding="utf-8"))["validation"]
+    return metrics
+
+
+def read_record(path: str | Path) -> RunRecord:
+    """Read `run.json`.
+
+    Raises
+    ------
+    RunError
+        If `path` holds no run, a damaged one, or one of another format version.
+    """
+    file = Path(path) / "run.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{path}: found no run.json; expected the directory that `metatl train --out` wrote"
+        ) from None
+    except NotADirectoryError:
+        raise RunError(
+            f"{path}: found a file; expected the directory that `metatl train --out` wrote"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{file}: not JSON ({error}); train again") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        found = content.get("metatl_version") if isinstance(content, dict) else None
+        raise RunError(
+            f"{file}: found run format {version} (metatl {found}), expected {FORMAT_VERSION}; "
+            "train again, or use the metatl version that wrote it"
+        )
+    try:
+        return RunRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{file}: field {field!r}: {first['msg']}; train again") from None
+
+
+def load_run(path: str | Path, *, device: str = "cpu") -> Run:
+    """Read a run directory with its best weights.
+
+    Parameters
+    ----------
+    path
+        The directory that `metatl train --out` or :func:`metatl.fit` wrote.
+    device
+        Where the model's tensors go: `cpu`, `cuda`, or `auto`.
+
+    Raises
+    ------
+    RunError
+        If the directory holds no run, an unfinished one without weights, or a damaged one.
+    InvalidArgumentError
+        If `path` is none.
+    """
+    check_type("path", path, (str, os.PathLike), "the directory of a run")
+    path = Path(path)
+    record = read_record(path)
+    if not (path / "best.safetensors").exists():
+        if is_finished(path):
+            raise RunError(
+                f"{path}: best.safetensors is missing; train again with "
+                f"`metatl train --out {path} --overwrite`"
+            )
+        raise RunError(
+            f"{path}: the run has no weights yet; continue it with `metatl train --out {path} --resume`"
+        )
+    tensors, _ = load_checkpoint(path / "best.safetensors")
+    system = find_system(record.model, record.preset)
+    # Defaults are those of today: a field that the run did not know may change what its weights mean.
+    missing = sorted(system.config_class().model_fields.keys() - record.config.keys())
+    if missing:
+        raise RunError(
+            f"{path / 'run.json'}: found no config.{missing[0]}, which this version needs; train again"
+        )
+    try:
+        config = system.config_class().model_validate(record.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(["config", *map(str, first["loc"])])
+        raise RunError(
+            f"{path / 'run.json'}: {name}: found {first['input']!r}: {first['msg']}; train again"
+        ) from None
+    try:
+        model = system.model_class().from_tensors(config, record.num_items, tensors)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
+    try:
+        items = pl.read_parquet(path / "items.parquet")
+        item_ids, counts = items["item_id"], items["count"]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path / 'items.parquet'}: cannot be read ({reason}); train again") from None
+    if not _are_items(item_ids, counts):
+        raise RunError(
+            f"{path / 'items.parquet'}: found a damaged table, expected distinct ids in ascending order, "
+            "each with its count; train again"
+        )
+    if len(items) != record.num_items:
+        raise RunError(
+            f"{path / 'items.parquet'}: found {len(items)} items, expected {record.num_items}; train again"
+        )
+    return Run(
+        path=path,
+        record=record,
+        config=config,
+        model=place(model, device),
+        item_ids=item_ids,
+        item_counts=counts.to_numpy().astype(np.int64),
+    )
+
+
+def _are_items(item_ids: pl.Series, counts: pl.Series) -> bool:
+    """Whether ids are those of an item table, whose rows are in the order of the ids."""
+    return (
+        item_ids.dtype in (pl.Int64, pl.String)
+        and counts.dtype == pl.Int64
+        and not (item_ids.has_nulls() or counts.has_nulls())
+        and item_ids.is_sorted()
+        and item_ids.n_unique() == len(item_ids)
+    )
+
+
+def resolve_device(device: str) -> str:
+    """Turn `auto` into `cuda` where there is a CUDA device, else `cpu`.
+
+    Raises
+    ------
+    RunError
+        If the device is unknown, or CUDA is asked for and not available.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise RunError(f"device: found {device!r}, expected auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunError("device: cuda was asked for, but torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def place(model: Model, device: str) -> Model:
+    """Move a model that holds torch tensors to a device, ready to answer."""
+    # A model that scores by itself holds arrays; it runs without torch.
+    if hasattr(model, "encode") or hasattr(model, "score_pairs"):
+        import torch
+
+        if isinstance(model, torch.nn.Module):
+            model.to(resolve_device(device)).eval()
+    return model
