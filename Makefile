@@ -123,7 +123,7 @@ wheel: $(DEPENDENCIES)  ## Build one abi3 manylinux2014 wheel into dist/
 test-wheel: wheel  ## Run the tests of threads and signals with the wheel's extension
 	rm -rf dist/unpacked
 	$(BIN)/python -m zipfile -e dist/metatl-*.whl dist/unpacked
-	PYTHONPATH=dist/unpacked $(BIN)/python -m pytest tests/test_threads_and_signals.py
+	PYTHONPATH=dist/unpacked $(BIN)/python -m pytest tests/kernels/test_threads_and_signals.py
 
 deny:  ## Check licences, bans and sources of the Rust dependencies
 	command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny

@@ -23,9 +23,7 @@ import cpuinfo
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from summary import Row
 from torch.profiler import ProfilerActivity, profile
-from training_profile import build, markdown
 
 from metatl.common.files import write_text
 from metatl.data.histories import Histories
@@ -35,6 +33,8 @@ from metatl.models.metatl.model import MetaTL
 from metatl.ranking.rank import rank_candidates, rank_catalogue
 from metatl.training.batches import Batch
 from metatl.training.fit import configure
+from summary import Row
+from training_profile import build, markdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
-from conftest import K
 
 import metatl
+import reference
+from conftest import K
 from metatl import _metatl
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
 
 import metatl
+import reference
 from metatl import _metatl
 
 FACTORISED = {"item_bias": None, "similarity": "squared_l2", "overrides": None}

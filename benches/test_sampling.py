@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+
 import reference
 from conftest import NUM_ITEMS, NUM_USERS, K
-
 from metatl import _metatl
 
 BATCH = 1024

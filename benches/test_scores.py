@@ -3,9 +3,9 @@
 import ir_measures
 import numpy as np
 import pytest
+
 import reference
 from conftest import NUM_ITEMS
-
 from metatl import _metatl
 from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, measure

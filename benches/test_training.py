@@ -1,12 +1,12 @@
 """A training step end to end, sampling included, beside the same step in plain torch."""
 
 import pytest
-import reference
 import torch
-from conftest import K
 from lightning_fabric import Fabric
 
 import metatl
+import reference
+from conftest import K
 from metatl.episodes import episode_sampler
 from metatl.models import find_system
 from metatl.models.metatl.model import MetaTL

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from exchange import PARTS, TIMING_ROUNDS, Exchange, Trial
 
+from exchange import PARTS, TIMING_ROUNDS, Exchange, Trial
 from metatl import _metatl, datasets
 from metatl.data.histories import Histories
 from metatl.metrics.rank_metrics import mean_metrics
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from exchange import Users
-
     from metatl.data.interactions import Interactions
 
 ROOT = Path(__file__).resolve().parents[2]

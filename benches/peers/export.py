@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from exchange import PARTS
 
+from exchange import PARTS
 from metatl import datasets
 from metatl.data.candidates import sample_candidate_sets
 from metatl.runs.run_directory import SplitSettings

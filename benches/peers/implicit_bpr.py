@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from exchange import Peer, main
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from scipy import sparse
+
+from exchange import Peer, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

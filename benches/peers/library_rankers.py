@@ -34,8 +34,9 @@ from lenskit.data import ItemList, ItemListCollection, UserIDKey, from_interacti
 from lenskit.metrics import NDCG, Hit, LogRankWeight, RecipRank, RunAnalysis
 from lenskit.parallel import initialize
 from lenskit.pipeline import topn_pipeline
-from ranking_data import RankingData
 from scipy import sparse
+
+from ranking_data import RankingData
 from timing import least_seconds
 
 if TYPE_CHECKING:

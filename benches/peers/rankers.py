@@ -21,11 +21,11 @@ from pathlib import Path
 import cpuinfo
 import numpy as np
 import polars as pl
-from ranking_data import RankingData
-from timing import ROUNDS, SECONDS, least_seconds
 
 from metatl import _metatl, evaluate_lists
 from metatl.common.files import write_text
+from ranking_data import RankingData
+from timing import ROUNDS, SECONDS, least_seconds
 
 NUM_ITEMS, DIM, TOP, NEGATIVES = 20_000, 100, 10, 100
 METRICS = (f"MRR@{TOP}", f"HR@{TOP}", f"NDCG@{TOP}")

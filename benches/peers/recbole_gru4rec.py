@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from exchange import Peer, main
 from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.data.utils import get_dataloader
 from recbole.model.sequential_recommender import GRU4Rec
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
+
+from exchange import Peer, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,12 +17,13 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from exchange import Exchange
 from recbole.data import create_dataset
 from recbole.data.utils import get_dataloader
 from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
+
+from exchange import Exchange
 from recbole_gru4rec import NAME, make_config, write_atomic_file
 
 

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from exchange import Peer, main
 from pytorch_lightning import seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.metrics import MRR, NDCG, HitRate, calc_metrics
 from rectools.models import BERT4RecModel, SASRecModel
+
+from exchange import Peer, main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    /// The numbers of an independent implementation, `tests/test_randomisation_kernel.py`.
+    /// The numbers of an independent implementation, `tests/kernels/test_randomisation_kernel.py`.
     #[test]
     fn counts_are_golden() {
         let rows: Vec<f64> = (0..300)

@@ -243,7 +243,7 @@ mod tests {
         );
     }
 
-    /// The numbers of an independent implementation, `tests/test_rng_golden.py`.
+    /// The numbers of an independent implementation, `tests/helpers/reference_generator.py`.
     #[test]
     fn words_are_golden() {
         let mut rng = Rng::new(2021, Stage::Negatives, 3, 7);

@@ -1,0 +1,173 @@
+"""The per-user file: what is written is read, and what is not ours is told apart."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from pydantic import ValidationError
+
+import metatl
+from metatl.evaluation.comparison.paired_comparison import compare_users
+from metatl.evaluation.evaluate_runs import evaluate_users
+from metatl.evaluation.per_user_files import PerUserRecord, read_per_user, write_per_user
+from metatl.exceptions import DataError
+from per_user_data import METRICS, frame_of, record_of, system
+from planted_data import write_ring
+
+KEY = "metatl.per_user"
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "ranks.parquet"
+    record, frame = system("knn", 0)
+    write_per_user(path, frame, record)
+    return path, record, frame
+
+
+def assert_refused(path, *parts):
+    with pytest.raises(DataError) as caught:
+        read_per_user(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_what_is_written_is_read(written):
+    path, record, frame = written
+    found, values = read_per_user(path)
+    assert found == record
+    assert_frame_equal(values, frame)
+    # Others read it as a plain table.
+    assert_frame_equal(pl.read_parquet(path), frame)
+    assert json.loads(pl.read_parquet_metadata(path)[KEY]) == {
+        "format_version": 1,
+        "system": "knn",
+        "ties": "worst",
+        "metrics": METRICS,
+        "candidates_sha256": "ab" * 32,
+        "dataset_fingerprint": "cd" * 32,
+        "split_sha256": "12" * 32,
+    }
+
+
+def test_records_are_frozen_and_checked():
+    record = record_of("knn")
+    with pytest.raises(ValidationError):
+        record.system = "other"
+    for changes in ({"ties": "median"}, {"metrics": "MRR"}, {"more": 1}):
+        with pytest.raises(ValidationError):
+            record_of("knn", **changes)
+
+
+def test_integer_ids_and_further_columns_are_kept(tmp_path):
+    frame = frame_of({"full": [0, 3]}).with_columns(user_id=pl.Series([2**40, 7]), note=pl.lit("x"))
+    path = tmp_path / "ranks.parquet"
+    write_per_user(path, frame, record_of("knn", candidates_sha256=None, dataset_fingerprint=None))
+    record, values = read_per_user(path)
+    assert_frame_equal(values, frame)
+    assert (record.candidates_sha256, record.dataset_fingerprint) == (None, None)
+
+
+def test_missing_damaged_and_foreign_files_are_told_apart(written, tmp_path):
+    path, _, frame = written
+    assert_refused(tmp_path / "nothing.parquet", "no such file")
+    content = path.read_bytes()
+    for length in (0, 3, len(content) // 2, len(content) - 1):
+        damaged = tmp_path / "damaged.parquet"
+        damaged.write_bytes(content[:length])
+        assert_refused(damaged, "no Parquet file, or half of one", "evaluate again")
+    text = tmp_path / "ranks.csv"
+    frame.write_csv(text)
+    assert_refused(text, "no Parquet file")
+    foreign = tmp_path / "foreign.parquet"
+    frame.write_parquet(foreign)
+    assert_refused(foreign, "without the record of an evaluation", "metatl-eval RUN --per-user FILE")
+
+
+RECORD = record_of("knn").model_dump()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("{", ["damaged record"]),
+        ("{}", ["damaged record", "system"]),
+        (json.dumps({**RECORD, "format_version": 2}), ["per-user format 2, expected 1"]),
+        (json.dumps({**RECORD, "ties": "median"}), ["damaged record", "ties"]),
+        (json.dumps({**RECORD, "more": 1}), ["damaged record", "more"]),
+    ],
+)
+def test_records_that_are_not_ours(tmp_path, text, parts):
+    path = tmp_path / "ranks.parquet"
+    frame_of({"full": [0, 3]}).write_parquet(path, metadata={KEY: text})
+    assert_refused(path, *parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda frame: frame.drop("user_id"), ["column 'user_id'", "no such column"]),
+        (lambda frame: frame.drop("equal"), ["column 'equal'", "no such column"]),
+        (lambda frame: frame.drop("HR@10"), ["column 'HR@10'", "no such column", "MRR, HR@1, NDCG@10"]),
+        (lambda frame: pl.concat([frame, frame[45:46]]), ["'u5'", "more than once", "'full'"]),
+        (lambda frame: frame.with_columns(MRR=pl.lit(np.nan)), ["column 'MRR'", "80 values", "not finite"]),
+        (lambda frame: frame.with_columns(MRR=pl.lit(np.inf)), ["column 'MRR'", "80 values", "not finite"]),
+        (lambda frame: frame.with_columns(MRR=pl.lit(None, pl.Float64)), ["column 'MRR'", "80 values"]),
+        (lambda frame: frame.with_columns(MRR=pl.lit(1.0, pl.Float32)), ["Float32", "expected Float64"]),
+        (lambda frame: frame.with_columns(MRR=pl.lit("x")), ["column 'MRR'", "String"]),
+        (lambda frame: frame.with_columns(ranking=pl.lit("half")), ["'half'", "sampled, full, corrected"]),
+        (lambda frame: frame.with_columns(ranking=pl.lit(1)), ["column 'ranking'", "expected String"]),
+        (lambda frame: frame.with_columns(ranking=pl.lit(None, pl.String)), ["column 'ranking'", "None"]),
+        (lambda frame: frame.with_columns(user_id=pl.lit(None, pl.String)), ["column 'user_id'", "80 empty"]),
+    ],
+)
+def test_frames_that_cannot_be_compared(written, change, parts):
+    path, record, frame = written
+    changed = change(frame)
+    changed.write_parquet(path, metadata={KEY: record.model_dump_json()})
+    assert_refused(path, *parts)
+    # Nor are they written.
+    path.write_text("old")
+    with pytest.raises(DataError, match=str(path)):
+        write_per_user(path, changed, record)
+    assert path.read_text() == "old"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    record, frame = system("knn", 0)
+    with pytest.raises(OSError, match="nowhere"):
+        write_per_user(tmp_path / "nowhere" / "ranks.parquet", frame, record)
+
+
+def test_what_evaluations_leave_is_compared(tmp_path):
+    data = write_ring(tmp_path / "ring.csv", users=400, items=200, first=0, gap=1_000_000)
+    paths = []
+    for model in ("popularity", "knn"):
+        evaluation = evaluate_users(
+            metatl.fit(data, model=model, device="cpu"), data=data, metrics="MRR,HR@3"
+        )
+        results = evaluation.results
+        record = PerUserRecord(
+            system=model,
+            ties=results.protocol.ties,
+            metrics=["MRR", "HR@3"],
+            candidates_sha256=results.candidates.sha256,
+            dataset_fingerprint=results.dataset.fingerprint,
+        )
+        paths.append(tmp_path / f"{model}.parquet")
+        write_per_user(paths[-1], evaluation.per_user, record)
+    report = compare_users([read_per_user(path) for path in paths], resamples=99)
+    # On a ring the neighbours say what comes next.
+    assert (report.rankings, report.metrics) == (("sampled", "full"), ("MRR", "HR@3"))
+    assert all(found.low > 0 for found in report.differences)
+    # The last evaluation is that of the kNN.
+    for found in report.differences:
+        estimate = getattr(results.metrics, found.ranking)[found.metric]
+        assert found.mean == pytest.approx(estimate.value)
