@@ -49,7 +49,8 @@ from metatl.metrics.rank_metrics import (
     mean_metrics,
     parse_metrics,
 )
-from metatl.ranking.rank import RankCounts, encode_blocks, rank_candidates
+from metatl.ranking.blocks import RankCounts
+from metatl.ranking.rank import encode_blocks, rank_candidates
 
 if TYPE_CHECKING:
     import os
