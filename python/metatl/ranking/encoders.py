@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ENCODE_BLOCK_ITEMS = 2**15
 """Items, support negatives included, that are encoded at once on a processor.
 
-So many that the calls of torch cost little; so few that the allocator keeps the memory that they take and free
+So many that the calls of torch cost little; so few that the allocator keeps the memory that they free
 (`metatl.common.memory.keep_freed_memory`).
 """
 
@@ -154,12 +154,11 @@ class PairwiseEncoder:
 
     def encode(self, histories: np.ndarray) -> PairwiseBlock:
         """Adapt the model to histories (b, L)."""
-        tensors = _to_device(
-            self.model, self.model.device, histories, self.num_items, self.seed, self.num_threads
+        model = self.model
+        adapted = model.adapt(
+            *_to_device(model, model.device, histories, model.num_items, self.seed, self.num_threads)
         )
-        return PairwiseBlock(
-            self.model, self.model.adapt(*tensors), len(histories), self.num_threads, self.timings
-        )
+        return PairwiseBlock(model, adapted, len(histories), self.num_threads, self.timings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,9 +295,8 @@ def ranks_on_cuda(device: torch.device) -> bool:
 
 def _max_rows(model: FactorisedModel) -> int:
     on_processor = model.item_table.device.type == "cpu"
-    return max(
-        1, (ENCODE_BLOCK_ITEMS if on_processor else ACCELERATOR_BLOCK_ITEMS) // (1 + model.support_negatives)
-    )
+    block_items = ENCODE_BLOCK_ITEMS if on_processor else ACCELERATOR_BLOCK_ITEMS
+    return max(1, block_items // (1 + model.support_negatives))
 
 
 def _encode(model: FactorisedModel, histories: np.ndarray, seed: int, num_threads: int | None) -> Encoded:
