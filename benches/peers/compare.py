@@ -23,11 +23,12 @@ import torch
 
 from exchange import PARTS, TIMING_ROUNDS, Exchange, Trial
 from metatl import _metatl, datasets
+from metatl.common.files import write_json
 from metatl.data.histories import Histories
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
 from metatl.ranking.rank import encode_blocks, rank_candidates
-from metatl.runs.run_directory import Run, SplitSettings, is_finished, load_run, read_record, write_json
+from metatl.runs.run_directory import Run, SplitSettings, is_finished, load_run, read_record
 from metatl.training.fit import configure, fit
 
 if TYPE_CHECKING:

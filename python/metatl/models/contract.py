@@ -22,7 +22,7 @@ NO_ITEM = -1
 
 
 class EpisodeSettings(NamedTuple):
-    """Which tasks a model asks for; see `metatl.episodes`.
+    """Which tasks a model asks for; see `metatl.training.batches`.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class EpisodeSettings(NamedTuple):
 
 
 class SequenceSettings(NamedTuple):
-    """Which training sequences a model asks for; see `metatl.sequences`.
+    """Which training sequences a model asks for; see `metatl.training.batches`.
 
     Attributes
     ----------

@@ -10,12 +10,15 @@ from metatl.common.memory import keep_freed_memory
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
+from metatl.metrics.rank_metrics import mean_metrics
 from metatl.ranking.blocks import RankCounts, TopItems, check_items
 from metatl.ranking.encoders import ENCODE_BLOCK_ITEMS, make_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from metatl.data.candidates import CandidateSets
+    from metatl.data.split import ColdStartSplit
     from metatl.models.contract import Model
     from metatl.ranking.blocks import Block
     from metatl.ranking.item_tables import ItemFormat, ItemTable
@@ -70,6 +73,26 @@ def rank_candidates(
     ):
         counts.greater[rows], counts.equal[rows] = block.rank_candidates(candidates[rows])
     return counts
+
+
+def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
+    """Rank the users of candidate sets; what a training chooses its weights by.
+
+    Parameters
+    ----------
+    model : FactorisedModel, PairwiseModel or ScoringModel
+        A model.
+    split : ColdStartSplit
+        The split.
+    sets : CandidateSets
+        Candidates of some of its users.
+
+    Returns
+    -------
+    dict of str to float
+        The means of the default metrics; ties count against the model.
+    """
+    return mean_metrics(*rank_candidates(model, split.histories(sets.users), sets.candidates))
 
 
 def top_n(

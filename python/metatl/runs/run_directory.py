@@ -39,7 +39,7 @@ from pydantic import (
 )
 
 from metatl.common.arguments import check_type, config_error, whole_number
-from metatl.common.files import replace_file, write_parquet
+from metatl.common.files import write_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
 from metatl.exceptions import ConfigError, MetatlError, RunError
 from metatl.models import find_system
@@ -185,12 +185,6 @@ class Run:
     model: Model
     item_ids: pl.Series
     item_counts: NDArray[np.int64]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one step, so that a reader sees the old file or the new one."""
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64]) -> None:
