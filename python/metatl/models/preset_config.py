@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -10,6 +10,24 @@ from metatl.models import find_system
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class Setting(NamedTuple):
+    """A setting of a system.
+
+    Attributes
+    ----------
+    name : str
+        As `--set NAME=VALUE` and the configs take it.
+    default : object
+        The value of `tuned`.
+    description : str
+        What it does.
+    """
+
+    name: str
+    default: Any
+    description: str
 
 
 class CheckedConfig(BaseModel):
@@ -55,3 +73,28 @@ class PresetConfig(CheckedConfig):
     def paper_settings(cls) -> dict[str, Any]:
         """Fields of ``paper`` that differ from the defaults."""
         return cls.paper
+
+
+def settings_of(config_class: type[BaseModel]) -> list[Setting]:
+    """List the settings of a system, as `metatl train --settings` and docs/settings.md show them.
+
+    Parameters
+    ----------
+    config_class : type of pydantic.BaseModel
+        The system's config class.
+
+    Returns
+    -------
+    list of Setting
+        In the order of the fields. A class that only changes a default keeps the description of its base.
+    """
+    settings = []
+    for name, field in config_class.model_fields.items():
+        described = (
+            base.model_fields[name].description
+            for base in config_class.__mro__
+            if issubclass(base, BaseModel) and name in base.model_fields
+        )
+        description = next((text for text in described if text), "")
+        settings.append(Setting(name, field.default, description))
+    return settings
