@@ -101,11 +101,12 @@ ablation: setup  ## Measure on X-Wines what each step from `official` to `paper`
 	$(BIN)/metatl reproduce ablation --data wines --seeds 1 --jobs 2 --out runs/ablation
 	cp runs/ablation/ablation.md runs/ablation/ablation.png docs/
 
-lint: setup  ## Check formatting, lints, types and stubs
+lint: setup  ## Check formatting, lints, layers, types and stubs
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest metatl._metatl
 
