@@ -137,4 +137,4 @@ audit: $(DEPENDENCIES)  ## Look the dependencies up in the advisory databases (n
 	$(BIN)/pip-audit || { echo "audit: the Python advisories were not checked, or one was found (see above)" >&2; exit 1; }
 
 clean:  ## Delete what was built and installed
-	rm -rf $(VENV) .venv-peers-* target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers-* target dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
