@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation settings lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -100,6 +100,9 @@ results: setup  ## Regenerate docs/results.md and docs/results (SPORTS=path MOVI
 ablation: setup  ## Measure on X-Wines what each step from `official` to `paper` to `tuned` changes; write docs/ablation.md
 	$(BIN)/metatl reproduce ablation --data wines --seeds 1 --jobs 2 --out runs/ablation
 	cp runs/ablation/ablation.md runs/ablation/ablation.png docs/
+
+settings: setup  ## Write docs/settings.md
+	$(BIN)/metatl settings --markdown > docs/settings.md
 
 lint: setup  ## Check formatting, lints, layers, types and stubs
 	cargo fmt --all --check

@@ -86,15 +86,16 @@ def settings_of(config_class: type[BaseModel]) -> list[Setting]:
     Returns
     -------
     list of Setting
-        In the order of the fields. A class that only changes a default keeps the description of its base.
+        Those of the system first, then those of its bases. A class that only changes a default keeps the
+        description of its base.
     """
-    settings = []
-    for name, field in config_class.model_fields.items():
-        described = (
-            base.model_fields[name].description
-            for base in config_class.__mro__
-            if issubclass(base, BaseModel) and name in base.model_fields
-        )
-        description = next((text for text in described if text), "")
-        settings.append(Setting(name, field.default, description))
-    return settings
+    descriptions: dict[str, str] = {}
+    for base in config_class.__mro__:
+        if issubclass(base, BaseModel):
+            for name in base.__annotations__:
+                if name in base.model_fields and not descriptions.get(name):
+                    descriptions[name] = base.model_fields[name].description or ""
+    return [
+        Setting(name, config_class.model_fields[name].default, description)
+        for name, description in descriptions.items()
+    ]
