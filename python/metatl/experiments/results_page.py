@@ -37,10 +37,10 @@ METRICS = ("HR@1", "HR@10", "NDCG@10", "MRR")
 
 PICTURE = "results-over-k.png"
 
-HEADER = """Each test user is a cold-start user with K interactions and one held-out item. Sampled: the item is
-ranked among 100 uniform negatives. Full: it is ranked among every item that the user has not interacted with.
-{intervals} A seed sets the weights, the tasks and the candidates. The split is the same for all seeds, and
-all systems of a seed rank the same candidates. Ties count against the system. Weights are selected by MRR on
+HEADER = """Each test user is a cold-start user with K interactions and one held-out item. Sampled: the item
+is ranked among 100 uniform negatives. Full: it is ranked among every item that the user has not interacted
+with. {intervals} A seed sets the weights, the tasks and the candidates. The split is the same for all seeds,
+and all systems of a seed rank the same candidates. Ties count against the system. Weights are selected by MRR on
 the validation users. p-values are from paired tests over the test users, with Holm's correction for the
 number of systems. `docs/results` holds every rank of every user.
 `make results RESULTS_OPTIONS=--only-finished` writes this page from it, without data; `make results` first
@@ -115,7 +115,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
 
 
 def scores_table(standing: Standings, seeds: int) -> Table:
-    """Build the table: one row for each system, means with intervals, and the number of seeds if incomplete."""
+    """Build the table of means with intervals; a row with fewer seeds states their number."""
     header = ("system", *METRICS, *(f"{metric}, full" for metric in METRICS))
     columns: list[tuple[Ranking, str]] = [(ranking, metric) for ranking in RANKINGS for metric in METRICS]
     best = {column: max(standing.mean(row, *column) for row in standing.scores) for column in columns}
