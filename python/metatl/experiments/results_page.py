@@ -40,8 +40,8 @@ PICTURE = "results-over-k.png"
 HEADER = """Each test user is a cold-start user with K interactions and one held-out item. Sampled: the item
 is ranked among 100 uniform negatives. Full: it is ranked among every item that the user has not interacted
 with. {intervals} A seed sets the weights, the tasks and the candidates. The split is the same for all seeds,
-and all systems of a seed rank the same candidates. Ties count against the system. Weights are selected by MRR on
-the validation users. p-values are from paired tests over the test users, with Holm's correction for the
+and all systems of a seed rank the same candidates. Ties count against the system. Weights are selected by MRR
+on the validation users. p-values are from paired tests over the test users, with Holm's correction for the
 number of systems. `docs/results` holds every rank of every user.
 `make results RESULTS_OPTIONS=--only-finished` writes this page from it, without data; `make results` first
 fits what is missing."""
