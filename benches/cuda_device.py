@@ -30,7 +30,7 @@ from metatl.data.histories import Histories
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
 from metatl.models.metatl.model import MetaTL
-from metatl.ranking.rank import rank_candidates, rank_catalogue
+from metatl.ranking.rank import encode_blocks, rank_candidates
 from metatl.training.batches import Batch
 from metatl.training.fit import configure
 from summary import Row
@@ -202,6 +202,12 @@ def rank_blocks(model: Vectors, users: torch.Tensor, targets: torch.Tensor, excl
         scores.scatter_(1, excluded[rows], -torch.inf)
         (scores > of_target).sum(dim=1)
         (scores == of_target).sum(dim=1)
+
+
+def rank_catalogue(model: Any, histories: np.ndarray, targets: np.ndarray, excluded: Histories) -> None:
+    """Compare each user's target with the whole catalogue."""
+    for rows, block in encode_blocks(model, histories):
+        block.rank_catalogue(targets[rows], excluded.select(rows))
 
 
 def rank() -> dict[str, Any]:

@@ -26,7 +26,7 @@ PER_USER = 20
 SAMPLE = """
 import sys
 import metatl
-from metatl.episodes import episode_sampler
+from metatl.training.batches import episode_sampler
 from metatl.models.metatl.config import MetaTLConfig
 
 split = metatl.cold_start_split(metatl.read_interactions(sys.argv[1]), k=3)

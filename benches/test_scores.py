@@ -10,7 +10,7 @@ from metatl import _metatl
 from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, measure
 from metatl.metrics.rank_metrics import parse_metrics
-from metatl.ranking.rank import RankCounts
+from metatl.ranking.blocks import RankCounts
 
 METRICS = "MRR,HR@1,HR@10,NDCG@10"
 PIPELINE = "candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100"

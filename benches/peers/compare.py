@@ -23,11 +23,12 @@ import torch
 
 from exchange import PARTS, TIMING_ROUNDS, Exchange, Trial
 from metatl import _metatl, datasets
+from metatl.common.files import write_json
 from metatl.data.histories import Histories
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
-from metatl.ranking.rank import rank_candidates, rank_catalogue
-from metatl.runs.run_directory import Run, SplitSettings, is_finished, load_run, read_record, write_json
+from metatl.ranking.rank import encode_blocks, rank_candidates
+from metatl.runs.run_directory import Run, SplitSettings, is_finished, load_run, read_record
 from metatl.training.fit import configure, fit
 
 if TYPE_CHECKING:
@@ -292,10 +293,10 @@ def time_ours(run: Run, users: Users, what: Literal["candidates", "catalogue"] =
     for _ in range(TIMING_ROUNDS + 1):
         begin = time.perf_counter()
         if what == "candidates":
-            counts = rank_candidates(run.model, users.histories, users.candidates, num_threads=1)
+            mean_metrics(*rank_candidates(run.model, users.histories, users.candidates, num_threads=1))
         else:
-            counts = rank_catalogue(run.model, users.histories, targets, excluded, num_threads=1)
-        mean_metrics(*counts)
+            for rows, block in encode_blocks(run.model, users.histories, num_threads=1):
+                mean_metrics(*block.rank_catalogue(targets[rows], excluded.select(rows)))
         rounds.append(time.perf_counter() - begin)
     return min(rounds[1:])
 

@@ -24,10 +24,10 @@ import metatl
 from metatl.common.files import write_text
 from metatl.models import find_system
 from metatl.models.sasrec import SASRec
-from metatl.sequences import sequence_sampler
-from metatl.training.batches import Batch
+from metatl.runs.checkpoints import TrainingState
+from metatl.training.batches import Batch, sequence_sampler
 from metatl.training.fit import configure
-from metatl.training.outer_loop import OuterLoop, TrainingState
+from metatl.training.outer_loop import OuterLoop
 
 LENGTH, PLACES, EPOCHS = 20, 2048, 5
 DIM, BLOCKS, HEADS, DROPOUT = 64, 2, 2, 0.5

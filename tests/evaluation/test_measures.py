@@ -23,7 +23,7 @@ from metatl.evaluation.measures import (
 )
 from metatl.exceptions import ConfigError, DataError
 from metatl.metrics.rank_metrics import estimate, estimate_median, parse_metrics, ranks, user_metrics
-from metatl.ranking.rank import RankCounts
+from metatl.ranking.blocks import RankCounts
 
 METRICS = parse_metrics("MRR,HR@10,NDCG@10,MRR@5")
 N = 100

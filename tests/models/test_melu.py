@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import metatl
+from full_ranking import rank_catalogue
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
 from metatl.models.melu import MeLU, MeLUConfig
 from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch
-from metatl.ranking.rank import encode_blocks, rank_candidates, rank_catalogue, top_n
+from metatl.ranking.rank import encode_blocks, rank_candidates, top_n
 from planted_data import groups
 
 NUM_ITEMS = 20

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from full_ranking import rank_catalogue
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.models.contract import NO_ITEM, Encoded, Overrides
-from metatl.ranking.rank import _cuda_finisher, rank_candidates, rank_catalogue, ranks_on_cuda
+from metatl.ranking.cuda_blocks import Catalogue, CudaBlock
+from metatl.ranking.encoders import FactorisedEncoder, ranks_on_cuda
+from metatl.ranking.rank import rank_candidates
 
 pytest.importorskip("triton")
 
@@ -35,6 +38,16 @@ def integers(generator, *shape, limit=3):
     return torch.from_numpy(generator.integers(-limit, limit + 1, shape).astype(np.float32)).to(DEVICE)
 
 
+def cuda_block(model, encoded):
+    """What ranks on the device, and on the processor where it is asked for that."""
+    timings = Timings()
+    on_processor = FactorisedEncoder.of(model, "float32", 0, None, timings)
+    catalogue = Catalogue.of(model.item_table, model.item_bias, model.similarity)
+    return CudaBlock(
+        encoded.queries, catalogue, encoded.overrides, lambda: on_processor.block(encoded), timings
+    )
+
+
 def world(generator, similarity, *, users, items, dim, bias=True, moved=0):
     """Both blocks of the same random users and items."""
     overrides = None
@@ -44,7 +57,7 @@ def world(generator, similarity, *, users, items, dim, bias=True, moved=0):
         overrides = Overrides(torch.from_numpy(ids).to(DEVICE), integers(generator, users, moved, dim))
     model = Table(integers(generator, items, dim), integers(generator, items) if bias else None, similarity)
     encoded = Encoded(integers(generator, users, dim), overrides)
-    on_device = _cuda_finisher(model, None, Timings())(encoded)
+    on_device = cuda_block(model, encoded)
     return [on_device, on_device.on_processor()]
 
 
@@ -89,7 +102,7 @@ def test_a_moved_target_is_ranked_by_its_own_vector():
     rows = torch.zeros(4, 1, device=DEVICE)
     overrides = Overrides(torch.tensor([[2]], device=DEVICE), torch.tensor([[[5.0]]], device=DEVICE))
     encoded = Encoded(torch.ones(1, 1, device=DEVICE), overrides)
-    block = _cuda_finisher(Table(rows, None, "dot"), None, Timings())(encoded)
+    block = cuda_block(Table(rows, None, "dot"), encoded)
     nothing = Histories.from_rows([[]])
     assert block.rank_catalogue(np.array([2]), nothing) == ([0], [0])
     assert block.rank_catalogue(np.array([1]), nothing) == ([1], [2])
@@ -145,7 +158,7 @@ def test_the_score_of_a_pair_does_not_depend_on_where_it_is_scored():
     queries = torch.from_numpy(generator.normal(size=(70, 40)).astype(np.float32)).to(DEVICE)
     for similarity in SIMILARITIES:
         model = Table(torch.cat((rows, rows)), None, similarity)
-        block = _cuda_finisher(model, None, Timings())(Encoded(queries, None))
+        block = cuda_block(model, Encoded(queries, None))
         targets = generator.integers(300, size=70)
         counts = block.rank_catalogue(targets, Histories.from_rows([[]] * 70))
         np.testing.assert_array_equal(counts.equal, 1)

@@ -12,11 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from full_ranking import rank_catalogue
 from metatl import ItemTable, _metatl
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.models.contract import Encoded
-from metatl.ranking.rank import encode_blocks, rank_candidates, rank_catalogue, top_n
+from metatl.ranking.rank import encode_blocks, rank_candidates, top_n
 from ranking_worlds import LEVELS, SIMILARITIES, SPECIAL, arguments, level, rough_world
 
 seeds = st.integers(0, 2**32 - 1)
@@ -236,7 +237,7 @@ def test_what_does_not_fit_a_model_is_an_error():
     ):
         list(encode_blocks(model, histories, item_table=other))
     for item_table in ("bf16", "int8", "int4", ItemTable.bf16(np.zeros((30, 4), np.float32))):
-        message = "^item_table: expected float32, for Scorer has no item vectors to round$"
+        message = "^item_table: expected float32, Scorer has no item vectors to round$"
         with pytest.raises(InvalidArgumentError, match=message):
             list(encode_blocks(Scorer(), histories, item_table=item_table))
     with pytest.raises(InvalidArgumentError, match="Scorer has no item vectors"):

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from full_ranking import rank_catalogue
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.models.contract import Encoded, Overrides
-from metatl.ranking.rank import encode_blocks, rank_candidates, rank_catalogue, top_n
+from metatl.ranking.rank import encode_blocks, rank_candidates, top_n
 from property_settings import COSTLY_CASES
 
 NUM_ITEMS = 30
@@ -147,7 +148,8 @@ def test_blocks_do_not_show(model, monkeypatch):
     candidates = generator.integers(0, NUM_ITEMS, size=(40, 11))
     whole = rank_candidates(model, Histories.from_rows(rows), candidates)
     monkeypatch.setattr("metatl.ranking.rank.ENCODE_BLOCK_ITEMS", 7)
-    monkeypatch.setattr("metatl.ranking.rank.SCORE_BLOCK_BYTES", 4 * NUM_ITEMS * 3)
+    monkeypatch.setattr("metatl.ranking.encoders.ENCODE_BLOCK_ITEMS", 7)
+    monkeypatch.setattr("metatl.ranking.encoders.SCORE_BLOCK_BYTES", 4 * NUM_ITEMS * 3)
     blocks = list(encode_blocks(model, Histories.from_rows(rows)))
     assert len(blocks) > 10
     again = rank_candidates(model, Histories.from_rows(rows), candidates)

@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 
 import metatl
-from metatl.episodes import episode_sampler
 from metatl.models import SYSTEMS
 from metatl.models.metatl.model import MetaTL, MetaTLConfig
-from metatl.training.batches import Batch
-from metatl.training.outer_loop import OuterLoop, TrainingState
+from metatl.runs.checkpoints import TrainingState
+from metatl.training.batches import Batch, episode_sampler
+from metatl.training.outer_loop import OuterLoop
 from metatl.training.stop_signals import TrainingStopped
 from planted_data import write_ring
 

@@ -18,7 +18,8 @@ from metatl.models.item_start.trends import popularity_trend
 from metatl.runs.checkpoints import load_checkpoint
 from metatl.runs.run_directory import SplitSettings
 from metatl.training import outer_loop
-from metatl.training.outer_loop import part_seeds, start_items
+from metatl.training.batches import part_seeds
+from metatl.training.item_start import start_items
 from metatl.training.stop_signals import TrainingStopped
 from planted_data import ring
 
@@ -104,8 +105,7 @@ def test_more_users_than_episodes_need_are_drawn_from_in_sequences(split):
 @pytest.mark.parametrize("name", BASELINES)
 def test_offsets_act_as_vectors_that_are_shifted(name, split):
     from metatl.models.trainable import TensorBatch
-    from metatl.training.batches import Batch
-    from metatl.training.outer_loop import make_sampler
+    from metatl.training.batches import Batch, make_sampler
 
     model = fresh(name, split).double().eval()
     config = model.config

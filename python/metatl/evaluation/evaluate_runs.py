@@ -46,10 +46,10 @@ from metatl.metrics.rank_metrics import (
     CONFIDENCE,
     DEFAULT_METRICS,
     TieRule,
-    mean_metrics,
     parse_metrics,
 )
-from metatl.ranking.rank import RankCounts, encode_blocks, rank_candidates
+from metatl.ranking.blocks import RankCounts
+from metatl.ranking.rank import encode_blocks
 
 if TYPE_CHECKING:
     import os
@@ -143,26 +143,6 @@ def parse_candidates(text: str) -> tuple[CandidateKind, int] | None:
             f"candidates: found {text!r}, expected uniN or popN with N negatives, as in uni100, or full"
         )
     return CANDIDATE_KINDS[match[1]], int(match[2])
-
-
-def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
-    """Rank the users of candidate sets; what a training chooses its weights by.
-
-    Parameters
-    ----------
-    model : FactorisedModel, PairwiseModel or ScoringModel
-        A model.
-    split : ColdStartSplit
-        The split.
-    sets : CandidateSets
-        Candidates of some of its users.
-
-    Returns
-    -------
-    dict of str to float
-        The means of the default metrics; ties count against the model.
-    """
-    return mean_metrics(*rank_candidates(model, split.histories(sets.users), sets.candidates))
 
 
 def rank_users(

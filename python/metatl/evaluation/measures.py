@@ -31,7 +31,7 @@ from metatl.metrics.rank_metrics import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.ranking.rank import RankCounts
+    from metatl.ranking.blocks import RankCounts
 
 RankingName: TypeAlias = Literal["sampled", "full"]
 

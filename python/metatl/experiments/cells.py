@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from metatl.common.files import write_parquet
+from metatl.common.files import write_json, write_parquet
 from metatl.evaluation.report.results import Results, write_results
 from metatl.exceptions import RunError
 from metatl.models import SYSTEMS, find_system
 from metatl.models.item_start.spectral import CROSS_FITTING_REVISION
-from metatl.runs.run_directory import SplitSettings, write_json
+from metatl.runs.run_directory import SplitSettings
 from metatl.training.fit import configure
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from metatl.common.files import write_text
+from metatl.common.files import write_json, write_text
 from metatl.evaluation.report.pages import html_page, markdown, write_bytes
-from metatl.runs.run_directory import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from metatl.common.files import write_json
 from metatl.exceptions import ConfigError
-from metatl.runs.run_directory import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 Batches: TypeAlias = Literal["episodes", "sequences"]
-"""What a system can be trained on by gradients: see `metatl.episodes` and `metatl.sequences`."""
+"""What a system can be trained on by gradients: see `metatl.training.batches`."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM
 from metatl.models.dropout import dropout
-from metatl.models.last_place import last_place
+from metatl.models.last_state import last_state
 from metatl.models.sequence_model import SequenceModel, SequenceModelConfig, look_up
 
 if TYPE_CHECKING:
@@ -213,5 +213,5 @@ class BERT4Rec(SequenceModel):
         masked = torch.zeros_like(items, dtype=torch.bool)
         masked[:, -1] = True
         rows = self._enter(items, masked, self.embedding.weight)
-        state: Tensor = self.head(last_place(self.encoder, rows))
+        state: Tensor = self.head(last_state(self.encoder, rows))
         return state

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import torch
-
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 """score(q, e) = q·e, -‖q - e‖ or -‖q - e‖², plus the item's bias."""
 
 NO_ITEM = -1
-"""Fills unused places in arrays of item ids."""
+"""Fills unused slots in arrays of item ids."""
 
 
 class EpisodeSettings(NamedTuple):
-    """Which tasks a model asks for; see `metatl.episodes`.
+    """Which tasks a model asks for; see `metatl.training.batches`.
 
     Attributes
     ----------
@@ -47,19 +46,19 @@ class EpisodeSettings(NamedTuple):
 
 
 class SequenceSettings(NamedTuple):
-    """Which training sequences a model asks for; see `metatl.sequences`.
+    """Which training sequences a model asks for; see `metatl.training.batches`.
 
     Attributes
     ----------
     length : int
-        A sequence has up to length + 1 items; -1 fills the places after its end.
+        A sequence has up to length + 1 items; -1 fills the slots after its end.
     shortest : int
         Users with fewer rows are left out.
     draw : {"user", "row"}
         Each user is as likely and gives all rows, or a window where there are too many; or each row is as
         likely and ends a sequence.
     negatives : int
-        Negatives for each place.
+        Negatives for each position.
     shared_negatives : int
         Negatives for the whole batch.
     popularity_exponent : float
@@ -102,15 +101,15 @@ class Overrides(NamedTuple):
         Returns
         -------
         indptr : Tensor
-            (B + 1,) int64; user b owns places ``indptr[b]:indptr[b + 1]``.
+            (B + 1,) int64; user b owns rows ``indptr[b]:indptr[b + 1]``.
         items : Tensor
             (N,) int64.
         rows : Tensor
             (N, d), C-contiguous.
         """
         present = self.items != NO_ITEM
-        indptr = torch.zeros(self.items.shape[0] + 1, dtype=torch.int64, device=self.items.device)
-        torch.cumsum(present.sum(dim=1), dim=0, out=indptr[1:])
+        indptr = self.items.new_zeros(self.items.shape[0] + 1)
+        indptr[1:] = present.sum(dim=1).cumsum(dim=0)
         return indptr, self.items[present], self.rows[present]
 
 

@@ -1,20 +1,36 @@
-"""How a system's presets are given: `tuned` is its defaults, `paper` changes some of them."""
+"""Bases of the systems' settings: how values are checked and presets are given."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from metatl.models import find_system
-from metatl.models.checked_config import CheckedConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+class CheckedConfig(BaseModel):
+    """Base of the settings of every system: true is no number."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_flags(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic takes true for 1, and its strict mode refuses the text and the lists that settings come as.
+        values = value if isinstance(value, (list, tuple)) else [value]
+        is_flag = cls.model_fields[str(info.field_name)].annotation is bool
+        if not is_flag and any(isinstance(one, bool) for one in values):
+            raise ValueError("true and false are for flags, and this is none")
+        return value
+
+
 class PresetConfig(CheckedConfig):
-    """Base of the settings of every system beside MetaTL; immutable, unknown fields are errors."""
+    """Base of the settings of every system beside MetaTL; immutable, unknown fields are errors.
+
+    `tuned` is the defaults, `paper` changes some of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from metatl.models.last_place import last_place
+from metatl.models.last_state import last_state
 from metatl.models.sequence_model import SequenceModel, SequenceModelConfig, look_up
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class SASRec(SequenceModel):
     def last_state(self, histories: Tensor) -> Tensor:
         """State (B, d) from which the item after a history (B, L) is ranked."""
         rows = self._enter(look_up(self.embedding.weight, histories))
-        return last_place(self.encoder, rows, mask=_causal_mask(rows))
+        return last_state(self.encoder, rows, mask=_causal_mask(rows))
 
     def _enter(self, rows: Tensor) -> Tensor:
         """Rows (B, L, d) that the first block reads."""

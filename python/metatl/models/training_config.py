@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from metatl.models.checked_config import CheckedConfig
-from metatl.models.preset_config import PresetConfig
+from metatl.models.preset_config import CheckedConfig, PresetConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -20,8 +20,8 @@ import triton
 
 from metatl.exceptions import NotANumberError
 from metatl.models.contract import NO_ITEM
+from metatl.ranking.blocks import RankCounts, check_items
 from metatl.ranking.cuda_kernels import compare_catalogue, score_pairs
-from metatl.ranking.rank import RankCounts, check_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from metatl.common.timings import Timings
     from metatl.data.histories import Histories
     from metatl.models.contract import Overrides, Similarity
-    from metatl.ranking.rank import FactorisedBlock, TopItems
+    from metatl.ranking.blocks import FactorisedBlock, TopItems
 
 USERS_AT_ONCE, ITEMS_AT_ONCE = 64, 256
 """The users and items whose scores a program of the sweep holds at once."""
@@ -132,13 +132,13 @@ class CudaBlock:
             left_out = torch.unique(owners * num_items + excluded_items)
             taken_off = left_out
             if self.overrides is not None:
-                users, places = (self.overrides.items != NO_ITEM).nonzero(as_tuple=True)
-                items = self.overrides.items[users, places]
+                users, slots = (self.overrides.items != NO_ITEM).nonzero(as_tuple=True)
+                items = self.overrides.items[users, slots]
                 moved = users * num_items + items
                 taken_off = torch.unique(torch.cat((left_out, moved)))
                 wanted = ~torch.isin(moved, left_out)
-                users, places, items = users[wanted], places[wanted], items[wanted]
-                count(users, items, self._moved_scores(self.overrides, users, places), 1)
+                users, slots, items = users[wanted], slots[wanted], items[wanted]
+                count(users, items, self._moved_scores(self.overrides, users, slots), 1)
             users, items = taken_off // num_items, taken_off % num_items
             count(users, items, self._pairs(self.catalogue.rows, users, items, items), -1)
             _check_numbers(undefined.sum() + target_scores.isnan().sum())
@@ -171,15 +171,15 @@ class CudaBlock:
         scores = self._pairs(self.catalogue.rows, users, items.flatten(), items.flatten()).view(items.shape)
         if self.overrides is not None:
             same = self.overrides.items.unsqueeze(2) == items.unsqueeze(1)
-            users, places, columns = same.nonzero(as_tuple=True)
-            scores[users, columns] = self._moved_scores(self.overrides, users, places)
+            users, slots, columns = same.nonzero(as_tuple=True)
+            scores[users, columns] = self._moved_scores(self.overrides, users, slots)
         return scores
 
-    def _moved_scores(self, overrides: Overrides, users: Tensor, places: Tensor) -> Tensor:
-        """Scores of users' own item vectors, given by their places (P,) in the overrides."""
+    def _moved_scores(self, overrides: Overrides, users: Tensor, slots: Tensor) -> Tensor:
+        """Scores of users' own item vectors, given by their slots (P,) in the overrides."""
         rows = overrides.rows.flatten(0, 1).contiguous()
         return self._pairs(
-            rows, users, users * overrides.items.shape[1] + places, overrides.items[users, places]
+            rows, users, users * overrides.items.shape[1] + slots, overrides.items[users, slots]
         )
 
     def _pairs(self, rows: Tensor, users: Tensor, numbers: Tensor, items: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ and what it saves, is in docs/item_precision.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from metatl import _metatl
 from metatl.exceptions import InvalidArgumentError
+from metatl.models.contract import PairwiseModel, ScoringModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,8 +118,7 @@ class ItemTable:
         NotANumberError
             If there are NaN in a table that is to be rounded.
         """
-        check_has_item_vectors(model)
-        item_table = cast("FactorisedModel", model).item_table.detach().cpu().contiguous().numpy()
+        item_table = check_has_item_vectors(model).item_table.detach().cpu().contiguous().numpy()
         if item_format == "float32":
             return cls.float32(item_table)
         if item_format == "bf16":
@@ -141,7 +141,7 @@ class ItemTable:
         return self.numbers if self.scales is None else (self.numbers, self.scales)
 
 
-def check_has_item_vectors(model: Model) -> None:
+def check_has_item_vectors(model: Model) -> FactorisedModel:
     """Check that a model scores by item vectors, which can be rounded.
 
     Raises
@@ -149,7 +149,8 @@ def check_has_item_vectors(model: Model) -> None:
     InvalidArgumentError
         If it has none.
     """
-    if not hasattr(model, "encode"):
+    if isinstance(model, (PairwiseModel, ScoringModel)):
         raise InvalidArgumentError(
-            f"item_table: expected float32, for {type(model).__name__} has no item vectors to round"
+            f"item_table: expected float32, {type(model).__name__} has no item vectors to round"
         )
+    return model

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from metatl.common.files import replace_file
+from metatl.common.files import replace_file, write_json
 from metatl.exceptions import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
+
+    from metatl.models.trainable import TrainableModel
 
 FORMAT_VERSION = 1
 
@@ -113,3 +118,88 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         raise RunError(f"{path}: the checkpoint is damaged (its SHA-256 differs); train again")
     record: dict[str, Any] = json.loads(metadata["record"])
     return tensors, record
+
+
+@dataclass
+class TrainingState:
+    """What the loop knows beside tensors; it travels in the checkpoint's record."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    """Sum of the losses since the last evaluation."""
+    best_step: int = 0
+    best_mrr: float = -math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+    """At each evaluation: step, mean loss since the last one, and the validation metrics."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read from a file."""
+
+    tensors: dict[str, NDArray[Any]]
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files that the outer loop keeps in a run directory."""
+
+    directory: Path
+
+    def save_last(self, tensors: dict[str, NDArray[Any]], state: TrainingState) -> None:
+        """Write the state that `--resume` continues from."""
+        save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
+        write_json(self.directory / "history.json", state.history)
+
+    def load_last(self) -> Checkpoint | None:
+        """Read the last state; None where the run was stopped before it wrote one."""
+        path = self.directory / "last.safetensors"
+        return Checkpoint(*load_checkpoint(path)) if path.exists() else None
+
+    def save_best(self, weights: dict[str, NDArray[Any]], state: TrainingState) -> None:
+        """Write the weights with the best validation MRR."""
+        save_checkpoint(self.directory / "best.safetensors", weights, state.history[-1])
+
+    def load_best(self) -> dict[str, NDArray[Any]]:
+        """Read the weights with the best validation MRR."""
+        weights, _ = load_checkpoint(self.directory / "best.safetensors")
+        return weights
+
+
+def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+    """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
+    import torch
+
+    tensors = {f"model.{name}": array for name, array in model.tensors().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy()
+    tensors["generator.cpu"] = torch.get_rng_state().numpy()
+    if model.device.type == "cuda":
+        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.device).numpy()
+    return tensors
+
+
+def restore(
+    tensors: dict[str, NDArray[Any]], model: TrainableModel, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put back what :func:`training_tensors` collected."""
+    import torch
+
+    weights: dict[str, NDArray[Any]] = {}
+    optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = array
+        elif kind == "optimizer":
+            index, _, key = rest.partition(".")
+            optimizer_state.setdefault(int(index), {})[key] = torch.from_numpy(array)
+    model.load_tensors(weights)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+    torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
+    if "generator.cuda" in tensors and model.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)

@@ -39,10 +39,11 @@ from pydantic import (
 )
 
 from metatl.common.arguments import check_type, config_error, whole_number
-from metatl.common.files import replace_file, write_parquet
+from metatl.common.files import write_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
 from metatl.exceptions import ConfigError, MetatlError, RunError
 from metatl.models import find_system
+from metatl.models.contract import ScoringModel
 from metatl.runs.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:
@@ -186,12 +187,6 @@ class Run:
     item_counts: NDArray[np.int64]
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one step, so that a reader sees the old file or the new one."""
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64]) -> None:
     """Write `items.parquet`."""
     write_parquet(path, pl.DataFrame({"item_id": item_ids, "count": item_counts}))
@@ -330,7 +325,7 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         path=path,
         record=record,
         config=config,
-        model=place(model, device),
+        model=to_device(model, device),
         item_ids=item_ids,
         item_counts=counts.to_numpy().astype(np.int64),
     )
@@ -366,10 +361,10 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def place(model: Model, device: str) -> Model:
+def to_device(model: Model, device: str) -> Model:
     """Move a model that holds torch tensors to a device, ready to answer."""
-    # A model that scores by itself holds arrays; it runs without torch.
-    if hasattr(model, "encode") or hasattr(model, "score_pairs"):
+    # A scoring model holds arrays and runs without torch.
+    if not isinstance(model, ScoringModel):
         import torch
 
         if isinstance(model, torch.nn.Module):

@@ -1,23 +1,32 @@
 """Training batches, drawn in Rust ahead of their use.
 
 A batch is a pure function of (seed, step), so that a resumed training sees the batches it would have seen.
-What the rows of a batch are, episodes or sequences, is up to the sampler.
+Its rows are episodes or sequences.
+
+Episodes are the tasks that MetaTL, MeLU and MetaCF learn from: K + 1 interactions of one training user in
+time order, i1 … iK+1. The support is the K - 1 transitions i1 → i2 … iK-1 → iK, the query is iK → iK+1 (Sec.
+3.2 of Wang et al. 2021). Sequences are the stretches of users' rows that the other systems train on.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from metatl._metatl import EpisodeSampler, SequenceSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from metatl._metatl import EpisodeSampler, SequenceSampler
+    from metatl.data.interactions import Interactions
+    from metatl.models import Batches
+    from metatl.models.contract import EpisodeSettings, SequenceSettings
 
-    Sampler: TypeAlias = Union[EpisodeSampler, SequenceSampler]  # noqa: UP007
+Sampler: TypeAlias = EpisodeSampler | SequenceSampler
 
 
 class Batch(NamedTuple):
@@ -40,6 +49,87 @@ class Batch(NamedTuple):
     items: NDArray[np.int64]
     negatives: NDArray[np.int64]
     shared_negatives: NDArray[np.int64]
+
+
+def make_sampler(
+    batches: Batches,
+    train: Interactions,
+    config: Any,
+    *,
+    k: int,
+    seed: int,
+    item_counts: NDArray[np.int64] | None = None,
+) -> Sampler:
+    """Build the sampler of what a system is trained on; see `sequence_sampler` for `item_counts`."""
+    if batches == "episodes":
+        return episode_sampler(train, config.episodes, k=k, seed=seed)
+    return sequence_sampler(train, config.sequences, seed=seed, item_counts=item_counts)
+
+
+def episode_sampler(train: Interactions, settings: EpisodeSettings, *, k: int, seed: int) -> EpisodeSampler:
+    """Build the sampler that a model asks for.
+
+    Parameters
+    ----------
+    train
+        The training users' interactions.
+    settings
+        Which tasks.
+    k
+        Interactions of a user that the model sees, K.
+    seed
+        Seed of the tasks.
+    """
+    return EpisodeSampler(train.index, k=k, seed=seed, **settings._asdict())
+
+
+def sequence_sampler(
+    train: Interactions,
+    settings: SequenceSettings,
+    *,
+    seed: int,
+    item_counts: NDArray[np.int64] | None = None,
+) -> SequenceSampler:
+    """Build the sampler that a model asks for.
+
+    Parameters
+    ----------
+    train
+        The training users' interactions, or a part of them.
+    settings
+        What a sequence is, and which negatives it comes with.
+    seed
+        Seed of the sequences.
+    item_counts : ndarray, optional
+        (I,) int64, training interactions of each item, for negatives by popularity; those in `train` by
+        default.
+    """
+    weights = None
+    if settings.popularity_exponent > 0:
+        counts = train.item_counts if item_counts is None else item_counts
+        weights = counts.astype(np.float64) ** settings.popularity_exponent
+    return SequenceSampler(
+        train.index,
+        length=settings.length,
+        shortest=settings.shortest,
+        draw=settings.draw,
+        negatives=settings.negatives,
+        shared_negatives=settings.shared_negatives,
+        shuffle_share=settings.shuffle_share,
+        weights=weights,
+        seed=seed,
+    )
+
+
+def part_seeds(seed: int, count: int) -> list[int]:
+    """Give each of the parts that take turns a seed of its own.
+
+    A sampler numbers its batches from 0. With one seed for all, `count` steps in a row would meet the same
+    negatives, and users at the same places of their parts.
+    """
+    if count == 1:
+        return [seed]
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(count, np.uint64)]
 
 
 @contextmanager

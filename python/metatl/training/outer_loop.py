@@ -14,28 +14,23 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from torch import nn
 
 from metatl.common.memory import keep_freed_memory
-from metatl.episodes import episode_sampler
-from metatl.evaluation.evaluate_runs import candidate_metrics
 from metatl.exceptions import RunError
-from metatl.models.item_start.spectral import cross_fitting, spectral_vectors
-from metatl.models.item_start.trends import popularity_trend
 from metatl.models.trainable import TensorBatch
-from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
-from metatl.runs.run_directory import write_json
-from metatl.sequences import sequence_sampler
-from metatl.training.batches import Batch, alternate
+from metatl.ranking.rank import candidate_metrics
+from metatl.runs.checkpoints import CheckpointFiles, TrainingState, restore, training_tensors
+from metatl.training.batches import alternate, make_sampler, part_seeds
 from metatl.training.cuda_graphs import GraphedStep
 from metatl.training.device_batches import DeviceBatches
+from metatl.training.item_start import start_items
+from metatl.training.optimizer import make_optimizer, prepare_row_gradients, set_learning_rate
 from metatl.training.stop_signals import StopSignals, TrainingStopped
 
 if TYPE_CHECKING:
@@ -43,29 +38,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning_fabric.loggers.logger import Logger
-    from numpy.typing import NDArray
 
     from metatl.data.candidates import CandidateSets
-    from metatl.data.interactions import Interactions
     from metatl.data.split import ColdStartSplit
     from metatl.models import Batches
     from metatl.models.contract import Model
     from metatl.models.trainable import TrainableModel
     from metatl.models.training_config import TrainingConfig
-    from metatl.training.batches import Sampler
-
-
-@dataclass
-class TrainingState:
-    """What the loop knows beside tensors; it travels in the checkpoint's record."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    """Sum of the losses since the last evaluation."""
-    best_step: int = 0
-    best_mrr: float = -math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
-    """At each evaluation: step, mean loss since the last one, and the validation metrics."""
+    from metatl.training.batches import Batch
 
 
 @dataclass(frozen=True)
@@ -77,55 +57,6 @@ class Progress:
     loss: torch.Tensor
     """The step's loss, still on the device: reading it waits for the step to end."""
     validation_mrr: float | None
-
-
-def make_optimizer(model: TrainableModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Build the outer optimiser that a config names, for the device that the model is on."""
-    parameters, rate = model.parameters(), config.peak_learning_rate
-    if model.device.type == "cuda":
-        # A CUDA graph reads the rate from the device.
-        rate_there = torch.tensor(rate, device=model.device)
-        if config.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=rate_there, fused=True)
-        return torch.optim.Adam(parameters, lr=rate_there, fused=True, capturable=True)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate)
-    return torch.optim.Adam(parameters, lr=rate, fused=True)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of the next step."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
-
-
-def make_sampler(
-    batches: Batches,
-    train: Interactions,
-    config: Any,
-    *,
-    k: int,
-    seed: int,
-    item_counts: NDArray[np.int64] | None = None,
-) -> Sampler:
-    """Build the sampler of what a system is trained on; see `sequence_sampler` for `item_counts`."""
-    if batches == "episodes":
-        return episode_sampler(train, config.episodes, k=k, seed=seed)
-    return sequence_sampler(train, config.sequences, seed=seed, item_counts=item_counts)
-
-
-def part_seeds(seed: int, count: int) -> list[int]:
-    """Give each of the parts that take turns a seed of its own.
-
-    A sampler numbers its batches from 0. With one seed for all, `count` steps in a row would meet the same
-    negatives, and users at the same places of their parts.
-    """
-    if count == 1:
-        return [seed]
-    return [int(word) for word in np.random.SeedSequence(seed).generate_state(count, np.uint64)]
 
 
 def train(
@@ -179,7 +110,7 @@ def train(
     files = None if directory is None else CheckpointFiles(directory)
     checkpoint = files.load_last() if files is not None and resume else None
     state = TrainingState() if checkpoint is None else TrainingState(**checkpoint.record)
-    loggers: list[Logger] = [] if files is None else [files.logger(state.step)]
+    loggers: list[Logger] = [] if directory is None else [_tensorboard(directory, state.step)]
     fabric = Fabric(accelerator=device, devices=1, loggers=loggers)
     if compiled:
         model.compile_loss()
@@ -214,6 +145,11 @@ def train(
     return state
 
 
+def _tensorboard(directory: Path, step: int) -> TensorBoardLogger:
+    """Open the TensorBoard scalars, hiding what an interrupted run logged after `step`."""
+    return TensorBoardLogger(directory, name="tensorboard", version="", purge_step=step + 1)
+
+
 @contextmanager
 def finalising(loggers: Sequence[Logger]) -> Iterator[None]:
     """Write out what is logged, and end the threads that write it, however the block ends."""
@@ -222,70 +158,6 @@ def finalising(loggers: Sequence[Logger]) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.finalize("")
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Training users who meet the same item vectors.
-
-    Attributes
-    ----------
-    train
-        Their rows.
-    users
-        int64 (U,): the number of each of them among all training users.
-    item_offsets
-        (I, d) on the model's device, what item vectors lack without them; None for nothing.
-    """
-
-    train: Interactions
-    users: NDArray[np.int64]
-    item_offsets: torch.Tensor | None
-
-
-def start_items(model: TrainableModel, batches: Batches, split: ColdStartSplit) -> list[Part]:
-    """Start the item vectors and biases as the settings say.
-
-    Returns
-    -------
-    list of Part
-        Whom batches come from, in turn.
-    """
-    config, train = model.config, split.train
-    folds = []
-    if config.item_start == "spectral":
-        vectors = spectral_vectors(train, config.dim)
-        trend = popularity_trend(train, split.cutoff_timestamp)
-        scale = model.start_items(torch.from_numpy(vectors), torch.from_numpy(trend))
-        fewest_rows = split.k + 1 if batches == "episodes" else config.sequences.shortest
-        folds = cross_fitting(train, vectors, config.cross_fit_folds, fewest_rows=fewest_rows)
-    if not folds:
-        return [Part(train, np.arange(train.num_users), None)]
-    return [
-        Part(fold.train, fold.users, torch.from_numpy(fold.offsets).to(model.device) * scale)
-        for fold in folds
-    ]
-
-
-def prepare_row_gradients(
-    tables: Sequence[nn.Embedding], config: TrainingConfig
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Have the gradients of tables come as the few thousand rows that a step reads.
-
-    SGD takes them as they are: a row without a gradient stays. Adam moves every row, so theirs are added to
-    a dense gradient that stays from step to step: one that autograd makes anew, page by page, costs more
-    than the rows do.
-
-    Returns
-    -------
-    list of (Tensor, Tensor)
-        Tables and their dense gradients, to be cleared before every step.
-    """
-    for table in tables:
-        table.sparse = True
-    if config.optimizer == "sgd":
-        return []
-    return [(table.weight, torch.zeros_like(table.weight)) for table in tables]
 
 
 class OuterLoop:
@@ -337,8 +209,8 @@ class OuterLoop:
         if self.graphed_move is None:
             loss = self.move(tensors, item_offsets)
         else:
-            places = tensors.items.data_ptr(), None if item_offsets is None else item_offsets.data_ptr()
-            loss = self.graphed_move((self.model.training, *places), tensors, item_offsets)
+            addresses = tensors.items.data_ptr(), None if item_offsets is None else item_offsets.data_ptr()
+            loss = self.graphed_move((self.model.training, *addresses), tensors, item_offsets)
         state.step += 1
         if state.step % config.eval_every == 0 or state.step == config.max_steps:
             self.evaluate()
@@ -355,7 +227,7 @@ class OuterLoop:
         return self.device_batches[shapes].copy(batch)
 
     def move(self, batch: TensorBatch, item_offsets: torch.Tensor | None) -> torch.Tensor:
-        """Move the weights against the loss of a batch, and return the loss."""
+        """Take one step of the outer optimiser on a batch (for MetaTL, Eq. 6), and return the loss."""
         loss: torch.Tensor = self.module.training_loss(batch, item_offsets)
         self.optimizer.zero_grad(set_to_none=True)
         for table, gradient in self.row_gradients:
@@ -392,75 +264,3 @@ class OuterLoop:
         self.state.loss_sum = self.loss_sum.item()
         if self.files is not None:
             self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint as read from a file."""
-
-    tensors: dict[str, NDArray[Any]]
-    record: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class CheckpointFiles:
-    """The files that the outer loop keeps in a run directory."""
-
-    directory: Path
-
-    def save_last(self, tensors: dict[str, NDArray[Any]], state: TrainingState) -> None:
-        """Write the state that `--resume` continues from."""
-        save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
-        write_json(self.directory / "history.json", state.history)
-
-    def load_last(self) -> Checkpoint | None:
-        """Read the last state; None where the run was stopped before it wrote one."""
-        path = self.directory / "last.safetensors"
-        return Checkpoint(*load_checkpoint(path)) if path.exists() else None
-
-    def save_best(self, weights: dict[str, NDArray[Any]], state: TrainingState) -> None:
-        """Write the weights with the best validation MRR."""
-        save_checkpoint(self.directory / "best.safetensors", weights, state.history[-1])
-
-    def load_best(self) -> dict[str, NDArray[Any]]:
-        """Read the weights with the best validation MRR."""
-        weights, _ = load_checkpoint(self.directory / "best.safetensors")
-        return weights
-
-    def logger(self, step: int) -> TensorBoardLogger:
-        """Open the TensorBoard scalars, hiding what an interrupted run logged after `step`."""
-        return TensorBoardLogger(self.directory, name="tensorboard", version="", purge_step=step + 1)
-
-
-def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
-    """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
-    tensors = {f"model.{name}": array for name, array in model.tensors().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if value is not None:
-                tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().numpy()
-    tensors["generator.cpu"] = torch.get_rng_state().numpy()
-    if model.device.type == "cuda":
-        tensors["generator.cuda"] = torch.cuda.get_rng_state(model.device).numpy()
-    return tensors
-
-
-def restore(
-    tensors: dict[str, NDArray[Any]], model: TrainableModel, optimizer: torch.optim.Optimizer
-) -> None:
-    """Put back what :func:`training_tensors` collected."""
-    weights: dict[str, NDArray[Any]] = {}
-    optimizer_state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, array in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "model":
-            weights[rest] = array
-        elif kind == "optimizer":
-            index, _, key = rest.partition(".")
-            optimizer_state.setdefault(int(index), {})[key] = torch.from_numpy(array)
-    model.load_tensors(weights)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
-    torch.set_rng_state(torch.from_numpy(tensors["generator.cpu"]))
-    if "generator.cuda" in tensors and model.device.type == "cuda":
-        torch.cuda.set_rng_state(torch.from_numpy(tensors["generator.cuda"]), model.device)

@@ -148,7 +148,9 @@ def assert_close(found, expected, what):
 @st.composite
 def configs(draw):
     learner = draw(st.sampled_from(["one_layer", "one_layer", "one_layer", "mlp"]))
-    adapt_what = draw(st.sampled_from(["transition", "learner", "learner_and_embeddings"]))
+    adapt_what = "transition"
+    if learner == "one_layer":
+        adapt_what = draw(st.sampled_from(["transition", "learner", "learner_and_embeddings"]))
     steps = draw(st.integers(0, 3))
     loss = draw(st.sampled_from(["margin", "softmax"]))
     shared = draw(st.integers(0, 4))
@@ -318,36 +320,6 @@ def test_dropped_embeddings_still_share_one_row():
         torch.cat((torch.zeros(1, 3, dtype=torch.bool), shared[None] == items[:, 4:]), 1), 1e300
     )
     assert_close(loss.values(costs[:, 0], costs[:, 1:]).sum(), expected, "loss")
-
-
-def test_per_task_weights_and_low_rank_agree():
-    """The general path (a copy of the weights per task) and the closed form are the same inner loop."""
-
-    class Wrapped(torch.nn.Module):
-        def __init__(self, layer):
-            super().__init__()
-            self.layer = layer
-
-        def forward(self, pairs):
-            return self.layer(pairs)
-
-    torch.manual_seed(0)
-    layer = OneLayer(6, (0.5, -0.5)).double()
-    rows = torch.randn(7, 6, dtype=torch.float64)
-    items = torch.randint(7, (4, 4))
-    negatives = torch.randint(7, (4, 3, 2))
-    support = Support([Slots(i, rows[i]) for i in items.T], Slots(negatives, rows[negatives]))
-    for target in ("learner", "learner_and_embeddings"):
-        inner = InnerLoop(3, 0.1, SECOND_ORDER, target, "mean", Geometry("l2"), PairLoss("softmax"))
-        one = adapt(layer, support, inner, with_loss=True)
-        other = adapt(Wrapped(layer), support, inner, with_loss=True)
-        assert_close(other.transition, one.transition, "transition")
-        assert_close(other.last, one.last, "last")
-        assert_close(other.support_loss, one.support_loss, "support loss")
-        with torch.no_grad():
-            served = adapt(Wrapped(layer), support, inner)
-        assert_close(served.transition, one.transition, "transition without a graph")
-        assert not served.transition.requires_grad
 
 
 @COSTLY_CASES

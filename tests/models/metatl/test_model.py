@@ -59,8 +59,8 @@ def test_metatl_without_adaptation_is_one_field_away():
         ({"learner": "mlp"}, "transition_skip"),
         ({"learner": "mlp", "transition_skip": None, "hidden": ()}, "hidden"),
         (
-            {"learner": "mlp", "transition_skip": None, "batch_norm": True, "adapt": "learner"},
-            "it mixes users",
+            {"learner": "mlp", "transition_skip": None, "learner_bias": 0, "adapt": "learner"},
+            "takes adapt='transition' only",
         ),
         ({"learned_inner_lr": True, "adapt": "learner"}, "learned_inner_lr"),
         ({"learned_inner_lr": True, "inner_steps": 0}, "learned_inner_lr"),

@@ -20,8 +20,8 @@ from metatl.evaluation.report.results import ListsReport
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.metrics.list_metrics import list_metrics
 from metatl.metrics.rank_metrics import DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.ranking.blocks import FactorisedBlock, RankCounts
 from metatl.ranking.item_tables import ItemTable
-from metatl.ranking.rank import FactorisedBlock, RankCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from metatl.evaluation.external.source import Source, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking
 from metatl.exceptions import DataError
 from metatl.metrics.rank_metrics import DEFAULT_METRICS, TieRule, parse_metrics
-from metatl.ranking.rank import RankCounts
+from metatl.ranking.blocks import RankCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from metatl.exceptions import ConfigError
 from metatl.models.contract import EpisodeSettings
-from metatl.models.metatl.inner_loop import Reduction, Target  # noqa: TC001 (pydantic reads the annotations)
+from metatl.models.metatl.inner_loop import Adapt, SupportReduction  # noqa: TC001 (pydantic reads the annotations)
 from metatl.models.metatl.losses import Distance, Loss  # noqa: TC001
 from metatl.models.training_config import TrainingConfig
 
@@ -131,8 +131,8 @@ class MetaTLConfig(TrainingConfig):
     inner_lr: float = Field(default=5.0, ge=0)
     learned_inner_lr: bool = False
     first_order: bool = False
-    adapt: Target = "transition"
-    support_reduction: Reduction = "mean"
+    adapt: Adapt = "transition"
+    support_reduction: SupportReduction = "mean"
     loss: Loss = "softmax"
     margin: float = Field(default=1.0, ge=0)
     negatives: int = Field(default=0, ge=0)
@@ -190,8 +190,8 @@ class MetaTLConfig(TrainingConfig):
                 f"hidden: expected widths of at least 1, found {self.hidden}",
             ),
             (
-                self.adapt != "transition" and self.batch_norm and self.inner_steps > 0,
-                f"batch_norm: it mixes users; adapt={self.adapt!r} needs each user's own gradient",
+                self.learner == "mlp" and self.adapt != "transition",
+                "adapt: learner='mlp' takes adapt='transition' only",
             ),
             (
                 self.item_start == "random" and self.cross_fit_folds > 0,

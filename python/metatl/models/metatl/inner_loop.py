@@ -1,13 +1,23 @@
-"""MetaTL's inner loop: adapting to one user from the transitions of the user's support set (Eq. 2 to 4).
+"""MetaTL's inner loop: adapt to a user by gradient descent on the user's own transitions (Eq. 1 to 4).
 
-Training, evaluation and serving run this one loop.
+Training, evaluation and serving run this one loop. What steps is one of three:
 
-Per-task copies of the learner's weights are never built for the one-layer learner. With t_j = σ(z_j),
-z_j = W x_j + b and G = ∂L/∂tr, the gradient of the support loss by W is Σ_k δ_k x_kᵀ, where
-δ_k = G ⊙ σ'(z_k) / S. After steps of rate α a pair therefore sees z'_j = W x_j + b - α Σ_k δ_k (x_k·x_j + 1):
-a small Gram matrix in place of a weight matrix per user. Every further step appends its δ and x. All of it is
-tensor algebra that autograd differentiates once, so second-order MAML costs about as much as another forward
-pass.
+``transition``
+    The user transition tr itself: tr' = tr - α ∂L_S/∂tr. The presets `tuned` and `official`.
+``learner``
+    W and b of the one-layer learner.
+``learner_and_embeddings``
+    W, b and the item vectors: the θ of Eq. 4. The preset `paper`.
+
+A copy of W for each task is never built. With t_j = σ(z_j), z_j = W x_j + b and G = ∂L_S/∂tr, the gradient of
+the support loss by W is Σ_k δ_k x_kᵀ and by b it is Σ_k δ_k, where δ_k = G ⊙ σ'(z_k) / S. After a step of
+rate α the learner therefore gives, for any pair j,
+
+    z'_j = W x_j + b - α Σ_k δ_k (x_k·x_j + 1),
+
+which needs the small Gram matrix of the pairs in place of a weight matrix per user. A further step appends
+its δ and x. All of it is tensor algebra that autograd differentiates once, so second-order MAML costs about
+as much as another forward pass.
 
 Shape letters are those of `metatl.models.metatl.support`; A counts all slots of a support: its sequence and
 its negatives.
@@ -19,60 +29,61 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
-from torch import nn
-from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM
-from metatl.models.metatl.support import Slots, Support, SupportGradients, run_pass, support_gradients
-from metatl.models.metatl.transition import OneLayer
+from metatl.models.metatl.support import Slots, Support, SupportGradients, pair_costs, support_gradients
+from metatl.models.metatl.transition import Mlp, OneLayer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from metatl.models.metatl.losses import Geometry, PairLoss
+    from metatl.models.metatl.support import PairCosts
 
-Target: TypeAlias = Literal["transition", "learner", "learner_and_embeddings"]
-Reduction: TypeAlias = Literal["sum", "mean", "batch_mean"]
+Adapt: TypeAlias = Literal["transition", "learner", "learner_and_embeddings"]
+SupportReduction: TypeAlias = Literal["sum", "mean", "batch_mean"]
 
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """How the inner loop runs.
+    """How the inner loop runs; the fields are those of `MetaTLConfig`.
 
     Parameters
     ----------
-    steps : int
+    inner_steps : int
         0 gives MetaTL−−.
-    rate : float or Tensor
-        α of Eq. 4; a tensor (d,) of learned rates where `target` is ``transition``.
+    inner_lr : float or Tensor
+        α of Eq. 4; a tensor (d,) of learned rates where `adapt` is ``transition``.
     first_order : bool
         Treat the inner gradient as a constant in the outer one.
-    target : {"transition", "learner", "learner_and_embeddings"}
-        What steps: the user transition tr itself, the learner's parameters, or both these and the item
-        vectors, the θ of Eq. 4. Item biases and the temperature never step.
-    reduction : {"sum", "mean", "batch_mean"}
+    adapt : {"transition", "learner", "learner_and_embeddings"}
+        What steps. Item biases and the temperature never do.
+    support_reduction : {"sum", "mean", "batch_mean"}
         Over the support pairs. ``batch_mean`` divides by the pairs of the whole batch, so that the step
         depends on the batch size: the released program's behaviour.
     geometry : Geometry
+        From vectors to costs.
     loss : PairLoss
+        From costs to the loss of a pair.
     """
 
-    steps: int
-    rate: float | Tensor
+    inner_steps: int
+    inner_lr: float | Tensor
     first_order: bool
-    target: Target
-    reduction: Reduction
+    adapt: Adapt
+    support_reduction: SupportReduction
     geometry: Geometry
     loss: PairLoss
 
     def pair_weight(self, tasks: int, pairs: int) -> float:
         """Weight of a pair's loss in the support loss that the inner step descends."""
-        return {"sum": 1.0, "mean": 1.0 / pairs, "batch_mean": 1.0 / (pairs * tasks)}[self.reduction]
+        return {"sum": 1.0, "mean": 1.0 / pairs, "batch_mean": 1.0 / (pairs * tasks)}[self.support_reduction]
 
-    def reduce(self, losses: Tensor) -> Tensor:
-        """Losses of the pairs (B, S) to the task's support loss (B,); here ``batch_mean`` is a mean."""
-        return losses.sum(dim=1) if self.reduction == "sum" else losses.mean(dim=1)
+    def support_loss(self, costs: PairCosts) -> Tensor:
+        """L_S (B,) of Eq. 3 from the costs of the pairs; here ``batch_mean`` is a mean."""
+        losses = costs.losses(self.loss)
+        return losses.sum(dim=1) if self.support_reduction == "sum" else losses.mean(dim=1)
 
 
 class Adapted(NamedTuple):
@@ -106,75 +117,81 @@ class Adapted(NamedTuple):
         return _moved(slots.rows, slots.keep, same, self.moves)
 
 
-def adapt(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: bool = False) -> Adapted:
+def adapt(learner: OneLayer | Mlp, support: Support, inner: InnerLoop, *, with_loss: bool = False) -> Adapted:
     """Take the inner steps of a batch of tasks.
 
     Parameters
     ----------
-    learner : OneLayer or another transition learner
-        Learners other than `OneLayer` that step themselves get a copy of their weights per task
-        (torch.func), and must not mix tasks (no batch norm).
+    learner : OneLayer or Mlp
+        The transition learner; only `OneLayer` can step itself.
     support : Support
-        With at least two items in the sequence, and negatives if `inner.steps` > 0 or `with_loss`.
+        With at least two items in the sequence, and negatives if `inner.inner_steps` > 0 or `with_loss`.
     inner : InnerLoop
+        What steps, and how.
     with_loss : bool
         Also return the support loss at θ, before any step.
     """
-    if inner.steps == 0 or inner.target == "transition":
-        return _adapt_transition(learner, support, inner, with_loss=with_loss)
-    if isinstance(learner, OneLayer):
-        return _adapt_one_layer(learner, support, inner, with_loss=with_loss)
-    return _adapt_any_learner(learner, support, inner, with_loss=with_loss)
+    if inner.inner_steps > 0 and inner.adapt != "transition" and isinstance(learner, OneLayer):
+        return _adapt_learner(learner, support, inner, with_loss=with_loss)
+    return _adapt_transition(learner, support, inner, with_loss=with_loss)
 
 
-# --- Inner step on tr
+# --- The inner step moves tr
 
 
-def _adapt_transition(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
+def _adapt_transition(
+    learner: OneLayer | Mlp, support: Support, inner: InnerLoop, *, with_loss: bool
+) -> Adapted:
     pairs = support.pairs()
     weight = inner.pair_weight(*pairs.shape[:2])
+    # Eq. 1: t_j = σ(W [i_j; i_j+1] + b). Eq. 2: tr = 1/S Σ_j t_j.
     transition = learner(pairs).mean(dim=1)
     loss = None
-    if inner.steps == 0 and with_loss:
-        loss = inner.reduce(run_pass(support, pairs, transition, inner.geometry).losses(inner.loss))
-    for step in range(inner.steps):
-        passed = run_pass(support, pairs, transition, inner.geometry)
+    if inner.inner_steps == 0 and with_loss:
+        loss = inner.support_loss(pair_costs(support, pairs, transition, inner.geometry))
+    for step in range(inner.inner_steps):
+        # Eq. 3: L_S = Σ_j [γ + s(i_j → i_j+1) - s(i_j → negative)]₊ with s(h → t) = ‖h + tr - t‖².
+        costs = pair_costs(support, pairs, transition, inner.geometry)
         if step == 0 and with_loss:
-            loss = inner.reduce(passed.losses(inner.loss))
-        gradient = support_gradients(passed, inner.loss, weight, of_rows=False).points.sum(dim=1)
-        transition = transition - inner.rate * (gradient.detach() if inner.first_order else gradient)
+            loss = inner.support_loss(costs)
+        gradient = support_gradients(costs, inner.loss, weight, of_rows=False).points.sum(dim=1)
+        # Eq. 4 for θ = tr: tr' = tr - α ∂L_S/∂tr.
+        transition = transition - inner.inner_lr * (gradient.detach() if inner.first_order else gradient)
     return Adapted(transition, support.sequence[-1].rows, loss)
 
 
-# --- Inner step on the one-layer learner, with or without the embeddings
-# -------------------------------------
+# --- The inner step moves the one-layer learner, with or without the item vectors
 
 
-def _adapt_one_layer(layer: OneLayer, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
-    moving = _MovingRows(support) if inner.target == "learner_and_embeddings" else None
+def _adapt_learner(layer: OneLayer, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
+    moving = _MovingRows(support) if inner.adapt == "learner_and_embeddings" else None
     support = support if moving is None else moving.support
     state = _LayerState(layer)
     loss = None
     pairs = support.pairs()
     weight = inner.pair_weight(*pairs.shape[:2])
-    for step in range(inner.steps):
+    for step in range(inner.inner_steps):
+        # Eq. 1 and 2 with the learner and the item vectors as they are after the steps so far.
         activation, transitions = state.forward(pairs)
-        passed = run_pass(support, pairs, transitions.mean(dim=1), inner.geometry)
+        # Eq. 3.
+        costs = pair_costs(support, pairs, transitions.mean(dim=1), inner.geometry)
         if step == 0 and with_loss:
-            loss = inner.reduce(passed.losses(inner.loss))
-        gradients = support_gradients(passed, inner.loss, weight, of_rows=moving is not None)
-        gradient = gradients.points.sum(dim=1)
-        delta = state.delta(gradient, activation)
+            loss = inner.support_loss(costs)
+        gradients = support_gradients(costs, inner.loss, weight, of_rows=moving is not None)
+        gradient = gradients.points.sum(dim=1)  # G = ∂L_S/∂tr
+        delta = state.delta(gradient, activation)  # δ = ∂L_S/∂z
+        # Eq. 4: θ' = θ - α ∇L_S for the item vectors, then for W and b.
         if moving is not None:
             by_slot = moving.slot_gradients(gradients, state.backward(gradient, delta))
-            moving.step(inner.rate, by_slot.detach() if inner.first_order else by_slot)
+            moving.step(inner.inner_lr, by_slot.detach() if inner.first_order else by_slot)
         if inner.first_order:
-            state.step(inner.rate, gradient.detach(), delta.detach(), pairs.detach())
+            state.step(inner.inner_lr, gradient.detach(), delta.detach(), pairs.detach())
         else:
-            state.step(inner.rate, gradient, delta, pairs)
+            state.step(inner.inner_lr, gradient, delta, pairs)
         if moving is not None:
             support = moving.arrange(moving.rows())
             pairs = support.pairs()
+    # Eq. 2 with θ': the adapted user transition.
     _, transitions = state.forward(pairs)
     transition, last = transitions.mean(dim=1), support.sequence[-1].rows
     if moving is None:
@@ -217,14 +234,14 @@ class _LayerState:
             return of_pairs
         return of_pairs + (self.skip * (gradient / delta.shape[1]).unsqueeze(1)).unsqueeze(1)
 
-    def step(self, rate: float | Tensor, gradient: Tensor, delta: Tensor, pairs: Tensor) -> None:
-        """θ ← θ - α ∇L for W, b and the skip."""
-        delta = delta * rate
+    def step(self, inner_lr: float | Tensor, gradient: Tensor, delta: Tensor, pairs: Tensor) -> None:
+        """θ ← θ - α ∇L_S for W, b and the skip."""
+        delta = delta * inner_lr
         inputs = pairs.flatten(2)
         self.inputs = inputs if self.inputs is None else torch.cat((self.inputs, inputs), dim=1)
         self.deltas = delta if self.deltas is None else torch.cat((self.deltas, delta), dim=1)
         if self.skip is not None:
-            self.skip = self.skip - (gradient * rate).unsqueeze(1) * pairs.mean(dim=1)
+            self.skip = self.skip - (gradient * inner_lr).unsqueeze(1) * pairs.mean(dim=1)
 
 
 class _MovingRows:
@@ -233,9 +250,9 @@ class _MovingRows:
     def __init__(self, support: Support) -> None:
         if support.common is not None and support.common.items.dim() == 1:
             support = support._replace(common=support.common.for_each_task(support.tasks))
-        parts = [slots.change(lambda part: part.unsqueeze(1)) for slots in support.sequence]
+        parts = [slots.map(lambda part: part.unsqueeze(1)) for slots in support.sequence]
         if support.own is not None:
-            parts.append(support.own.change(lambda part: part.flatten(1, 2)))
+            parts.append(support.own.map(lambda part: part.flatten(1, 2)))
         if support.common is not None:
             parts.append(support.common)
         self.support = support
@@ -275,9 +292,9 @@ class _MovingRows:
             parts.append(through_score.common)
         return torch.cat(parts, dim=1)
 
-    def step(self, rate: float | Tensor, gradient: Tensor) -> None:
+    def step(self, inner_lr: float | Tensor, gradient: Tensor) -> None:
         """Move every slot's item against the slot's gradient (B, A, d); equal items move together."""
-        move = gradient * -rate
+        move = gradient * -inner_lr
         if self.keep is not None:
             move = move * self.keep
         self.moves = move if self.moves is None else self.moves + move
@@ -294,61 +311,3 @@ def _moved(rows: Tensor, keep: Tensor | None, same: Tensor, moves: Tensor) -> Te
     if keep is None:
         return torch.baddbmm(rows, same, moves)
     return torch.addcmul(rows, keep, same @ moves)
-
-
-# --- Inner step on any other learner
-
-
-def _adapt_any_learner(learner: nn.Module, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
-    """Step a learner that has no closed form: weights per task, one autograd pass per step.
-
-    The sum of the tasks' losses has each task's gradient as its derivative by that task's weights.
-    """
-    moving = _MovingRows(support) if inner.target == "learner_and_embeddings" else None
-    support = support if moving is None else moving.support
-    tasks = support.tasks
-    weight = inner.pair_weight(tasks, len(support.sequence) - 1)
-    run_tasks = vmap(
-        lambda weights, pairs: functional_call(learner, weights, (pairs[None],))[0], randomness="different"
-    )
-    recorded = (
-        torch.is_grad_enabled()
-    )  # serving runs without a graph; the inner gradient needs one all the same
-
-    def differentiable(value: Tensor) -> Tensor:
-        return value if recorded and value.requires_grad else value.detach().requires_grad_()
-
-    loss = None
-    with torch.enable_grad():
-        weights = {name: value.expand(tasks, *value.shape) for name, value in learner.named_parameters()}
-        for step in range(inner.steps):
-            weights = {name: differentiable(value) for name, value in weights.items()}
-            by = list(weights.values())
-            if moving is not None:
-                by.append(differentiable(moving.rows()))
-                support = moving.arrange(by[-1])
-            pairs = support.pairs()
-            passed = run_pass(support, pairs, run_tasks(weights, pairs).mean(dim=1), inner.geometry)
-            losses = passed.losses(inner.loss)
-            if step == 0 and with_loss:
-                loss = inner.reduce(losses)
-            gradients = torch.autograd.grad(
-                losses.sum() * weight,
-                by,
-                create_graph=recorded and not inner.first_order,
-                retain_graph=recorded,
-            )
-            weights = {
-                name: value - inner.rate * gradient
-                for (name, value), gradient in zip(weights.items(), gradients, strict=False)
-            }
-            if moving is not None:
-                moving.step(inner.rate, gradients[-1])
-                support = moving.arrange(moving.rows())
-        transition = run_tasks(weights, support.pairs()).mean(dim=1)
-    last = support.sequence[-1].rows
-    if not recorded:
-        transition, last = transition.detach(), last.detach()
-    if moving is None:
-        return Adapted(transition, last, loss)
-    return Adapted(transition, last, loss, moving.items, moving.moves)

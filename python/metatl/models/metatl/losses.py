@@ -178,12 +178,12 @@ class PairLoss:
 
     Parameters
     ----------
-    kind : {"margin", "softmax"}
+    loss : {"margin", "softmax"}
     margin : float
         γ; read by ``margin`` only.
     """
 
-    kind: Loss
+    loss: Loss
     margin: float = 1.0
 
     def values(self, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class PairLoss:
         Tensor
             (...).
         """
-        if self.kind == "margin":
+        if self.loss == "margin":
             return functional.relu(self.margin + positive.unsqueeze(-1) - negatives).mean(dim=-1)
         # -log softmax = log(1 + exp(c⁺ + logsumexp(-c⁻)))
         return -functional.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
@@ -218,7 +218,7 @@ class PairLoss:
         negative_slopes : Tensor
             (..., n).
         """
-        if self.kind == "margin":
+        if self.loss == "margin":
             active = (self.margin + positive.unsqueeze(-1) - negatives > 0).to(positive.dtype)
             shares = active / negatives.shape[-1]
             return shares.sum(dim=-1), -shares

@@ -2,10 +2,17 @@
 
 Wang, Ding, Caverlee: Sequential Recommendation for Cold-start Users with Meta Transitional Learning, 2021.
 
-A user's few interactions i1 … iK give K - 1 transitions; their mean tr is what the user does next to any
-item (Eq. 1 and 2). A pair is scored by the distance of i_h + tr and i_t. Before the next item is ranked,
-the parameters take a few gradient steps on the user's own transitions (Eq. 3 and 4), and the outer loop
-trains for the result (Eq. 5, 6).
+One task, from its items to its loss (docs/method.md has the formulas in full):
+
+1. The items i1 … iK of the support give K - 1 pairs. The learner maps each pair to a transition (Eq. 1,
+   `transition.OneLayer`); their mean is the user transition tr (Eq. 2).
+2. A pair h → t has the score s(h → t) = ‖h + tr - t‖², small for a likely one (`losses.Geometry`). The
+   support loss compares each pair with negatives (Eq. 3, `support.pair_costs`, `losses.PairLoss`).
+3. The inner loop descends the support loss (Eq. 4, `inner_loop.adapt`).
+4. The query loss is the same loss of the pair iK → iK+1 after that step (Eq. 5, `MetaTL.episode_loss`).
+5. The outer loop minimises the sum over tasks (Eq. 6, `metatl.training.outer_loop`).
+
+A new user gets the same steps 1 to 3, and every item p is ranked by -s(iK → p) (`MetaTL.encode`).
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from metatl.exceptions import ConfigError, InvalidArgumentError
+from metatl.exceptions import InvalidArgumentError
 from metatl.models.compilation import compile_function
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
 from metatl.models.dropout import dropout, dropout_factors
@@ -125,17 +132,11 @@ class MetaTL(TrainableModel):
 
     @property
     def can_be_captured(self) -> bool:
-        """Whether the inner loop is in closed form, or steps tr alone."""
-        closed_form = isinstance(self.learner, OneLayer) or self.config.adapt == "transition"
-        return closed_form or self.config.inner_steps == 0
+        """True: the inner loop is in closed form, the same kernels at every step."""
+        return True
 
     def compile_loss(self) -> None:
         """Have torch.compile fuse what follows the gathering of rows; their gradients may be sparse."""
-        if not self.can_be_captured:
-            raise ConfigError(
-                f"compiled: learner='mlp' with adapt={self.config.adapt!r} has no closed form that could be "
-                "compiled; leave it out"
-            )
         self._outer_objective = compile_function(self._outer_objective)  # type: ignore[method-assign]
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
@@ -184,33 +185,43 @@ class MetaTL(TrainableModel):
 
     def _outer_objective(self, flat: Slots, items_shape: torch.Size, negatives_shape: torch.Size) -> Tensor:
         """Outer objective from the slots of all tasks, followed by those of all negatives."""
+        support, query, common = self._divide(flat, items_shape, negatives_shape)
+        geometry = self._geometry()
+        inner = self._inner_loop(geometry)
+        # Eq. 1 to 4: transitions, tr, support loss, inner step.
+        adapted = adapt(self.learner, support, inner, with_loss=self.config.outer_adds_support_loss)
+        # Eq. 5: the query loss of each task after its inner step.
+        loss = self._query_loss(adapted, query, common, geometry)
+        if adapted.support_loss is not None:
+            loss = loss + adapted.support_loss
+        # Eq. 6 sums over tasks; the optimiser takes the step.
+        return loss.sum() if self.config.outer_reduction == "sum" else loss.mean()
+
+    def _divide(
+        self, flat: Slots, items_shape: torch.Size, negatives_shape: torch.Size
+    ) -> tuple[Support, Slots, Slots | None]:
+        """Divide slots into supports, queries (B, 1 + n) and negatives that all queries share (m,)."""
         sizes = [items_shape.numel(), negatives_shape.numel()]
         sizes.append(flat.items.numel() - sum(sizes))
-        in_tasks, in_pairs, common = flat.divide(lambda part: torch.split(part, sizes))
-        *sequence, target = in_tasks.in_shape(items_shape).divide(lambda part: part.unbind(1))
-        own, query_own = in_pairs.in_shape(negatives_shape).divide(
+        in_tasks, in_pairs, common = flat.split(lambda part: torch.split(part, sizes))
+        *sequence, target = in_tasks.in_shape(items_shape).split(lambda part: part.unbind(1))
+        own, query_own = in_pairs.in_shape(negatives_shape).split(
             lambda part: torch.split(part, [items_shape[1] - 2, 1], dim=1)
         )
         supporting = self.config.shared_support_negatives
         support = Support(
             sequence,
             own if self.config.negatives else None,
-            common.change(lambda part: part[:supporting]) if supporting else None,
+            common.map(lambda part: part[:supporting]) if supporting else None,
         )
-        query = target.change(lambda part: part.unsqueeze(1))
+        query = target.map(lambda part: part.unsqueeze(1))
         if self.config.negatives:
-            query = query.beside(query_own.change(lambda part: part[:, 0]))
-        geometry = self._geometry()
-        inner = self._inner_loop(geometry)
-        adapted = adapt(self.learner, support, inner, with_loss=self.config.outer_adds_support_loss)
-        loss = self._query_loss(adapted, query, common if self.config.shared_negatives else None, geometry)
-        if adapted.support_loss is not None:
-            loss = loss + adapted.support_loss
-        return loss.sum() if self.config.outer_reduction == "sum" else loss.mean()
+            query = query.beside(query_own.map(lambda part: part[:, 0]))
+        return support, query, common if self.config.shared_negatives else None
 
     def _query_loss(self, adapted: Adapted, query: Slots, common: Slots | None, geometry: Geometry) -> Tensor:
         """L_Q (B,) of each task: target and own negatives are (B, 1 + n), common negatives (m,)."""
-        point = adapted.last + adapted.transition
+        point = adapted.last + adapted.transition  # i_K + tr
         costs = geometry.of_offsets(point.unsqueeze(1) - adapted.rows_of(query), query.bias).cost
         target, negatives = torch.split(costs, [1, costs.shape[1] - 1], dim=1)
         if common is not None:
@@ -288,7 +299,7 @@ class MetaTL(TrainableModel):
         self.eval()
         try:
             support = Support(
-                self._slots(histories).divide(lambda part: part.unbind(1)),
+                self._slots(histories).split(lambda part: part.unbind(1)),
                 None if own is None else self._slots(own),
                 None if common is None else self._slots(common),
             )
@@ -336,7 +347,7 @@ class MetaTL(TrainableModel):
         try:
             total = torch.zeros_like(self.mean_transition)
             for block in torch.split(histories, 8192):
-                support = Support(self._slots(block).divide(lambda part: part.unbind(1)))
+                support = Support(self._slots(block).split(lambda part: part.unbind(1)))
                 total += self.learner(support.pairs()).mean(dim=1).sum(dim=0)
             self.mean_transition.copy_(total / histories.shape[0])
         finally:
@@ -381,12 +392,12 @@ class MetaTL(TrainableModel):
     def _inner_loop(self, geometry: Geometry, *, serving: bool = False) -> InnerLoop:
         config = self.config
         return InnerLoop(
-            steps=config.inner_steps,
-            rate=config.inner_lr if self.inner_rates is None else self.inner_rates,
+            inner_steps=config.inner_steps,
+            inner_lr=config.inner_lr if self.inner_rates is None else self.inner_rates,
             first_order=config.first_order,
-            target=config.adapt,
+            adapt=config.adapt,
             # Serving answers a user at a time, whatever batch carries the user.
-            reduction="mean"
+            support_reduction="mean"
             if serving and config.support_reduction == "batch_mean"
             else config.support_reduction,
             geometry=geometry,

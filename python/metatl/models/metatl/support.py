@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Slots(NamedTuple):
-    """Places that hold an item each; one item may occur in several.
+    """Slots of a batch that hold an item each; one item may occur in several.
 
     Attributes
     ----------
@@ -40,24 +40,23 @@ class Slots(NamedTuple):
     bias: Tensor | None = None
     keep: Tensor | None = None
 
-    def change(self, change: Callable[[Tensor], Tensor]) -> Slots:
-        """Slots whose parts are all reshaped in one way."""
-        bias = None if self.bias is None else change(self.bias)
-        return Slots(
-            change(self.items), change(self.rows), bias, None if self.keep is None else change(self.keep)
-        )
+    def map(self, function: Callable[[Tensor], Tensor]) -> Slots:
+        """Apply a function to every part; it reshapes or expands."""
+        bias = None if self.bias is None else function(self.bias)
+        keep = None if self.keep is None else function(self.keep)
+        return Slots(function(self.items), function(self.rows), bias, keep)
 
-    def divide(self, divide: Callable[[Tensor], Sequence[Tensor]]) -> list[Slots]:
-        """Several slots from one, all parts divided in one way."""
-        items, rows = divide(self.items), divide(self.rows)
+    def split(self, function: Callable[[Tensor], Sequence[Tensor]]) -> list[Slots]:
+        """Apply a function that splits a tensor to every part."""
+        items, rows = function(self.items), function(self.rows)
         nothing = [None] * len(items)
-        biases = nothing if self.bias is None else divide(self.bias)
-        keeps = nothing if self.keep is None else divide(self.keep)
+        biases = nothing if self.bias is None else function(self.bias)
+        keeps = nothing if self.keep is None else function(self.keep)
         return [Slots(*parts) for parts in zip(items, rows, biases, keeps, strict=True)]
 
     def in_shape(self, shape: Sequence[int]) -> Slots:
         """Flat slots (N,) in another shape."""
-        return self.change(lambda part: part.view(*shape, *part.shape[1:]))
+        return self.map(lambda part: part.view(*shape, *part.shape[1:]))
 
     def beside(self, other: Slots) -> Slots:
         """Slots (B, n) and others (B, m), both with or without bias and factors, as (B, n + m)."""
@@ -74,7 +73,7 @@ class Slots(NamedTuple):
 
     def for_each_task(self, tasks: int) -> Slots:
         """Slots (m,) of a whole batch as slots (B, m) of each task."""
-        return self.change(lambda part: part.expand(tasks, *part.shape))
+        return self.map(lambda part: part.expand(tasks, *part.shape))
 
 
 class Support(NamedTuple):
@@ -109,8 +108,8 @@ class Support(NamedTuple):
         return stacked.view(stacked.shape[0], -1, 2, stacked.shape[2])
 
 
-class SupportPass(NamedTuple):
-    """Offsets and costs of the support pairs at one user transition."""
+class PairCosts(NamedTuple):
+    """Offsets and costs of the support pairs and of their negatives, at one user transition."""
 
     points: Tensor
     """(B, S, d), head + tr."""
@@ -155,8 +154,8 @@ class SupportGradients(NamedTuple):
     common: Tensor | None
 
 
-def run_pass(support: Support, pairs: Tensor, transition: Tensor, geometry: Geometry) -> SupportPass:
-    """Cost of every support pair and of its negatives.
+def pair_costs(support: Support, pairs: Tensor, transition: Tensor, geometry: Geometry) -> PairCosts:
+    """Compute s(i_h → i_t) = ‖i_h + tr - i_t‖² of every support pair, and of its negatives in place of i_t.
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ def run_pass(support: Support, pairs: Tensor, transition: Tensor, geometry: Geom
         tail_items = torch.stack([slots.items for slots in sequence[1:]], dim=1)
         is_tail = tail_items.unsqueeze(-1) == common.items.unsqueeze(-2)
         negatives.append(exclude(common_costs.cost, is_tail))
-    return SupportPass(
+    return PairCosts(
         points,
         tail_offsets,
         tail_costs,
@@ -197,14 +196,13 @@ def run_pass(support: Support, pairs: Tensor, transition: Tensor, geometry: Geom
     )
 
 
-def support_gradients(
-    pairs: SupportPass, loss: PairLoss, weight: float, *, of_rows: bool
-) -> SupportGradients:
-    """Differentiate weight · Σ losses of the pairs.
+def support_gradients(pairs: PairCosts, loss: PairLoss, weight: float, *, of_rows: bool) -> SupportGradients:
+    """Differentiate the support loss of Eq. 3, weight · Σ losses of the pairs, through the score.
 
     Parameters
     ----------
-    pairs : SupportPass
+    pairs : PairCosts
+        From `pair_costs`.
     loss : PairLoss
     weight : float
         Of each pair in the support loss.

@@ -1,9 +1,9 @@
-"""What a transformer says at the last place of its sequences, without the rest.
+"""The state of a transformer at the last position of its sequences, without the other positions.
 
-A model that ranks what comes next is asked for one state of each history. All blocks but the last need every
-place. In the last block one place asks, so its query can go through the projection of keys in place of all
-keys, and what it takes of all places through that of values in place of all values. Where there is one block,
-a place costs two inner products per head then, and no matrix.
+A model that ranks the next item needs one state per history. All blocks but the last need every position. In
+the last block only one position is queried: its query goes through the projection of the keys, instead of all
+keys, and the weighted sum of the rows goes through the projection of the values, instead of all values. With
+one block, a position then costs two inner products per head and no matrix product.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def last_place(encoder: nn.TransformerEncoder, rows: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Read sequences in evaluation mode, and give the state at their last place.
+def last_state(encoder: nn.TransformerEncoder, rows: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Compute the state at the last position of sequences, as in evaluation mode.
 
     Parameters
     ----------
     encoder : nn.TransformerEncoder
-        Of blocks that take the batch first.
+        Its blocks take the batch first.
     rows : Tensor
         (B, L, d), without padding.
     mask : Tensor, optional
-        (L, L), the causal mask, if there is one. The last place sees all places with it and without.
+        (L, L), the causal mask, if there is one. The last position sees all positions with and without it.
 
     Returns
     -------
     Tensor
-        (B, d), to rounding ``encoder(rows, mask=mask)[:, -1]``.
+        (B, d), equal to ``encoder(rows, mask=mask)[:, -1]`` up to rounding.
     """
     *blocks, block = encoder.layers
     assert isinstance(block, nn.TransformerEncoderLayer)  # noqa: S101 (mypy reads it)
@@ -51,17 +51,17 @@ def last_place(encoder: nn.TransformerEncoder, rows: Tensor, *, mask: Tensor | N
 
 
 def _attend(attention: nn.MultiheadAttention, rows: Tensor) -> Tensor:
-    """Give what the last of the rows (B, L, d) takes from all of them, (B, d).
+    """Compute the attention output (B, d) of the last of the rows (B, L, d).
 
     Scaled dot-product attention (Eq. 1 of Vaswani et al., *Attention is all you need*, 2017) of one query,
-    its products in another order.
+    with its products in another order.
     """
     heads, width, dim = attention.num_heads, attention.head_dim, attention.embed_dim
     # (heads, width, d) each
     of_queries, of_keys, of_values = attention.in_proj_weight.view(3, heads, width, dim)
     query_bias, _, value_bias = attention.in_proj_bias.view(3, heads, 1, width)
     last = rows[:, -1]
-    # q·(W_k x) = (W_k' q)·x, and the bias of keys, the same for all places, is lost in the softmax.
+    # q·(W_k x) = (W_k' q)·x, and the bias of keys, the same for all positions, cancels in the softmax.
     queries = torch.baddbmm(query_bias, last.expand(heads, *last.shape), of_queries.mT)
     asked = (queries @ of_keys).transpose(0, 1)  # (B, heads, d)
     weights = (asked @ rows.mT / width**0.5).softmax(dim=-1)

@@ -1,0 +1,16 @@
+"""Full ranking of a model, from the blocks that rank."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metatl.ranking.blocks import RankCounts
+from metatl.ranking.rank import encode_blocks
+
+
+def rank_catalogue(model, histories, targets, excluded, **options):
+    """Compare each user's target (B,) with the catalogue except the excluded items."""
+    counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
+    for rows, block in encode_blocks(model, histories, **options):
+        counts.greater[rows], counts.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
+    return counts
