@@ -194,7 +194,7 @@ def test_the_page_says_when_the_peer_was_not_timed_beside_ours():
     assert "¹" not in make_page(make_row())
     page = make_page(make_row(together=False))
     assert "10.0000 ¹" in page
-    assert "its environment is no longer there" in page
+    assert "its environment no longer exists" in page
 
 
 def test_from_scores_to_page(folder, tmp_path, monkeypatch, capsys):
