@@ -2,9 +2,9 @@
 
     python benches/large_interactions.py FOLDER [--rows 1000000,10000000,100000000] [--form parquet|csv]
 
-writes random interactions to FOLDER, one file for each number of rows, and deletes them afterwards. Users have
-20 interactions on average, ids are 64-bit integers, and the number of items is ten times the square root of the
-number of rows.
+writes random interactions to FOLDER, one file for each number of rows, and deletes them afterwards. Users
+have 20 interactions on average, ids are 64-bit integers, and the number of items is ten times the square root
+of the number of rows.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def run(command: list[str]) -> tuple[float, int, str]:
-    """Return the seconds of a command with its start, its peak memory in bytes and its last line of output."""
+    """Return a command's seconds with its start, its peak memory in bytes and its last line of output."""
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         said = process.stdout.read()

@@ -2,9 +2,9 @@
 
     python benches/large_scores.py FOLDER [--users 10000000] [--form npy|parquet|csv]
 
-writes users × 101 float32 scores to FOLDER (4 GB for ten million users; text takes 2.5 times that) and deletes
-them afterwards. Cold means that the file is dropped from the page cache first. The time of reading the file
-alone is printed for comparison.
+writes users × 101 float32 scores to FOLDER (4 GB for ten million users; text takes 2.5 times that) and
+deletes them afterwards. Cold means that the file is dropped from the page cache first. The time of reading
+the file alone is printed for comparison.
 """
 
 from __future__ import annotations
