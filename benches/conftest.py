@@ -1,4 +1,4 @@
-"""The data that every benchmark works on, and how a figure is recorded."""
+"""The data of the benchmarks, and the fixture that records a figure."""
 
 from __future__ import annotations
 

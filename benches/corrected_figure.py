@@ -1,4 +1,4 @@
-"""How metrics of sampled candidates, corrected ones and full ones order systems; on the bundled wines.
+"""Compare sampled, corrected and full metrics of several systems on the bundled wines.
 
     python benches/corrected_figure.py docs/evaluation-figure.svg
 
@@ -27,7 +27,7 @@ WAYS = {"sampled": "sampled", "unbiased_rank": "unbiased rank", "bias_variance":
 
 
 def measure_system(name: str, split: metatl.ColdStartSplit) -> tuple[dict[tuple[str, int], float], float]:
-    """Fit a system; give its estimates by (way, negatives), and the metric in the full catalogue."""
+    """Fit a system; return its estimates by (kind, negatives) and the metric in the full catalogue."""
     model = metatl.fit("wines", model=name, device="cpu").model
     others = split.num_items - split.cold.lengths[split.test]
     measures = Measures(parse_metrics(METRIC))

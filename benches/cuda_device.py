@@ -1,8 +1,8 @@
-"""Training and ranking on a CUDA device, beside the processor: a page, and the same as JSON.
+"""Time training and ranking on a CUDA device and on the processor; write a page and the same as JSON.
 
     python benches/cuda_device.py docs/cuda.md benches/results/cuda.json
 
-What a step takes is the best of three times 500, with the sampling of its batch.
+The time of a step, sampling included, is the best mean of three rounds of 500 steps.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WAYS = ("kernel by kernel", "graph", "graph, compiled")
 ITEMS, USERS, DIM, K = 20_000, 65_536, 100, 3
 WARM_UP, STEPS, PROFILED = 30, 500, 5
 BAR = 2e6
-"""Tasks a second in training on one H200."""
+"""Tasks per second in training on one H200."""
 
 PAGE = """# On a CUDA device
 
@@ -54,36 +54,36 @@ One {gpu}, {cpus} processors of an {machine}, torch {torch}. Regenerate with
 
 ## Training, sampling included
 
-MetaTL, K = {k}, {items:,} items, tasks a second. `paper`, `official` and `tuned` have 1,024 tasks a step. A
-graph launches the kernels of a step at once (`metatl.training.cuda_graphs`); `--compiled` fuses most of them
-first. Bar: {bar:,.0f} tasks a second.
+Tasks per second of MetaTL, K = {k}, {items:,} items. The presets use 1,024 tasks a step. A graph launches
+all kernels of a step at once (`metatl.training.cuda_graphs`); `--compiled` fuses most of them first. Bar:
+{bar:,.0f} tasks per second.
 
 {training}
-Batches are drawn in a thread of their own, and the loop fetches one while the device works on the step
-before. Where steps are this short, fetching takes more than the 2 % of a step that sampling is meant to
-take; the device waits for it only at 8,192 tasks, where a compiled step is nearly as short as drawing its
-batch. The loss after {warm_up} steps is the same in all ways, to {difference:.0e} of it.
+A separate thread draws the batches, and the loop fetches one while the device works on the previous step.
+With steps this short, fetching takes more than the 2 % of a step that is the bar for sampling. The device
+waits for it only at 8,192 tasks, where a compiled step takes little longer than drawing its batch. The loss
+after {warm_up} steps is the same in all modes, to a relative difference of {difference:.0e}.
 
 ## Where the time of a step goes
 
-1,024 tasks a step, microseconds on the device, by the profiler.
+Microseconds on the device for a step of 1,024 tasks, from the profiler.
 
 {groups}
-With products in TF32 a graph of `paper`, `official` and `tuned` makes {tf32} times as many steps:
-a step is bound by the number of its kernels. metatl trains in `float32`.
+With products in TF32, a graph of `paper`, `official` and `tuned` runs {tf32} times as many steps per
+second: the number of kernels limits a step. metatl trains in `float32`.
 
 ## Ranking
 
-{users:,} users, {items:,} items, d = {dim}, users a second. torch multiplies blocks of {block:,} users by the
-table and compares: it holds {held:,.0f} MB of scores, metatl none. The processor is metatl's on all
-{cpus} processors.
+Users per second, for {users:,} users, {items:,} items and d = {dim}. torch multiplies blocks of {block:,}
+users by the table and compares the scores: it holds {held:,.0f} MB of scores, metatl holds none. The
+columns "processor" are metatl on all {cpus} processors.
 
 {ranking}
-The limit of the device is 2 · {items:,} · {dim} operations a user at {flops:.0f} TFLOP/s in `float32`, as its
-largest product reaches: {limit:,.0f} users a second by inner products. A distance takes three operations a
-coordinate where a product takes two.
+A user takes 2 · {items:,} · {dim} operations, and the device reaches {flops:.0f} TFLOP/s in `float32` in a
+large product. The limit is therefore {limit:,.0f} users per second by inner product. A distance takes three
+operations for each coordinate, a product two.
 
-Evaluation of a MetaTL `tuned`, adaptation included: {evaluation:,.0f} users a second, against
+Evaluation of MetaTL `tuned`, adaptation included: {evaluation:,.0f} users per second on the device and
 {evaluation_there:,.0f} on the processors.
 """
 
@@ -107,7 +107,7 @@ GROUPS = {
 
 
 def train_steps(preset: str, batch_size: int, way: str, *, tf32: bool = False) -> dict[str, Any]:
-    """Seconds of a training step, what its kernels are, and the loss after the warm-up."""
+    """Measure the seconds of a training step, its kernels, and the loss after the warm-up."""
     torch.backends.cuda.matmul.allow_tf32 = tf32
     fabric = Fabric(accelerator="cuda", devices=1)
     _, loop, sampler = build(preset, ITEMS, batch_size=batch_size, fabric=fabric)
@@ -154,14 +154,14 @@ def train_steps(preset: str, batch_size: int, way: str, *, tf32: bool = False) -
 
 
 def train(preset: str) -> dict[str, Any]:
-    """Train a preset in all ways."""
+    """Train a preset in all modes."""
     found = {f"{batch} {way}": train_steps(preset, batch, way) for batch in BATCHES for way in WAYS}
     found["TF32"] = train_steps(preset, BATCHES[0], WAYS[1], tf32=True)
     return found
 
 
 def best_seconds(call: Callable[[], object], rounds: int = 5) -> float:
-    """Seconds of the quickest of some calls, the device's work included."""
+    """Seconds of the fastest of several calls, the work of the device included."""
     times = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
@@ -172,7 +172,7 @@ def best_seconds(call: Callable[[], object], rounds: int = 5) -> float:
 
 
 class Vectors:
-    """A model whose queries are given: what is measured is the ranking."""
+    """A model whose queries are given, so that only the ranking is measured."""
 
     support_negatives = 0
 
@@ -190,11 +190,11 @@ class Vectors:
 
 
 BLOCK = 4096
-"""Users whose scores the peer holds at once."""
+"""Number of users whose scores the peer holds at once."""
 
 
 def rank_blocks(model: Vectors, users: torch.Tensor, targets: torch.Tensor, excluded: torch.Tensor) -> None:
-    """Rank as one does in torch: a block of scores at a time."""
+    """Rank in plain torch: one block of scores at a time."""
     for start in range(0, len(users), BLOCK):
         rows = slice(start, start + BLOCK)
         scores = torch.addmm(model.item_bias, model.queries[users[rows]], model.item_table.T)
@@ -211,7 +211,7 @@ def rank_catalogue(model: Any, histories: np.ndarray, targets: np.ndarray, exclu
 
 
 def rank() -> dict[str, Any]:
-    """Users a second in all ways of ranking."""
+    """Measure users per second for all kinds of ranking."""
     generator = np.random.default_rng(0)
     users = generator.integers(ITEMS, size=(USERS, 1))
     targets = generator.integers(ITEMS, size=USERS)
@@ -249,18 +249,18 @@ def apart(*arguments: str) -> Any:
 
 
 def report() -> tuple[str, dict[str, Any]]:
-    """Measure everything; the page, and the same as data."""
+    """Measure everything; return the page and its data."""
     ranked = apart("rank")
     return write_page({preset: apart("train", preset) for preset in PRESETS}, ranked)
 
 
 def tasks(batch: int, figures: dict[str, Any]) -> float:
-    """Tasks a second."""
+    """Tasks per second."""
     return batch / float(figures["seconds"])
 
 
 def write_page(trained: dict[str, Any], ranked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The page and the data of what was measured."""
+    """Write the measurements as a page and as data."""
     machine = cpuinfo.get_cpu_info()["brand_raw"]
     rows = [
         Row(

@@ -1,4 +1,4 @@
-"""Count the instructions of every kernel under callgrind, and fail where one needs more than it used to.
+"""Count the instructions of every kernel under callgrind, and fail if one needs more than its baseline.
 
 Seconds depend on the machine and on who else is on it; instructions do not. The example program
 `rust/metatl-core/examples/kernels.rs` runs a kernel on one thread; what a process has beyond one that runs
@@ -23,7 +23,7 @@ PROGRAM = ROOT / "target" / "release" / "examples" / "kernels"
 # Levels of instructions that not every processor has.
 SIMD = ("/avx512", "/avx2", "/neon")
 TOLERANCE = 0.02
-"""What the standard library and the allocator of another machine may change."""
+"""Tolerance for other standard libraries and allocators."""
 
 
 def output_of(*command: str | Path) -> str:
@@ -42,7 +42,7 @@ def count(kernel: str, times: int) -> int:
 
 
 def measure() -> dict[str, dict[str, int]]:
-    """Kernel to units of work in a run, and instructions of a run."""
+    """Return the units of work and the instructions of a run for each kernel."""
     # Under valgrind, which does not have every instruction of the processor.
     listed = output_of("valgrind", "--tool=none", "-q", PROGRAM, "list").split("\n")
     units = {name: int(number) for name, number in (line.split() for line in listed if line)}
@@ -56,7 +56,7 @@ def measure() -> dict[str, dict[str, int]]:
 
 
 def compare(found: dict[str, dict[str, int]], expected: dict[str, dict[str, int]]) -> int:
-    """Print a table and what is wrong; 1 where a kernel needs more than its baseline."""
+    """Print a table and the errors; return 1 if a kernel needs more than its baseline."""
     wrong = []
     print(f"{'kernel':32} {'instructions a unit':>20} {'baseline':>12} {'ratio':>7}")
     for name, row in found.items():

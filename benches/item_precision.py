@@ -1,10 +1,9 @@
-"""What item tables in fewer bits do to ranks, and what they save; write docs/item_precision.md.
+"""Measure how item tables in fewer bits change ranks and speed; write docs/item_precision.md.
 
     python benches/item_precision.py docs/item_precision.md wines NAME=PATH ...
 
-Each data set gets a MetaTL `tuned`, fitted at K = 3. The test users of the split are then ranked with its
-item table as it is, and with that table rounded to what a smaller format can hold. The speeds are those of
-random tables, and are measured first.
+MetaTL `tuned` is fitted on each data set at K = 3. The test users of the split are then ranked with its item
+table, and with that table rounded to each smaller format. The speeds are measured first, on random tables.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ K, TOP = 3, 10
 CATALOGUE, LARGE_CATALOGUE, DIM = 20_000, 1_000_000, 100
 USERS, LISTS, WIDTH = 1_000, 4_096, 101
 SECONDS, ROUNDS = 4.0, 3
-"""Times are the least of so many rounds at least, and of so many seconds of them."""
+"""A time is the least of at least so many rounds and so many seconds."""
 KERNEL: dict[str, Any] = {
     "item_bias": None,
     "similarity": "squared_l2",
@@ -45,8 +44,8 @@ KERNEL: dict[str, Any] = {
 
 PAGE = """# Item tables in fewer bits
 
-Ranking reads the table of item vectors. It can be kept in `float32`, as models compute it, or rounded: to
-`bf16`, the upper halves of `float32`, or to `int8`, whole numbers with a scale for each item.
+Ranking reads the table of item vectors. The table can be kept in `float32`, as models compute it, or
+rounded to `bf16` (the upper half of a `float32`) or `int8` (integers with a scale for each item).
 
 ```
 metatl-eval runs/wines --item-table int8
@@ -59,35 +58,37 @@ table = metatl.ItemTable.of(run.model, "int8")  # once, for many calls
 metatl.recommend(run, histories, item_table=table)
 ```
 
-`float32` is the default. Scores are those of the rounded numbers in `float32`, to the last bit. Users'
-vectors, biases and what adaptation moved for one user are not rounded. Models without item vectors
-(popularity, item-kNN, session kNN, a Markov chain, MeLU) have nothing to round: an error says so.
+`float32` is the default. Scores are those of the rounded numbers in `float32`, to the last bit. User
+vectors, biases and the item vectors that adaptation changed for one user are not rounded. Models without
+item vectors (popularity, item-kNN, session kNN, the Markov chain, MeLU) have nothing to round and raise an
+error.
 
 ## What it saves
 
-The table takes half of the memory in `bf16` and about a quarter in `int8`. Times are those of the
-kernels on one thread of an {machine}, d = {dim}, the least of several calls; in brackets, how
-many times as fast as `float32`.
+The table takes half the memory in `bf16` and about a quarter in `int8`. The times are those of the kernels
+on one thread of an {machine}, d = {dim}, the least of several calls. The factor in brackets is the speed
+relative to `float32`.
 
 {speeds}
-Where the table is read for one user, or rows of a large one for each candidate, reading it takes much of the
-time, and `int8` gains most. Each number has to become `float32` first, so nothing gains as much as it saves
-bytes. Many users at once share what is read and written out: their time goes into products, and only memory
-is saved. Making a user's vector costs the same whatever the table, and is not in these times. The model keeps
-its own vectors: what is saved is what ranking reads.
+Ranking for one user reads the whole table, and ranking candidates reads rows of it. With a large table,
+reading takes much of the time, and `int8` gains most. Each number is first converted to `float32`, so the
+gain in time is smaller than the gain in memory. Many users at once share the reads and the conversions:
+products take their time, and only memory is saved. The times exclude the computation of the users' vectors,
+which does not depend on the table. The model keeps its own vectors; only the table that ranking reads is
+smaller.
 
 ## What it changes
 
-MetaTL `tuned`, K = {k}, fitted once on each data set; its item table is rounded to what a format can hold,
-and the test users of the split are ranked again. Agreement is with the ranks of the table in `float32`.
-`int16`, whole numbers with a scale too, is here for comparison and not offered.
+MetaTL `tuned`, K = {k}, is fitted once on each data set. Its item table is rounded to each format, and the
+test users of the split are ranked again. Agreement is with the ranks of the `float32` table. `int16`, also
+integers with a scale, is shown for comparison and is not available.
 
 {tables}
-Means hardly move, single ranks do: in eight bits a third to two thirds of the users get another rank in the
-full catalogue. A comparison of systems should rank all of them with the same format.
+Means hardly change, but single ranks do: in `int8` a third to two thirds of the users get another rank in
+the full catalogue. A comparison of systems should rank all of them with the same format.
 
-Where processors are good at integers, full ranking and top N compare 16-bit integers first, and score those
-items whose comparison the integers leave open: half the cost of a product, and no rank changes
+On processors with fast integer products, full ranking and top N first compare 16-bit integers and then
+score only the items that these leave undecided. This halves the cost of a product and changes no rank
 (`rust/metatl-core/src/ranking/estimates/integers.rs`).
 
 Regenerate with `python benches/item_precision.py docs/item_precision.md wines NAME=PATH …`.
@@ -115,13 +116,13 @@ COLUMNS = (
 
 
 def to_int16(table: np.ndarray) -> ItemTable:
-    """Round each row to whole numbers up to 32,767, times a scale of its own; written out in float32."""
+    """Round each row to integers up to 32,767 times a scale of its own, in float32."""
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 32_767, np.finfo(np.float32).tiny)
     return ItemTable.float32((np.rint(table / scales) * scales).astype(np.float32))
 
 
 class Format(NamedTuple):
-    """A way to keep the numbers of a row."""
+    """A format for the numbers of a row."""
 
     name: str
     rounded: Callable[[np.ndarray], ItemTable]
@@ -139,9 +140,9 @@ OFFERED = tuple(form for form in FORMATS if form.rounded is not to_int16)
 
 
 def least_seconds(calls: list[Callable[[], object]]) -> list[float]:
-    """The least times of several calls each, in turn: what disturbs one disturbs them all.
+    """Return the least time of each call over several rounds; the calls alternate, so noise affects all.
 
-    By the clock on the wall: that of the processor has been seen to skip on virtual machines.
+    It uses the wall clock, because the processor clock skips on some virtual machines.
     """
     least, end, rounds = [math.inf] * len(calls), time.perf_counter() + SECONDS, 0
     while rounds < ROUNDS or time.perf_counter() < end:
@@ -158,7 +159,7 @@ def shown(seconds: float) -> str:
 
 
 class Users(NamedTuple):
-    """Users to be ranked on one thread: vectors, and candidates with the target first."""
+    """Users to rank on one thread: their vectors, and candidates with the target first."""
 
     queries: np.ndarray
     candidates: np.ndarray
@@ -178,12 +179,12 @@ class Users(NamedTuple):
 
     @property
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
-        """Nothing was seen."""
+        """No excluded items."""
         return np.zeros(len(self.queries) + 1, np.int64), np.zeros(0, np.int64)
 
 
 def speeds() -> str:
-    """Time every way of ranking with each format."""
+    """Time every kind of ranking with each format."""
     head = " | ".join(form.name for form in OFFERED)
     return f"| work | {head} |\n|---|{'---:|' * len(OFFERED)}\n" + "".join(
         speeds_of(items) for items in (CATALOGUE, LARGE_CATALOGUE)
@@ -191,7 +192,7 @@ def speeds() -> str:
 
 
 def speeds_of(items: int) -> str:
-    """Time them in a catalogue of a size."""
+    """Time every kind of ranking in a catalogue of `items` items."""
     generator = np.random.default_rng(0)
     numbers = generator.normal(size=(items, DIM)).astype(np.float32)
     tables = [form.rounded(numbers) for form in OFFERED]
@@ -218,7 +219,7 @@ def speeds_of(items: int) -> str:
 
 
 class Ranked(NamedTuple):
-    """Of each test user: rank among 101, rank in the catalogue, the best items; mean reciprocal ranks."""
+    """Ranks among 101 and in the catalogue and the best items of each test user; mean reciprocal ranks."""
 
     sampled: np.ndarray
     full: np.ndarray
@@ -244,7 +245,7 @@ def rank(
 
 
 def table_of(name: str, data: str) -> str:
-    """Fit on a data set, and compare the formats."""
+    """Fit on a data set and compare the formats."""
     interactions = metatl.datasets.xwines() if data == "wines" else metatl.read_interactions(Path(data))
     run = metatl.fit(interactions, preset="tuned", k=K, seed=0, device="cpu")
     split = metatl.cold_start_split(interactions, k=K)

@@ -1,10 +1,10 @@
-"""How much memory each command takes as interactions grow, and how long.
+"""Measure the time and memory of each command as the number of interactions grows.
 
     python benches/large_interactions.py FOLDER [--rows 1000000,10000000,100000000] [--form parquet|csv]
 
-writes random interactions there, one file for each number of rows, and deletes them afterwards. Users have 20
-interactions on average, ids are 64-bit integers, and there are ten times as many items as the square root of
-the rows.
+writes random interactions to FOLDER, one file for each number of rows, and deletes them afterwards. Users
+have 20 interactions on average, ids are 64-bit integers, and the number of items is ten times the square root
+of the number of rows.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write(path: Path, rows: int) -> None:
             pl.DataFrame(
                 {
                     "user_id": generator.integers(0, rows // PER_USER, min(BLOCK, rows - start)) * 1_000_003,
-                    # Popularity falls with the number of an item.
+                    # Popularity decreases with the item number.
                     "item_id": (items * generator.random(min(BLOCK, rows - start)) ** 2).astype(np.int64),
                     "timestamp": generator.integers(1_500_000_000, 1_700_000_000, min(BLOCK, rows - start)),
                 }
@@ -63,7 +63,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def run(command: list[str]) -> tuple[float, int, str]:
-    """Seconds of a command, its start included; its most memory, in bytes; the last line that it printed."""
+    """Return a command's seconds with its start, its peak memory in bytes and its last line of output."""
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         said = process.stdout.read()

@@ -1,10 +1,10 @@
-"""How long `metatl-eval scores` takes for a large file of scores, and how much memory: cold and warm.
+"""Measure the time and memory of `metatl-eval scores` for a large file, cold and warm.
 
     python benches/large_scores.py FOLDER [--users 10000000] [--form npy|parquet|csv]
 
-writes users × 101 float32 scores there (4 GB for ten million users; text takes 2.5 times that) and deletes
-them afterwards. Cold means that the system was told to forget the file's pages first; beside it stands how
-long merely reading the file takes.
+writes users × 101 float32 scores to FOLDER (4 GB for ten million users; text takes 2.5 times that) and
+deletes them afterwards. Cold means that the file is dropped from the page cache first. The time of reading
+the file alone is printed for comparison.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write_parquet(path: Path, users: int) -> None:
 
 
 def forget(path: Path) -> None:
-    """Ask the system to drop the file's pages from memory, once they are on the disk."""
+    """Write the file to the disk and drop it from the page cache."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -73,7 +73,7 @@ def read(path: Path) -> float:
 
 
 def evaluate(path: Path) -> tuple[float, str, int]:
-    """Seconds of the command, its start included; its own account of them; and its most memory, in bytes."""
+    """Return the seconds of the command with its start, its own timings, and its peak memory in bytes."""
     begin = time.perf_counter()
     command = [sys.executable, "-m", "metatl.cli.metatl_eval.main", "scores", "--no-candidates", path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""The peers: the same work in plain Python, in vectorised numpy, in plain torch."""
+"""Reference implementations in plain Python, vectorised numpy and plain torch."""
 
 from __future__ import annotations
 

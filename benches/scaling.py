@@ -1,8 +1,8 @@
-"""What a unit of work costs as the work grows: users, items, dimensions, K, threads.
+"""Measure the cost of a unit of work against the number of users, items, dimensions, K and threads.
 
     python benches/scaling.py docs/scaling.md
 
-writes the table, and the plots beside it (`docs/scaling.svg`), in a few minutes and 8 GB.
+writes the table and its plots (`docs/scaling.svg`). It takes a few minutes and 8 GB.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ BATCH = 2**16
 """Episodes, or users whose candidates are drawn, in a call."""
 CATALOGUE = 20_000
 DIM = 32
-"""Where items are counted; ten million of 128 dimensions would not fit beside their panels."""
+"""Dimensions in the curves over the number of items; ten million items of 128 would not fit in memory."""
 ROW_LENGTH = 8
 COUNT = 100
 SECONDS, CALLS = 1.0, 3
-"""A point is the best of so many calls at least, and of so many seconds of them."""
+"""A point is the best of at least so many calls and so many seconds."""
 
 HEADER = """# How the cost grows
 
-What a unit of work costs as the work grows: the best of several calls of a kernel, on {threads} threads of an
-{machine}. The slope is that of a straight line through the logarithms: 0 for a cost that stays, 1 for one
-that grows as fast as the work does. Regenerate with `python benches/scaling.py docs/scaling.md`.
+The cost of a unit of work as the size grows: the best of several calls of a kernel, on {threads} threads of
+an {machine}. The slope is that of a straight line fitted to the logarithms: 0 for a constant cost, 1 for a
+cost proportional to the size. Regenerate with `python benches/scaling.py docs/scaling.md`.
 
-![The same as plots](scaling.svg)
+![Plots of the tables below](scaling.svg)
 """
 
 NOTES = """
-An episode reads its user's row: with ten thousand times as many users, out of the caches, it costs two to
-four times as much. A list of candidates reads {lines} cache lines of the item table. What drawing candidates
-costs depends on how many they are, not on the catalogue. A full ranking reads every item once for a block of
-users, and costs what its products do. Ten million items are ranked for {queries} users in a call.
+An episode reads its user's row: with ten thousand times as many users, the rows are no longer in the caches
+and an episode costs two to four times as much. A list of candidates reads {lines} cache lines of the item
+table. The cost of drawing candidates depends on their number, not on the size of the catalogue. A full
+ranking reads every item once for a block of users, and its cost is that of the products. Ten million items
+are ranked for {queries} users in a call.
 """
 
 
@@ -66,11 +67,11 @@ class Curve:
     Attributes
     ----------
     work
-        What is done, and of what size it is otherwise.
+        The work and its other sizes.
     axis
-        What grows.
+        The size that grows.
     unit
-        What the cost is of.
+        The unit of work.
     points
         (size, seconds a unit).
     """
@@ -88,7 +89,7 @@ class Curve:
 
 
 def seconds(call: Callable[[], object], units: int) -> float:
-    """Seconds a unit of a call: the best of several."""
+    """Seconds for a unit of work: the best of several calls."""
     call()
     best, begin, calls = math.inf, time.perf_counter(), 0
     while calls < CALLS or time.perf_counter() - begin < SECONDS:
@@ -114,14 +115,14 @@ FACTORISED = {"item_bias": None, "similarity": "dot", "overrides": None}
 
 
 def episodes(data: _metatl.Interactions, k: int, threads: int | None = None) -> float:
-    """Seconds an episode."""
+    """Seconds for an episode."""
     sampler = _metatl.EpisodeSampler(data, k=k, negatives=1, seed=0, num_threads=threads)
     steps = itertools.count()
     return seconds(lambda: sampler.sample(next(steps), BATCH), BATCH)
 
 
 def grouping(users: int) -> float:
-    """Seconds an interaction, in no order at first."""
+    """Seconds for an interaction of unsorted input."""
     generator, rows = np.random.default_rng(0), users * ROW_LENGTH
     columns = (generator.integers(0, end, rows) for end in (users, CATALOGUE, 2**31))
     arrays = tuple(columns)
@@ -129,7 +130,7 @@ def grouping(users: int) -> float:
 
 
 def candidates(num_items: int) -> float:
-    """Seconds a set of 100 candidates."""
+    """Seconds for a set of 100 candidates."""
     users = np.arange(BATCH)
     data = interactions(BATCH, num_items)
     targets = np.zeros(BATCH, dtype=np.int64)
@@ -137,7 +138,7 @@ def candidates(num_items: int) -> float:
 
 
 def lists(num_items: int, dim: int, threads: int | None = None) -> float:
-    """Seconds a list of 101 candidates, scored and ranked."""
+    """Seconds to score and rank a list of 101 candidates."""
     count = 4096
     ids = np.random.default_rng(2).integers(0, num_items, (count, COUNT + 1))
     queries, table = vectors(count, dim, 0), vectors(num_items, dim, 1)
@@ -147,7 +148,7 @@ def lists(num_items: int, dim: int, threads: int | None = None) -> float:
 
 
 def catalogue(num_items: int, dim: int, threads: int | None = None, *, top: int = 0) -> float:
-    """Seconds a user whose target is ranked in the catalogue, or who gets the best `top` items."""
+    """Seconds for a user: rank the target in the catalogue, or find the best `top` items."""
     count = catalogue_queries(num_items)
     queries, table = vectors(count, dim, 0), vectors(num_items, dim, 1)
     targets, seen = (
@@ -170,7 +171,7 @@ def catalogue_queries(num_items: int) -> int:
 
 
 def metrics(users: int) -> float:
-    """Seconds a user, from counts to metrics."""
+    """Seconds for a user, from counts to metrics."""
     greater = np.random.default_rng(0).integers(0, COUNT, users)
     equal, cutoffs = np.zeros_like(greater), np.array([1, 10])
     return seconds(lambda: _metatl.user_metrics(greater, equal, ties="worst", cutoffs=cutoffs), users)
@@ -233,7 +234,7 @@ def curves(threads: int) -> Iterator[Curve]:
 
 
 def in_words(cost: float) -> str:
-    """Seconds with a unit that suits them."""
+    """Format seconds with a suitable unit."""
     for factor, name in ((1e9, "ns"), (1e6, "µs"), (1e3, "ms")):
         if cost * factor < 1000:
             return f"{cost * factor:.3g} {name}"

@@ -1,4 +1,4 @@
-"""Put each figure beside its peers and its bar, from pytest-benchmark's JSON."""
+"""Compare each figure with its peers and its bar, from the JSON of pytest-benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Units a second, or a ratio to a peer: the bars of the project.
+# The bars of the project: units per second, or ratios to a peer.
 EPISODES = "episode sampling, K = 3"
 RATES = {
     EPISODES: 10e6,
@@ -31,14 +31,15 @@ RATIOS = {
 
 HEADER = """# Performance
 
-Units of work a second, the best of several rounds, every peer in the same run on the same data. The limit is
-what the arithmetic or the memory of this machine allows, measured right after; the share is how much of it
-metatl reaches. The same as data: `benches/results/performance.json`. Regenerate with `make bench`.
+Units of work per second: the best of several rounds, with every peer in the same run on the same data. The
+limit is what the arithmetic or the memory of this machine allows, measured right after; the share is the
+part of it that metatl reaches. `benches/results/performance.json` has the same data. Regenerate with `make
+bench`.
 
-Beside this page: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
+Related pages: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
 [a training step beside RecBole's](training_peers.md), [evaluators side by side](evaluators.md),
 [ranker, sampler and metrics beside implicit's and LensKit's](library_rankers.md),
-[how much memory large data take](large_data.md), [training and ranking on a GPU](cuda.md),
+[the memory that large data need](large_data.md), [training and ranking on a GPU](cuda.md),
 [item tables in fewer bits](item_precision.md).
 
 Machine: {machine}. Measured: {limits}.
@@ -48,21 +49,21 @@ DIM, NUM_ITEMS, CANDIDATES, FLOAT = 100, 20_000, 101, 4
 """Sizes of the benchmarks of ranking; bytes of a number."""
 
 FLOPS_PER_CYCLE = {"avx512": 64, "avx2": 32, "neon": 16, "scalar": 16}
-"""Of one core at each level: two vector units that multiply and add (plain code: one of each)."""
+"""For one core at each level: two vector units that multiply and add (scalar code: one of each)."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What `kernels limits` measured.
+    """The limits of the machine, as measured by `kernels limits`.
 
     Attributes
     ----------
     threads, level
-        Processors that may be used, and the instructions that the kernels use.
+        Number of usable processors, and the instruction set of the kernels.
     cycles_per_second
-        Of a core.
+        Clock rate of a core.
     bytes_per_second, bytes_per_second_on_one_thread
-        Read from a table of 8 MB, over and over: by all threads together, and by one.
+        Bandwidth of repeated reads of a table of 8 MB: by all threads together, and by one.
     """
 
     threads: int
@@ -73,11 +74,11 @@ class Limits:
 
     @property
     def flops(self) -> float:
-        """Floating point operations a second of all threads."""
+        """Floating point operations per second of all threads."""
         return self.threads * self.cycles_per_second * FLOPS_PER_CYCLE[self.level]
 
     def of(self, work: str) -> tuple[float, str] | None:
-        """Units of a work a second that are possible, and what limits them; None where that is not simple."""
+        """Return the possible units per second and what limits them; None if there is no simple limit."""
         row = DIM * FLOAT
         gather = "gather, score and rank 101 of 20,000 items, d = 100"
         products = f"2 · {NUM_ITEMS:,} · {DIM} operations a user in `float32`"
@@ -106,20 +107,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class Row:
-    """A work of metatl's, beside one peer or none.
+    """A figure of metatl, compared with one peer or none.
 
     Attributes
     ----------
     name, value, unit
-        The work and metatl's units of it a second.
+        The work, and metatl's units of it per second.
     peer, peer_value, ratio
-        A peer, its units a second, and how many times as fast metatl is.
+        The peer, its units per second, and how many times as fast metatl is.
     bar, holds
-        The bar, and whether it holds: of `value` where there is no peer, else of `ratio`.
+        The bar, and whether it is met: by `value` if there is no peer, else by `ratio`.
     limit, share
-        The limit in units a second, and the share of it that `value` is.
+        The limit in units per second, and `value` as a share of it.
     limit_is
-        What the limit is.
+        Description of the limit.
     """
 
     name: str
@@ -150,7 +151,7 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
     def miss(self) -> str:
-        """Say by how much a bar is missed, and where the limit lies."""
+        """Describe a missed bar and the limit."""
         if self.peer is not None:
             return f"{self.name}: {self.ratio:.0f} × {self.peer}, bar {self.bar} ×."
         text = f"{self.name}: {self.value:,.0f} {self.unit} a second, bar {self.bar:,.0f}."
@@ -161,7 +162,7 @@ class Row:
 
 
 def read_rows(results: dict, limits: Limits) -> list[Row]:
-    """Compare every system of a work with metatl: first metatl with its bar and limit, then each peer."""
+    """Compare metatl with every peer: first metatl with its bar and limit, then each peer."""
     found: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
     for entry in results["benchmarks"]:
         info = entry["extra_info"]
@@ -181,7 +182,7 @@ def read_rows(results: dict, limits: Limits) -> list[Row]:
 
 
 def why(missed: list[Row], rows: list[Row], limits: Limits) -> list[str]:
-    """Say where the time goes of works that miss their bars."""
+    """Say where the time goes in work that misses its bar."""
     texts = []
     names = {row.name for row in missed}
     of_thread = {row.name: 1e9 * limits.threads / row.value for row in rows}
@@ -189,9 +190,9 @@ def why(missed: list[Row], rows: list[Row], limits: Limits) -> list[str]:
     if EPISODES in names and all(part in of_thread for part in parts):
         whole, positives, windows = (of_thread[part] for part in parts)
         texts.append(
-            f"Of the {whole:.0f} ns of a thread that an episode takes, {whole - positives:.0f} are its "
-            f"negatives and {positives - windows:.0f} the choice of K + 1 rows of a user; a window without "
-            f"negatives, four neighbouring items copied, takes {windows:.0f}."
+            f"An episode takes {whole:.0f} ns of a thread: {whole - positives:.0f} ns for its negatives and "
+            f"{positives - windows:.0f} ns for the choice of K + 1 rows of a user. A window without "
+            f"negatives, a copy of four neighbouring items, takes {windows:.0f} ns."
         )
         texts += [
             f"{row.bar} × {row.peer} would be {1e9 * limits.threads / (row.bar * row.peer_value):.0f} ns."
@@ -199,17 +200,17 @@ def why(missed: list[Row], rows: list[Row], limits: Limits) -> list[str]:
             if row.name == EPISODES and row.bar is not None and row.peer_value is not None
         ]
     if any(name.startswith("training") for name in names):
-        texts.append("Where the time of a training step goes: [training_step.md](training_step.md).")
+        texts.append("[training_step.md](training_step.md) shows where the time of a training step goes.")
     return texts
 
 
 def page(rows: list[Row], machine: str, limits: Limits) -> str:
-    """Write the page: first the bars that do not hold, then what is slower than a peer."""
+    """Write the page: first the missed bars, then what is slower than a peer."""
     slower = [row for row in rows if row.ratio is not None and row.ratio < 1]
     missed = [row for row in rows if row.holds is False]
     lines = [
         HEADER.format(machine=machine, limits=limits.describe()),
-        "## Bars that do not hold\n",
+        "## Missed bars\n",
         *([f"- {row.miss()}" for row in missed] or ["None."]),
         *(f"\n{text}" for text in why(missed, rows, limits)),
         "\n## Slower than a peer\n",
@@ -231,7 +232,7 @@ def describe_machine(results: dict) -> str:
 
 
 def main(benchmarks: Path, limits_file: Path, markdown: Path) -> None:
-    """Write the page, and the data beside the benchmarks."""
+    """Write the page, and its data in the folder of the benchmarks."""
     results = json.loads(benchmarks.read_text(encoding="utf-8"))
     limits = Limits(**json.loads(limits_file.read_text(encoding="utf-8")))
     rows, machine = read_rows(results, limits), describe_machine(results)

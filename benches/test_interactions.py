@@ -1,4 +1,4 @@
-"""Rows of a file, in any order, as rows of users: sorted by time, each item once."""
+"""Group the unsorted rows of a file by user, sorted by time, each item once."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""What `metatl-eval scores` and `embeddings` do, beside numpy and a metrics library."""
+"""The work of `metatl-eval scores` and `embeddings`, compared with numpy and a metrics library."""
 
 import ir_measures
 import numpy as np
@@ -102,7 +102,7 @@ def test_scores_ir_measures(measure, scores):
     )
 
 
-# ranx is compiled when it is first used on a machine, and says so then.
+# ranx compiles itself when it is first used on a machine, and warns about it.
 @pytest.mark.filterwarnings("ignore:unsafe cast from uint64 to int64")
 def test_scores_ranx(measure, scores):
     import ranx

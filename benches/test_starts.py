@@ -1,4 +1,4 @@
-"""How soon a command answers, beside an interpreter that loads numpy, and one that loads torch."""
+"""Start time of a command, compared with an interpreter that imports numpy and one that imports torch."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A training step end to end, sampling included, beside the same step in plain torch."""
+"""A training step with sampling, compared with the same step in plain torch."""
 
 import pytest
 import torch

@@ -1,8 +1,8 @@
-"""Where the milliseconds of a training step go, and what gradients by rows and kept memory save.
+"""Measure where the time of a training step goes, and what gradients by rows and kept memory save.
 
     python benches/training_profile.py docs/training_step.md
 
-Every measurement has a process of its own: what an allocator keeps depends on what was allocated before.
+Every measurement runs in a process of its own, because the allocator keeps memory of earlier ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ USERS, ROW_LENGTH, K = 20_000, 15, 3
 WARM_UP, STEPS, PROFILED = 5, 40, 20
 NEVER = {"eval_every": 10**9, "max_steps": 10**9}
 
-# An operator belongs to the first group that has a piece of its name.
+# An operator belongs to the first group with a substring of its name.
 GROUPS = {
     "matrix products": ("mm",),
     "rows of tables: gather, scatter": ("embedding", "index", "sparse", "coalesce"),
@@ -56,18 +56,18 @@ REST = "autograd"
 
 HEADER = """# A training step
 
-MetaTL, K = {k}, batches of 1,024 tasks, {threads} threads of an {machine}. Regenerate with
-`python benches/training_profile.py docs/training_step.md`.
+MetaTL, K = {k}, batches of 1,024 tasks, on {threads} threads of an {machine}. Regenerate with `python
+benches/training_profile.py docs/training_step.md`.
 """
 
 
 def build(
     preset: str, num_items: int, *, batch_size: int = 1024, fabric: Fabric | None = None
 ) -> tuple[Any, outer_loop.OuterLoop, _metatl.EpisodeSampler]:
-    """Everything that a step needs, on random interactions."""
+    """Build the config, outer loop and sampler of a step on random interactions."""
     config = configure(find_system("metatl"), preset, {**NEVER, "batch_size": batch_size}, k=K)
     generator = np.random.default_rng(0)
-    # Popularity falls with the number of an item.
+    # Popularity decreases with the item number.
     items = (num_items * generator.random(USERS * ROW_LENGTH) ** 2).astype(np.int64)
     data = _metatl.Interactions(np.arange(USERS + 1) * ROW_LENGTH, items, num_items)
     sampler = _metatl.EpisodeSampler(data, k=K, seed=0, **config.episodes._asdict())
@@ -75,7 +75,7 @@ def build(
     fabric = Fabric(accelerator="cpu", devices=1) if fabric is None else fabric
     state = outer_loop.TrainingState()
     model = MetaTL(config, num_items).to(fabric.device)
-    # Neither a split nor candidates: it is never evaluated.
+    # It needs neither a split nor candidates, because it is never evaluated.
     return (
         config,
         outer_loop.OuterLoop(model, None, None, config, fabric, None, state),
@@ -84,7 +84,7 @@ def build(
 
 
 def profile_operators(loop: outer_loop.OuterLoop, batches: Iterator[Any]) -> dict[str, float]:
-    """Time of groups of operators in some steps."""
+    """Sum the time of each group of operators over some steps."""
     groups: dict[str, float] = defaultdict(float)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(PROFILED):
@@ -100,7 +100,7 @@ def profile_operators(loop: outer_loop.OuterLoop, batches: Iterator[Any]) -> dic
 def measure_step(
     preset: str, num_items: int, *, rows: bool, keep: bool, operators: bool, compiled: bool
 ) -> dict[str, Any]:
-    """Milliseconds of a step, of the wait for its batch, of drawing one; shares of groups of operators."""
+    """Measure milliseconds of a step, of waiting for and drawing a batch, and shares of operator groups."""
     if not keep:
         outer_loop.keep_freed_memory = lambda: None
     if not rows:
@@ -137,7 +137,7 @@ def measure_step(
 
 
 def measure_validation(preset: str) -> dict[str, float]:
-    """Seconds of training on the bundled wines, and of the validations in it."""
+    """Measure the seconds of a training on the bundled wines, and those of its validations."""
     spent = 0.0
     evaluate = outer_loop.OuterLoop.evaluate
 
@@ -148,7 +148,7 @@ def measure_validation(preset: str) -> dict[str, float]:
         spent += time.perf_counter() - begin
 
     outer_loop.OuterLoop.evaluate = timed  # type: ignore[method-assign]
-    fit("wines", preset="tuned", config={"max_steps": 1}, device="cpu")  # what only the first pays for
+    fit("wines", preset="tuned", config={"max_steps": 1}, device="cpu")  # one-time costs of the first fit
     spent = 0.0
     begin = time.perf_counter()
     fit("wines", preset=preset, config={"max_steps": 1000} if preset != "tuned" else {}, device="cpu")
@@ -163,7 +163,7 @@ def apart(*arguments: str) -> dict[str, Any]:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Write a table; the first row is its head."""
+    """Write a Markdown table; the first row is the header."""
     head, *body = ("| " + " | ".join(row) + " |" for row in rows)
     return "\n".join([head, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *body, ""])
 
@@ -203,8 +203,8 @@ def report() -> str:
                 ("compiling, once, s", *(f"{1e-3 * compiled[p]['first']:.0f}" for p in PRESETS)),
             ]
         ),
-        "The shares are those of the profiler, which slows a step down; the step was timed without it.\n",
-        "## Gradients by rows, and kept memory\n",
+        "The shares come from the profiler, which slows a step down. The step is timed without it.\n",
+        "## Gradients by rows, and freed memory kept\n",
     ]
     rows = [("milliseconds a step", *(f"`{p}`, {n:,} items" for n in (SMALL, LARGE) for p in PRESETS))]
     for name, options in {
@@ -218,7 +218,7 @@ def report() -> str:
     parts += [
         markdown(rows),
         "## Validation\n",
-        "Fits on the bundled wines, 1,000 steps of `paper` and `official`, all of `tuned`.\n",
+        "Fits on the bundled wines: 1,000 steps of `paper` and `official`, and all steps of `tuned`.\n",
     ]
     fits = {preset: apart("validation", preset) for preset in PRESETS}
     parts.append(

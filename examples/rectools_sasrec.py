@@ -1,7 +1,7 @@
-"""Train a recommender of another library on what `metatl-eval candidates` wrote, and write its scores.
+"""Train a recommender of another library on the output of `metatl-eval candidates`, and write its scores.
 
-SASRec as RecTools has it: `pip install "rectools[torch]" pyarrow`. Nothing of metatl is imported;
-docs/evaluation.md goes through the commands before and after this one.
+The model is SASRec of RecTools: `pip install "rectools[torch]" pyarrow`. The script does not import metatl.
+docs/evaluation.md shows the commands before and after this one.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def main() -> None:
     )
     model.fit(Dataset.construct(train))
 
-    # The model has not seen these users: it is handed what they did, and asked for the score of every item.
-    # The training rows go with them, for it ranks no item that its data set does not have.
+    # The model was not trained on these users: it gets their histories and scores every item. The data set
+    # also contains the training rows, because the model ranks only the items of its data set.
     users = pd.read_parquet(arguments.candidates, columns=["user_id", "history"])
     histories = users.explode("history").rename(columns={"history": Columns.Item})
     histories[Columns.Item] = histories[Columns.Item].astype(train[Columns.Item].dtype)

@@ -1,4 +1,4 @@
-"""Train on the bundled wine ratings, compare with simple systems, recommend wines to three new customers.
+"""Train on the bundled wine ratings, compare with simple systems and recommend wines to new customers.
 
 `make demo` runs this file.
 """
@@ -27,7 +27,7 @@ SYSTEMS = (
 
 
 def compare(console: Console) -> metatl.Run:
-    """Fit and evaluate every system; return the last, MetaTL."""
+    """Fit and evaluate every system; return the run of the last one, MetaTL."""
     table = Table(title=f"X-Wines, customers after their first {K} wines")
     table.add_column("among:\nsystem", no_wrap=True)
     for among, columns in (("100", SAMPLED), ("all", FULL), ("", ("seconds",))):
@@ -54,7 +54,7 @@ def compare(console: Console) -> metatl.Run:
 
 
 def recommend(run: metatl.Run, console: Console, customers: int = 3) -> None:
-    """Show new customers' first wines and what the system would offer them next."""
+    """Show the first wines of new customers and the recommendations for them."""
     wines = metatl.datasets.xwines()
     names = metatl.datasets.item_names()
     split = run.record.split.split(wines)

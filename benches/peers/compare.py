@@ -1,8 +1,8 @@
-"""Put our baselines beside the peers, by one kernel and one tie rule, and write `docs/baselines.md`.
+"""Compare our baselines with the peers, with one kernel and one tie rule, and write `docs/baselines.md`.
 
-It reads what the peers left in their exchange folders and runs none of them, but for timing one again where
-its environment is there. Ours are fitted once and kept beside the peers' scores; another setting, or
-``--refit``, fits again.
+It reads the results of the peers from their exchange folders. It runs a peer only to time it again, if its
+environment exists. Our systems are fitted once and stored beside the peers' scores; a changed setting or
+``--refit`` fits them again.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Comparison:
     script: str
     environment: str
     own_way: Literal["candidates", "catalogue"] | None
-    """What the peer's own program ranks when it evaluates new users; None where it cannot."""
+    """What the peer's own evaluation of new users ranks; None if it has none."""
     trials: tuple[dict[str, Any], ...]
-    """Our trials: what differs from `tuned`. As many are fitted as the peer has, from the first."""
+    """Our trials, as differences from `tuned`. The first n are fitted, if the peer has n trials."""
 
 
 COMPARISONS = (
@@ -123,7 +123,7 @@ COMPARISONS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best of some trials by validation MRR: one side of a row."""
+    """The best trial by validation MRR: one side of a row."""
 
     trial: int
     trials: int
@@ -133,7 +133,7 @@ class Outcome:
     training_seconds: float
     evaluation_seconds: float
     own_way_seconds: float | None = None
-    """The test users as the peer's own program evaluates them, and ours of the same."""
+    """Seconds of the peer's own evaluation of the test users, or of ours of the same task."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Row:
     theirs: Outcome
     own_way: str | None
     timed_together: bool
-    """Both were timed one after the other; else the peer's time is that of when it was trained."""
+    """Whether both were timed one after the other; otherwise the peer was timed when it was trained."""
 
     @property
     def accuracy_ratio(self) -> float:
@@ -159,7 +159,7 @@ class Row:
 
     @property
     def missed(self) -> list[str]:
-        """The bars that do not hold, in words."""
+        """Describe the missed bars."""
         bars = []
         if self.accuracy_ratio < ACCURACY_BAR:
             bars.append(f"{self.title}: MRR is {self.accuracy_ratio:.3f} × that of {self.peer}")
@@ -205,7 +205,7 @@ class Section:
 
 
 def candidate_mrr(scores: np.ndarray) -> float:
-    """MRR of column 0 of scores (B, C), by our kernel; ties count against the target."""
+    """Compute the MRR of column 0 of scores (B, C) with our kernel; ties count against the target."""
     return mean_metrics(*_metatl.rank_scores(np.ascontiguousarray(scores, np.float32)))["MRR"]
 
 
@@ -215,7 +215,7 @@ def best_trial(validation: Sequence[float]) -> int:
 
 
 def read_peer(exchange: Exchange, system: str) -> tuple[dict[str, Any], Outcome]:
-    """Rank a peer's scores: what its script wrote, and its best trial."""
+    """Rank a peer's scores; return the result file of its script and its best trial."""
     folder = exchange.folder / system
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     trials = [Trial(**trial) for trial in result["trials"]]
@@ -255,7 +255,7 @@ def fit_ours(
     *,
     refit: bool = False,
 ) -> tuple[Run, float]:
-    """Fit one of our systems, or read the run that an earlier call left: the run and its training seconds."""
+    """Fit one of our systems, or load the run of an earlier call; return it and its training seconds."""
     config = configure(find_system(system, PRESET), PRESET, overrides, k=exchange.k).model_dump(mode="json")
     seconds = folder.with_suffix(".json")
     if not refit and folder.exists() and is_finished(folder) and seconds.exists():
@@ -277,7 +277,7 @@ def fit_ours(
     )
     training_seconds = time.perf_counter() - begin
     if run.record.split_fingerprint != record["split_fingerprint"]:
-        raise SystemExit(f"{exchange.folder}: the data are not those that it was exported from")
+        raise SystemExit(f"{exchange.folder}: it was exported from other data")
     write_json(seconds, {"training_seconds": training_seconds})
     return run, training_seconds
 
@@ -287,7 +287,7 @@ def our_mrr(run: Run, users: Users) -> float:
 
 
 def time_ours(run: Run, users: Users, what: Literal["candidates", "catalogue"] = "candidates") -> float:
-    """Seconds to encode all users, rank candidates or all items, and average: the least of several rounds."""
+    """Time encoding all users, ranking candidates or all items, and averaging: the least of some rounds."""
     targets, excluded = users.candidates[:, 0].copy(), Histories.from_matrix(users.histories)
     rounds = []
     for _ in range(TIMING_ROUNDS + 1):
@@ -302,7 +302,7 @@ def time_ours(run: Run, users: Users, what: Literal["candidates", "catalogue"] =
 
 
 def time_peer(exchange: Exchange, comparison: Comparison, trial: int) -> dict[str, Any] | None:
-    """Time a peer's scoring again, in its own process; None where its environment is not there."""
+    """Time a peer's scoring again in its own process; None if its environment does not exist."""
     python = ROOT / f".venv-peers-{comparison.environment}" / "bin" / "python"
     model = exchange.folder / comparison.system / f"trial-{trial}" / "model.pickle"
     if not python.exists() or not model.exists():
@@ -322,7 +322,7 @@ def compare(
     *,
     refit: bool = False,
 ) -> Row:
-    """Fit as many trials of ours as the peer has, and set the best of both side by side."""
+    """Fit as many of our trials as the peer has, and compare the best of both."""
     system = comparison.system
     result, theirs = read_peer(exchange, system)
     runs, seconds = [], []
@@ -365,13 +365,14 @@ def compare(
 
 HEADER = """# Baselines beside public implementations
 
-Each of our baselines beside a well-known public implementation of the same system, trained on the same rows
-of the same training users, and asked to rank the same 101 candidates of the same new users. The bars: our MRR
-on the test users is at least {accuracy:g} × the peer's, each side at the best of an equal number of trials,
-and the test users are evaluated at least {speed:g} × as fast. {verdict}
+This page compares each of our baselines with a well-known public implementation of the same system. Both
+are trained on the same rows of the same training users and rank the same 101 candidates of the same new
+users. The bars: our MRR on the test users is at least {accuracy:g} × the peer's, with the best of an equal
+number of trials on each side, and our evaluation of the test users is at least {speed:g} × as fast.
+{verdict}
 
-Regenerate with `make peers` (`SPORTS=path` names data that the repository does not hold). Both sides of a
-cell are written ours / peer.
+Regenerate with `make peers` (`SPORTS=path` names data that the repository does not hold). Cells show
+ours / peer.
 """
 
 TABLE = """
@@ -381,37 +382,38 @@ TABLE = """
 """
 
 METHOD = """
-## How it was made
+## How it was measured
 
-- **Data.** The cold-start split of the protocol at K = 3. A peer sees the training users' rows and nothing
-  else of the data; the new users' first three items are what it is asked about. Users and items are numbers.
-- **Trials.** A trial is one setting of a small table, the same tables for every data set (`settings` in the
-  peers' scripts, `trials` in `benches/peers/compare.py`). Within a trial both sides rank the validation users
-  now and then, keep the weights that do so best, and stop when it no longer gets better. Of its trials each
-  side shows the one with the best validation MRR. A peer that was best at the last epoch that it was allowed
-  could have gone on; the settings above say where that is so.
-- **Ranks.** The peers' scores go through the same kernel as ours. Ties count against the target.
-- **New users.** RecTools recommends for users it was not trained on by reading their histories. These go
-  through the parts that its `recommend` consists of: `encode_sessions` on histories filled up to its length,
-  then inner products. The scores are those of `recommend`, which has no candidates per user. RecBole
-  evaluates users of its data set only; the histories go through its network, unpadded. implicit has no BPR
-  for new users (`recalculate_user` is not supported): they are folded in by the same criterion with
-  implicit's item vectors fixed, in numpy. Its negatives are sampled: against the mean item, which ours takes,
-  implicit's vectors rank worse.
+- **Data.** The cold-start split of the protocol at K = 3. A peer gets the rows of the training users and
+  the first three items of the new users, and no other data. Users and items are numbers.
+- **Trials.** A trial is one setting of a small table, which is the same for every data set (`settings` in
+  the scripts of the peers, `trials` in `benches/peers/compare.py`). In a trial, both sides rank the
+  validation users at intervals, keep the best weights, and stop when the validation MRR no longer improves.
+  Each side shows the trial with the best validation MRR. A peer whose last allowed epoch was the best might
+  have improved further; the settings above show the epochs.
+- **Ranks.** The same kernel ranks the peers' scores and ours. Ties count against the target.
+- **New users.** RecTools recommends to users outside its training data by reading their histories. We call
+  the parts of its `recommend`: `encode_sessions` on histories padded to its length, then inner products.
+  The scores are those of `recommend`, which takes no candidates for each user. RecBole evaluates users of
+  its data set only; we run its network on the histories, unpadded. implicit has no BPR for new users
+  (`recalculate_user` is not supported): we fold them in by the same criterion in numpy, with implicit's
+  item vectors fixed. Its negatives are sampled, because implicit's vectors rank worse against the mean
+  item, which ours uses.
 - **Training seconds** are those of the best trial, validations included, on one thread.
-- **Evaluation seconds.** Ours: encode the test users' histories, rank their candidates, average. The peer's:
-  its scores of the candidates as an array, nothing more, from data already in memory, each user encoded once.
-  That is the fastest that the peer's network can be asked, and the bar is held against it. One thread each,
-  the least of {rounds} rounds, the peer right after ours. For BPR both figures are of fold-ins that we wrote,
-  and nearly all of the peer's seconds are its fold-in: against the mean item it would be as fast as ours.
-  RecTools fills histories up to its length, which the settings make 10 rather than its default of 100: that
-  is ten times less for it to do.
-- **Its own evaluation** is what a user of the peer would run, once, beside ours of the same. RecBole, with
-  100 negatives, predicts each pair of a user and an item, reading the history anew. RecTools recommends 10
-  of all items (`recommend`) and measures the lists (`calc_metrics`); ours ranks the whole catalogue.
+- **Evaluation seconds.** Ours: encode the histories of the test users, rank their candidates, average. The
+  peer's: compute only the scores of the candidates as an array, from data in memory, with each user encoded
+  once. This is the fastest use of the peer's network, and the bar applies to it. Each side uses one thread;
+  the time is the least of {rounds} rounds, and the peer runs right after ours. For BPR, both figures are
+  those of fold-ins that we wrote, and the fold-in takes nearly all of the peer's time: against the mean
+  item it would be as fast as ours. RecTools pads histories to its length, which the settings reduce from
+  100, its default, to 10. This is ten times less work for it.
+- **Its own evaluation** is the one that a user of the peer would run, once, compared with ours of the same
+  task. RecBole, with 100 negatives, predicts each pair of a user and an item and reads the history for
+  each. RecTools recommends 10 of all items (`recommend`) and evaluates the lists (`calc_metrics`); ours
+  ranks the whole catalogue.
 """
 
-FOOTNOTE = "\n¹ The peer was timed when it was trained; its environment is no longer there.\n"
+FOOTNOTE = "\n¹ The peer was timed when it was trained; its environment no longer exists.\n"
 
 
 def describe_machine() -> str:
@@ -427,7 +429,7 @@ def describe_machine() -> str:
 
 
 def make_page(sections: Sequence[Section], machine: str) -> str:
-    """Write everything that was found, the bars that do not hold first."""
+    """Write the page, the missed bars first."""
     missed = [
         f"{bar} on {section.name}" for section in sections for row in section.rows for bar in row.missed
     ]
@@ -445,7 +447,7 @@ def make_page(sections: Sequence[Section], machine: str) -> str:
         parts.append(TABLE.format(**bars) + "\n".join(row.markdown() for row in section.rows) + "\n")
         if not all(row.timed_together for row in section.rows):
             parts.append(FOOTNOTE)
-        parts.append("\nSettings of the trials shown, ours as what differs from `tuned`:\n\n")
+        parts.append("\nSettings of the trials shown; for ours, the differences from `tuned`:\n\n")
         parts.extend(
             f"- {row.title}: ours {write_settings(row.ours.settings)}; "
             f"{row.peer} {write_settings(row.theirs.settings)}\n"
@@ -458,13 +460,15 @@ def make_page(sections: Sequence[Section], machine: str) -> str:
 
 def write_settings(settings: dict[str, Any]) -> str:
     text = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return f"`{text}`" if text else "as it is"
+    return f"`{text}`" if text else "unchanged"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; 1 where a bar does not hold, else 0."""
+    """Write the page; return 1 if a bar is missed, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("exchanges", nargs="+", type=Path, help="folders that the peers have filled")
+    parser.add_argument(
+        "exchanges", nargs="+", type=Path, help="exchange folders with the results of the peers"
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "baselines.md")
     parser.add_argument("--refit", action="store_true", help="fit ours again")
     given = parser.parse_args(arguments)

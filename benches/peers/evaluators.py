@@ -1,4 +1,4 @@
-"""Time `metatl-eval scores` beside numpy, ranx, ir_measures and two libraries' own evaluators."""
+"""Compare the speed of `metatl-eval scores` with numpy, ranx, ir_measures, RecBole and RecTools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import ranx
 
 from metatl.evaluation.external.evaluate_scores import evaluate_scores
 
-# What the benchmarks beside this folder are held against.
+# The reference implementations of the benchmarks.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import reference
@@ -37,19 +37,18 @@ LIBRARIES = {"recbole": "RecBole, its collector and evaluator", "rectools": "Rec
 
 PAGE = """# Evaluators side by side
 
-{users:,} users with 101 scored candidates each, of a catalogue of {items:,}; the same arrays for all, one
-run, the least of {rounds} rounds, one thread. MRR, HR@1, HR@10 and NDCG@10,
-on which all agree to {tolerance:g}.
-Regenerate with `make evaluators`.
+Time to compute MRR, HR@1, HR@10 and NDCG@10 of {users:,} users with 101 scored candidates each, from a
+catalogue of {items:,} items. All evaluators get the same arrays in one run, on one thread; the time is the
+least of {rounds} rounds. Their results agree to {tolerance:g}. Regenerate with `make evaluators`.
 
 | evaluator | s | users/s | metatl is | intervals |
 |---|---:|---:|---:|---|
 {rows}
 
-ranx, ir_measures and the two libraries give means alone; metatl and numpy also resample the users
-{resamples:,} times. metatl moreover reports AUC, mean and median rank and the ties under each rule. Turning
-arrays into the objects that ranx and ir_measures work on is not counted; RecBole and RecTools get what their
-own models hand to them (`benches/peers/library_evaluators.py`).
+ranx, ir_measures and the two libraries compute means only; metatl and numpy also resample the users
+{resamples:,} times. metatl also reports AUC, mean and median rank, and the metrics under each tie rule. The
+conversion of arrays to the objects of ranx and ir_measures is not timed. RecBole and RecTools get the same
+input as from their own models (`benches/peers/library_evaluators.py`).
 
 Machine: {machine}.
 """
@@ -105,7 +104,7 @@ def by_ir_measures(scores: np.ndarray) -> Callable[[], dict[str, float]]:
 
 
 def time_calls(evaluate: Callable[[], dict[str, float]], rounds: int) -> tuple[float, dict[str, float]]:
-    """The least seconds of some calls, after one that is not counted; and what it found."""
+    """Return the least seconds of several calls after a warm-up call, and the result."""
     found = evaluate()
     seconds = []
     for _ in range(rounds):
@@ -123,7 +122,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     generator = np.random.default_rng(0)
-    # Distinct scores: without ties all evaluators mean the same rank.
+    # Scores are distinct, because the evaluators treat ties differently.
     column = np.arange(1 + NEGATIVES, dtype=np.float32)
     scores = generator.permuted(np.tile(column, (arguments.users, 1)), axis=1)
     first = generator.integers(0, NUM_ITEMS, (arguments.users, 1))

@@ -1,4 +1,4 @@
-"""The folder through which our environment and those of the peers talk, and the one way to run a peer.
+"""The exchange folder between our environment and those of the peers, and the code that runs a peer.
 
     exchange.json                     data set, K, seed, catalogue size, fingerprints
     train.parquet                     user, item, timestamp: the rows of the training users, by user and time
@@ -8,8 +8,8 @@
     SYSTEM/trial-N/model.pickle       the peer's model of that trial, for timing it again
     SYSTEM/result.json                the peer's version, trials and times
 
-Users and items are numbered from 0. This file needs numpy alone, but for the training rows (pyarrow), so that
-it runs in every environment.
+Users and items are numbered from 0. This file needs only numpy, and pyarrow for the training rows, so it runs
+in every environment.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TIMING_ROUNDS = 5
 
 @dataclass(frozen=True)
 class Users:
-    """New users: what they did first, and what is ranked for them."""
+    """New users: their histories and their candidates."""
 
     histories: np.ndarray
     candidates: np.ndarray
@@ -44,7 +44,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a peer is given."""
+    """The input of a peer."""
 
     folder: Path
     k: int
@@ -79,18 +79,18 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Trial:
-    """A training of a peer and what came of it."""
+    """A training of a peer and its results."""
 
     settings: dict[str, Any]
     epochs: int
-    """Epochs after which the validation users were ranked best; the scores are those of that moment."""
+    """Epochs after which the validation MRR was best; the scores are from that epoch."""
     epochs_trained: int
     training_seconds: float
-    """All of it: the validations on the way and the epochs after the best one too."""
+    """The whole training, with the validations and the epochs after the best one."""
     scoring_seconds: float
-    """For the candidates of all test users: the least of several rounds."""
+    """Seconds to score the candidates of all test users: the least of several rounds."""
     own_way_seconds: float | None = None
-    """The test users by the peer's own evaluation, once; None where it has none for new users."""
+    """Seconds of the peer's own evaluation of the test users, once; None if it has none for new users."""
 
 
 def mean_reciprocal_rank(scores: np.ndarray) -> float:
@@ -123,7 +123,7 @@ class Peer:
     patience = 3
 
     def train(self, exchange: Exchange, settings: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-        """Train; give the epochs so far and the model, each time it is to be validated."""
+        """Train; yield the epochs so far and the model at each validation."""
         raise NotImplementedError
 
     def score(self, model: Any, histories: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ class Peer:
         raise NotImplementedError
 
     def evaluate_its_own_way(self, model: Any, users: Users) -> bool:
-        """Evaluate users as the peer's own program goes about it; False where it has no such thing."""
+        """Evaluate users with the peer's own evaluation; return False if it has none."""
         del model, users
         return False
 
@@ -162,7 +162,7 @@ def run_trial(peer: Peer, exchange: Exchange, settings: dict[str, Any], folder: 
 
 
 def time_scoring(peer: Peer, model: Any, users: Users) -> dict[str, float | None]:
-    """Seconds for the candidates of all users: the least of several rounds; and the peer's own way, once."""
+    """Time scoring the candidates, the least of several rounds, and the peer's own evaluation, once."""
     rounds = []
     for _ in range(TIMING_ROUNDS):
         begin = time.perf_counter()
@@ -190,7 +190,7 @@ def write_result(exchange: Exchange, peer: Peer, trials: list[Trial]) -> None:
 
 
 def read_trials(exchange: Exchange, peer: Peer) -> list[Trial]:
-    """Trials that an earlier call of this version has finished."""
+    """Read the trials that an earlier call of this version has finished."""
     path = exchange.folder / peer.system / "result.json"
     if not path.exists():
         return []
@@ -201,7 +201,7 @@ def read_trials(exchange: Exchange, peer: Peer) -> list[Trial]:
 
 
 def main(*peers: Callable[[], Peer]) -> None:
-    """Run trials of peers, or time one again; what every peer's script does."""
+    """Run the trials of peers, or time one again; the main function of every peer's script."""
     parser = argparse.ArgumentParser()
     parser.add_argument("exchange", type=Path)
     parser.add_argument("--system", help="only the peer of this system")

@@ -1,4 +1,4 @@
-"""Write what the peers are given: the training rows of a cold-start split, and new users with candidates."""
+"""Write the input of the peers: the training rows of a cold-start split, and new users with candidates."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""BPR as implicit has it, for users that it was not trained on.
+"""BPR of implicit, for users outside its training data.
 
-implicit has no way to give a BPR model a new user (`recalculate_user` is not supported there). So a new user
-is folded in: the vector that the criterion of the training gives for the user's few items, with implicit's
-item vectors and biases as they are, found by gradient steps from zero. Our BPR-MF takes the mean item for the
-negative; implicit's vectors rank better against sampled ones, and so they meet these.
+implicit cannot add a new user to a BPR model (`recalculate_user` is not supported). A new user is therefore
+folded in: gradient steps from zero find the vector that optimises the training criterion for the user's few
+items, with implicit's item vectors and biases fixed. Our BPR-MF uses the mean item as the negative.
+implicit's vectors rank better against sampled negatives, so the fold-in uses these.
 """
 
 from __future__ import annotations

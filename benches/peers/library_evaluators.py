@@ -1,12 +1,13 @@
-"""What RecBole's and RecTools' own evaluators make of given scores, and in how many seconds.
+"""Evaluate given scores with the evaluators of RecBole and RecTools, and time them.
 
-Runs in the peers' environment; `evaluators.py` calls it. Both get the scores in the form in which their own
-models would hand them over, so that the evaluation alone is timed:
+It runs in the peers' environment; `evaluators.py` calls it. Both libraries get the scores in the form in
+which their own models return them, so that only the evaluation is timed:
 
-- RecBole: as its trainer does in the mode `uni100`, batch by batch of 4,096 pairs. Scores go into a row of
-  the catalogue that is filled with minus infinity, the collector takes the top, the evaluator averages.
-- RecTools: a data frame of user, item and rank, and one of the targets, to `calc_metrics`. Its models rank
-  the scores themselves; a sort in numpy does it here and is counted.
+- RecBole: as in its trainer with the mode `uni100`, in batches of 4,096 pairs. The scores go into a row of
+  the catalogue that is filled with minus infinity, the collector takes the top items, the evaluator
+  averages.
+- RecTools: `calc_metrics` gets a data frame of user, item and rank, and one of the targets. Its models rank
+  the scores themselves; here a sort in numpy ranks them, and its time counts.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""What implicit's and LensKit's rankers, sampler and metrics make of given data, and in how many seconds.
+"""Run the rankers, sampler and metrics of implicit and LensKit on given data, and time them.
 
     python library_rankers.py FOLDER
 
-Runs in the environment of `requirements-lenskit.txt`, on one thread; `rankers.py` calls it and checks what it
-leaves in FOLDER. Both libraries get the vectors that they would have learned, so that ranking alone is timed:
+It runs in the environment of `requirements-lenskit.txt`, on one thread; `rankers.py` calls it and checks its
+results in FOLDER. Both libraries get given vectors in place of learned ones, so that only ranking is timed:
 
 - implicit, top n: `recommend` of a model for all users at once, with `filter_already_liked_items`, in its own
   batches of 100.
 - LensKit, top n: `lenskit.batch.recommend`, in this process, over its `topn_pipeline` of an ALS scorer. For
-  each user it looks up what they have seen, takes that out of the candidates, scores and ranks. The scorer
-  takes the vectors of users as they are (`user_embeddings="prefer"`); by default it would compute them anew
-  from what the user has seen.
+  each user it looks up the seen items, removes them from the candidates, scores and ranks. The scorer uses
+  the given user vectors (`user_embeddings="prefer"`); by default it would compute them again from the items
+  that the user has seen.
 - LensKit, negatives: `sample_negatives` of the matrix of interactions, uniform and verified.
-- LensKit, metrics: a `RunAnalysis` of metatl's lists, in the collections of item lists in which
-  `lenskit.batch.recommend` hands its own over. NDCG discounts by log2(rank + 1); LensKit's default makes no
-  difference between the first two places.
+- LensKit, metrics: a `RunAnalysis` of metatl's lists, in the collections of item lists that
+  `lenskit.batch.recommend` returns. NDCG discounts by log2(rank + 1); LensKit's default does not distinguish
+  the first two ranks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Time metatl's ranker, sampler and metrics beside implicit's and LensKit's; write docs/library_rankers.md.
+"""Compare metatl's ranker, sampler and metrics with implicit and LensKit; write docs/library_rankers.md.
 
     python benches/peers/rankers.py PEERS_PYTHON docs/library_rankers.md
 
 PEERS_PYTHON is the interpreter of the environment of `requirements-lenskit.txt`, in which
-`library_rankers.py` runs on the same arrays. The page is written only if the libraries find what metatl does.
+`library_rankers.py` runs on the same arrays. The page is written only if the libraries agree with metatl.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from timing import ROUNDS, SECONDS, least_seconds
 NUM_ITEMS, DIM, TOP, NEGATIVES = 20_000, 100, 10, 100
 METRICS = (f"MRR@{TOP}", f"HR@{TOP}", f"NDCG@{TOP}")
 SCORE_TOLERANCE = 1e-4
-"""Of scores of about 35: what sums of 100 products in float32 may differ by."""
+"""Rounding error of sums of 100 products in float32, for scores of about 35."""
 METRIC_TOLERANCE = 1e-9
 LIBRARIES = {"metatl": "metatl", "implicit": "implicit", "lenskit": "LensKit"}
 
@@ -39,32 +39,32 @@ WORKS = {
     "negatives": (f"{NEGATIVES} negatives a user", "negatives", NEGATIVES),
     "metrics": (f"{', '.join(METRICS)} of lists of {TOP}", "users", 1),
 }
-"""What a work is called, its unit, and units a user."""
+"""Description of each work, its unit, and the units of one user."""
 
 PAGE = """# Ranker, sampler and metrics beside implicit's and LensKit's
 
-{users:,} users who have seen {seen:.0f} items each on average, {items:,} items, d = {dim}; the same arrays
-for all, one run, one thread, the least of {rounds} rounds, or of as many as take {limit:.0f} s.
+{users:,} users who have seen {seen:.0f} items each on average, {items:,} items, d = {dim}. All libraries
+get the same arrays in one run, on one thread; a time is the least of {rounds} rounds, or of the rounds of
+{limit:.0f} s.
 
 | work | library | s | a second | metatl is |
 |---|---|---:|---:|---:|
 {rows}
 
-- **Top {top}** by inner product, without what the user has seen. All list the same items, but for items
-  whose scores differ by less than {score_tolerance:g}; none that is seen, none twice. LensKit runs its
-  pipeline for one user at a time.
-- **Negatives** are uniform and verified, with replacement. Where a user has seen the item, LensKit draws
-  again, up to ten times, and then takes it; metatl draws from the items that are left. Of {drawn:,} negatives
+- **Top {top}** is by inner product, without the items that the user has seen. All libraries list the same
+  items, except for items whose scores differ by less than {score_tolerance:g}. No list has a seen item or
+  an item twice. LensKit runs its pipeline for one user at a time.
+- **Negatives** are uniform and verified, with replacement. If a user has seen the item, LensKit draws
+  again, up to ten times, and then takes it; metatl draws from the remaining items. Of {drawn:,} negatives
   each, {ours_seen:,} of metatl's and {theirs_seen:,} of LensKit's are items that the user has seen.
-- **Metrics** are of the same lists; all agree to {metric_tolerance:g}. metatl also resamples the users 1,000
-  times for its intervals; LensKit also gives medians and standard deviations.
+- **Metrics** are of the same lists, and agree to {metric_tolerance:g}. metatl also resamples the users
+  1,000 times for its intervals; LensKit also computes medians and standard deviations.
 
-implicit cannot be asked for negatives: its BPR draws each inside the step that trains on it (`bpr_update`)
-and hands none out. It draws from the interactions, so that popular items come more often, and skips a step
-whose user has seen the item. It measures no given lists either.
+implicit offers no negative sampling: its BPR draws each negative inside its training step (`bpr_update`).
+It draws from the interactions, so popular items are more frequent, and skips the step if the user has seen
+the item. It has no metrics for given lists either.
 
-What is called in each library is in `benches/peers/library_rankers.py`. Regenerate with
-`make library-rankers`.
+`benches/peers/library_rankers.py` has the calls of each library. Regenerate with `make library-rankers`.
 
 Machine: {machine}.
 """
@@ -72,7 +72,7 @@ Machine: {machine}.
 
 @dataclass(frozen=True)
 class Figure:
-    """The seconds that a library takes for a work."""
+    """The seconds that a library takes for one kind of work."""
 
     work: str
     library: str
@@ -117,7 +117,7 @@ def metrics_of_ours(lists: np.ndarray, targets: np.ndarray) -> tuple[float, dict
 
 
 def draw_targets(lists: np.ndarray, num_items: int) -> np.ndarray:
-    """An item for each user: of the list for every other one, of the whole catalogue for the rest."""
+    """Draw an item for each user: from the list for every other user, from the catalogue for the rest."""
     generator = np.random.default_rng(1)
     users = np.arange(len(lists))
     listed = lists[users, generator.integers(0, lists.shape[1], len(lists))]
@@ -125,7 +125,7 @@ def draw_targets(lists: np.ndarray, num_items: int) -> np.ndarray:
 
 
 def check_lists(library: str, lists: np.ndarray, ours: np.ndarray, data: RankingData) -> None:
-    """Refuse lists whose items are seen, repeated, or at any place worth another score than ours."""
+    """Raise an error if lists have seen or repeated items, or other scores than ours at any rank."""
     if lists.shape != ours.shape or lists.min() < 0 or lists.max() >= data.num_items:
         raise SystemExit(f"{library}: lists are not {ours.shape} items of {data.num_items}")
     if data.has_seen(lists).any():
@@ -148,7 +148,7 @@ def check_metrics(library: str, found: dict[str, float], ours: dict[str, float])
 
 
 def run_libraries(python: str, folder: Path) -> list[dict]:
-    """Run the libraries in their environment; what they find lies in the folder afterwards."""
+    """Run the libraries in their environment; they write their results to the folder."""
     script = Path(__file__).with_name("library_rankers.py")
     command = [python, script, folder, "--negatives", str(NEGATIVES)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -156,7 +156,7 @@ def run_libraries(python: str, folder: Path) -> list[dict]:
 
 
 def make_rows(figures: list[Figure], users: int) -> str:
-    """Lines of the table, work by work, metatl first in each."""
+    """Return the lines of the table, grouped by work, metatl first in each group."""
     lines = []
     for work, (name, unit, units) in WORKS.items():
         group = [figure for figure in figures if figure.work == work]

@@ -1,13 +1,13 @@
-"""What `rankers.py` hands to the libraries' environment: a folder of arrays.
+"""The folder of arrays that `rankers.py` passes to the libraries' environment.
 
     user_vectors.npy  float32 (U, d)
     item_vectors.npy  float32 (I, d)
-    indptr.npy        int64 (U + 1,): where the items of each user begin
+    indptr.npy        int64 (U + 1,): start of the items of each user
     seen.npy          int64 (N,): the users' items, ascending, none twice
     lists.npy         int64 (U, n): metatl's best items of each user
-    targets.npy       int64 (U,): an item to be looked for in each list
+    targets.npy       int64 (U,): the item to look for in each list
 
-This file needs numpy alone, so that it runs in every environment.
+This file needs only numpy, so it runs in every environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = ("user_vectors", "item_vectors", "indptr", "seen")
 
 @dataclass(frozen=True)
 class RankingData:
-    """Vectors of users and items, and what each user has seen."""
+    """Vectors of users and items, and the seen items of each user."""
 
     user_vectors: np.ndarray
     item_vectors: np.ndarray

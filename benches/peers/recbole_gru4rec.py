@@ -1,9 +1,10 @@
-"""GRU4Rec as RecBole has it.
+"""GRU4Rec of RecBole.
 
-The model is trained by RecBole's own loader and trainer: every place of every training sequence is an
-example, its prefix in and its item out. RecBole's evaluation knows only users of its data set; so new users'
-histories go through the network, once each, and the inner products of the state with their candidates are the
-scores. What RecBole does itself with 100 negatives a user, one pair at a time, is timed besides.
+RecBole's own loader and trainer train the model: every position of every training sequence is an example,
+with the prefix as input and the item as output. RecBole evaluates users of its data set only. The histories
+of new users therefore go through the network once each, and the scores are the inner products of the state
+with the candidates. RecBole's own evaluation with 100 negatives a user, one pair at a time, is timed as
+well.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Scorer:
 
 
 def write_atomic_file(exchange: Exchange, folder: Path) -> None:
-    """Write the training rows as RecBole reads them, with the place in the sequence for the time."""
+    """Write the training rows in RecBole's format, with the position in the sequence as the time."""
     users, items, _ = exchange.train_rows()
     begins = np.r_[True, users[1:] != users[:-1]]
     places = np.arange(len(users)) - np.flatnonzero(begins)[np.cumsum(begins) - 1]

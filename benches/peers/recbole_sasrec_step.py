@@ -1,8 +1,8 @@
-"""Epochs of SASRec as RecBole trains it: seconds, and places that it learned to continue.
+"""Train SASRec of RecBole for some epochs; report the seconds and the learned positions.
 
     .venv-peers-torch/bin/python benches/peers/recbole_sasrec_step.py FOLDER SETTINGS_AS_JSON
 
-prints one line of JSON. FOLDER is what `export.py` wrote.
+prints one line of JSON. FOLDER is the output of `export.py`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""SASRec and BERT4Rec as RecTools has them.
+"""SASRec and BERT4Rec of RecTools.
 
-RecTools recommends for users whom it was not trained on: whoever asks hands a data set with their
-interactions, and the model reads them as it reads anyone's. Its `recommend` ranks the whole catalogue, or the
-same items for all users; each of our users has candidates of their own. So the histories go through the parts
-that `recommend` is made of: filled up on the left to the model's length (BERT4Rec: with a mask at the end),
-`encode_sessions`, and the inner products of the last state with the candidates alone. That is also less work.
+RecTools recommends to users outside its training data: it takes a data set with their interactions. Its
+`recommend` ranks the whole catalogue, or the same items for all users, but each of our users has candidates
+of their own. We therefore call the parts of `recommend`: pad the histories on the left to the model's length
+(BERT4Rec: with a mask at the end), `encode_sessions`, and inner products of the last state with the
+candidates only. This is also less work.
 
-Its own way to evaluate new users is `recommend` for all items, then `calc_metrics`; that is timed besides.
+Its own evaluation of new users is `recommend` for all items, then `calc_metrics`; it is timed as well.
 
-RecTools trains on the last `session_max_len` items of a user. A longer user is given as several, stretches of
-that length, so that the rows are the same for all systems.
+RecTools trains on the last `session_max_len` items of a user. A longer user is split into several users with
+sequences of that length, so that all systems train on the same rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a call is timed, here and in the peers' environments."""
+"""Time a call, in our environment and in those of the peers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDS, SECONDS = 3, 1.0
 
 
 def least_seconds(call: Callable[[], Result]) -> tuple[float, Result]:
-    """The least seconds of three calls, or of as many as take a second; and what the last gave."""
+    """Return the least seconds of three calls, or of the calls of one second, and the last result."""
     rounds: list[float] = []
     while len(rounds) < ROUNDS or sum(rounds) < SECONDS:
         begin = time.perf_counter()

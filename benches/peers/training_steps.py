@@ -1,8 +1,8 @@
-"""Train the same SASRec here and in RecBole for some epochs; write docs/training_peers.md.
+"""Train the same SASRec in metatl and in RecBole for some epochs; write docs/training_peers.md.
 
     python benches/peers/training_steps.py PEERS_PYTHON FOLDER docs/training_peers.md
 
-FOLDER is what `export.py` wrote for the data set `wines`.
+FOLDER is the output of `export.py` for the data set `wines`.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ DIM, BLOCKS, HEADS, DROPOUT = 64, 2, 2, 0.5
 PAGE = """# A training step beside RecBole's
 
 SASRec with {blocks} blocks, {heads} heads, d = {dim}, sequences of up to {length} items and a softmax over
-all {items:,} items, on the training users of X-Wines: the best of {epochs} epochs, loading included, about
-{places:,} places a step, {threads} threads. A place is an item that the model learns to predict from those
-before it.
+all {items:,} items, on the training users of X-Wines, with about {places:,} positions a step on {threads}
+threads. The time is that of the best of {epochs} epochs, loading included. A position is an item that the
+model learns to predict from the items before it.
 
-| system | places | s an epoch | places/s | metatl is |
+| system | positions | s per epoch | positions/s | metatl is |
 |---|---:|---:|---:|---:|
 | metatl {ours_version} | {ours_places:,} | {ours_seconds:.2f} | {ours_rate:,.0f} | |
 | RecBole {version} | {their_places:,} | {their_seconds:.2f} | {their_rate:,.0f} | {ratio:.1f} × as fast |
 
-RecBole reads every prefix of a sequence as an example of its own and learns its last place; metatl reads a
-sequence once and learns all its places. Regenerate with `make training-peers`.
+RecBole reads every prefix of a sequence as a separate example and learns its last position; metatl reads a
+sequence once and learns all its positions. Regenerate with `make training-peers`.
 
 Machine: {machine}.
 """
 
 
 def epoch_of_ours(split: metatl.ColdStartSplit) -> tuple[int, float]:
-    """Places and seconds of about one epoch: the best of several."""
+    """Return the positions and seconds of the best of several epochs."""
     train = split.train
     places_a_sequence = min(LENGTH, train.num_interactions / train.num_users - 1)
     settings = {

@@ -310,7 +310,7 @@ def test_the_ablation_compares_each_row_with_the_one_above():
     assert table[TO_PAPER[0].title]["set"] == "`freeze_after_first_evaluation=False`"
     said = of_kind(report, Text)[-1].text
     for row, test, p in zip(path[1:], tests, corrected, strict=True):
-        assert (f"“{row.title}” ({test.difference:+.4f})" in said.split("In the full")[0]) == (p < 0.05)
+        assert (f"“{row.title}” ({test.difference:+.4f})" in said.split("in the full")[0]) == (p < 0.05)
     assert {p < 0.05 for p in corrected} == {True, False}
     # Without the row above there is nothing to compare with.
     del ranks[path[1].title]

@@ -1,13 +1,12 @@
-"""From the released program to the paper to ours, one change at a time.
+"""Change `official` into `paper` and `paper` into `tuned`, one change at a time.
 
-Every behaviour of the released program that differs from the paper is a switch of `MetaTLConfig`; so is
-everything that `tuned` does otherwise. A step changes one idea; where the config's rules bind fields to each
-other (batch norm exists in the three-layer learner only) it sets them together. The rows below each step keep
-what it changed, so that a row differs from the one above it by its step alone.
+Every difference between the released program and the paper is a field of `MetaTLConfig`, and so is every
+difference between the paper and `tuned`. A step changes one idea. If the config ties fields together (batch
+norm exists in the three-layer learner only), a step sets all of them. Later rows keep the changes of earlier
+steps, so a row differs from the row above it by its own step only.
 
-Two behaviours of the released program are in its evaluation: negatives that may be the target itself, and
-ranks that depend on the order of equal scores. All rows are evaluated under metatl's protocol, which has
-neither.
+Two differences lie in the evaluation of the released program: its negatives may be the target itself, and its
+ranks depend on the order of equal scores. These are not steps: metatl's protocol evaluates all rows.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Step:
     Attributes
     ----------
     title
-        What it does.
+        Description of the change.
     changes
         Fields of `MetaTLConfig` and their new values.
     """
@@ -90,7 +89,8 @@ TO_TUNED = (
             "final_lr_share": 0.02,
         },
     ),
-    # While negatives are few: where tasks move embeddings, each of many costs every task a vector of its own.
+    # This comes before the step to many negatives. If tasks moved embeddings there, each task would need a
+    # vector of its own for every negative.
     Step("the inner step moves the transition", {"adapt": "transition"}),
     Step(
         "512 shared negatives in place of one",
@@ -116,8 +116,8 @@ TO_TUNED = (
 def ablation_rows(budget: Budget) -> list[Row]:
     """List the rows from `official` to `paper` to `tuned`.
 
-    Under the budget `smoke` every training is a few steps long; the other budgets are the same here, for the
-    path leads through all presets.
+    With the budget `smoke` every training is a few steps long. The other budgets make no difference, because
+    the steps set the presets.
     """
     rows = [Row("`official`", "metatl", "official")]
     for preset, steps in (("official", TO_PAPER), ("paper", TO_TUNED)):
@@ -140,7 +140,7 @@ def ablation(
     seeds: int,
     budget: Budget,
 ) -> Report:
-    """Write the report of the ablation from a grid's figures; the arguments are those of `table2`."""
+    """Write the report of the ablation from the results of a grid; the arguments are those of `table2`."""
     found = [
         standing
         for source in sources
@@ -148,20 +148,20 @@ def ablation(
         if (standing := standings(outcome, source.name, k)) is not None
     ]
     step = (
-        "Each row is the row above it and one change more. The difference is to the row above, paired over "
-        "the test users; p-values of the t test with Holm's correction for the number of changes."
+        "Each row adds one change to the row above it. The difference is relative to the row above, paired "
+        "over the test users. p-values are from the t test, with Holm's correction for the number of changes."
     )
-    presets = f"The row “{TO_PAPER[-1].title}” is the preset `paper`, the last row the preset `tuned`."
+    presets = f"The row “{TO_PAPER[-1].title}” is the preset `paper`, and the last row is the preset `tuned`."
     protocol = (
-        "All rows are evaluated under one protocol: the released program's evaluation, in which negatives "
-        "may be the target itself and equal scores have no rule, is not one of the changes."
+        "All rows are evaluated under one protocol. The released program's evaluation is not one of the "
+        "changes: its negatives may be the target itself, and it has no rule for equal scores."
     )
     notes = [step, presets, protocol]
     if budget == "smoke":
-        notes.append("**Trained for a few steps only: this proves that everything runs, no more.**")
+        notes.append("**Trained for a few steps only: this shows that everything runs, nothing more.**")
     notes += [f"Failed: {failure}" for failure in outcome.failures]
     parts: list[Part] = [
-        Heading("From the released program to the paper to ours", 1),
+        Heading("Ablation: from `official` to `paper` to `tuned`", 1),
         Text(f"MetaTL. {interval_note(seeds)}"),
         Points(tuple(notes)),
     ]
@@ -185,7 +185,9 @@ def ablation(
             }
             for (row, ranking), comparison in of_rows.items()
         ]
-    parts += [Image(name, content, "MRR of each row with its interval") for name, content in pictures.items()]
+    parts += [
+        Image(name, content, "MRR of each row with its 95 % interval") for name, content in pictures.items()
+    ]
     data = {
         "budget": budget,
         "seeds": seeds,
@@ -200,7 +202,7 @@ def ablation(
 def _differences(
     outcome: Outcome, standing: Standings, rows: Sequence[Row]
 ) -> dict[tuple[str, Ranking], Comparison]:
-    """Compare each row with the one above it; where that one is missing there is nothing to compare."""
+    """Compare each row with the row above it, if both have results."""
     differences = {}
     for above, row in pairwise(rows):
         for ranking in RANKINGS:
@@ -231,14 +233,14 @@ def _table(
 def _corrected(
     differences: Mapping[tuple[str, Ranking], Comparison], rows: Sequence[Row], ranking: Ranking
 ) -> dict[str, float]:
-    """Give the p-values of the changes that could be compared, corrected for their number."""
+    """Return the p-values of the compared changes, corrected for their number."""
     titles = [row.title for row in rows if (row.title, ranking) in differences]
     return dict(zip(titles, holm([differences[title, ranking].t_p for title in titles]), strict=True))
 
 
 def _what_shows(rows: Sequence[Row], differences: Mapping[tuple[str, Ranking], Comparison]) -> str:
-    """Say which changes a test tells from none."""
-    where_of: dict[Ranking, str] = {"sampled": "Among 100 negatives", "full": "In the full catalogue"}
+    """State which changes are significant."""
+    where_of: dict[Ranking, str] = {"sampled": "among 100 negatives", "full": "in the full catalogue"}
     sentences = []
     for ranking, where in where_of.items():
         corrected = _corrected(differences, rows, ranking)
@@ -248,9 +250,9 @@ def _what_shows(rows: Sequence[Row], differences: Mapping[tuple[str, Ranking], C
             if p < SIGNIFICANT
         ]
         if shown:
-            sentences.append(f"{where} a test shows these changes: {', '.join(shown)}.")
+            sentences.append(f"Significant {where}: {', '.join(shown)}.")
         else:
-            sentences.append(f"{where} no test shows any of the changes alone.")
+            sentences.append(f"No single change is significant {where}.")
     return " ".join(sentences)
 
 

@@ -1,4 +1,4 @@
-"""Which system to take: those that no test tells apart from the best, and the cheapest of them to fit."""
+"""Recommend a system: the cheapest to fit of those that do not differ significantly from the best."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ UNTRAINED_TITLES = frozenset({UNTRAINED, *(SYSTEMS[name].title for name in SIMPL
 
 @dataclass(frozen=True)
 class Choice:
-    """The systems of one data set and K among which accuracy leaves a free choice.
+    """The systems of one data set and K that are equally accurate.
 
     Attributes
     ----------
     rows
-        Rows that no test tells apart from the best, by either ranking, the cheapest to fit first; none where
-        the two rankings have other winners and a test sees the difference.
+        Rows that do not differ significantly from the best in either ranking, the cheapest to fit first.
+        Empty if the rankings have different winners and a test finds a difference for every row.
     seconds
-        Row to the mean processor seconds of a fit, over seeds; infinite where no fit was seen whole.
-        Wall-clock seconds would also say what else the machine did.
+        Mean processor seconds of a fit for each row, over the seeds; infinite if no fit ran without
+        interruption. Wall-clock time would also depend on the other load of the machine.
     """
 
     rows: tuple[str, ...]
@@ -44,8 +44,8 @@ class Choice:
 def choose(outcome: Outcome, standing: Standings) -> Choice:
     """Find the rows that are as good as the best.
 
-    A row is told apart from the best where the paired t test or Wilcoxon's, either of them corrected by
-    Holm's method, has p < .05, among 100 negatives or in the full catalogue.
+    A row differs significantly from the best if the paired t test or Wilcoxon's test, each with Holm's
+    correction, has p < .05 among 100 negatives or in the full catalogue.
     """
     fits = outcome.results.filter(dataset=standing.dataset, k=standing.k, ranking="sampled", metric="MRR")
     seconds = {
@@ -67,34 +67,35 @@ def _as_good_as_best(standing: Standings, row: str) -> bool:
 
 
 def advice(standing: Standings, choice: Choice) -> str:
-    """Say who has the best MRR, who is as good, and which of them to take."""
+    """State which system has the best MRR, which are as good, and which one is recommended."""
     sampled, full = (standing.best[ranking] for ranking in RANKINGS)
     leaders = {sampled, full}
     where = (
         f"{sampled} has the best MRR among 100 negatives and in the full catalogue"
         if sampled == full
-        else f"{sampled} has the best MRR among 100 negatives, {full} in the full catalogue"
+        else f"{sampled} has the best MRR among 100 negatives and {full} in the full catalogue"
     )
     text = f"{standing.dataset}, K = {standing.k}: {where}."
     if not choice.rows:
         return (
-            f"{text} No system is as good as the best by both rankings: "
-            "take the one that leads the ranking that you use."
+            f"{text} No system is as good as the best in both rankings: "
+            "choose by the ranking that matters to you."
         )
     take, others = choice.rows[0], [row for row in choice.rows if row not in leaders]
     if others:
-        text += f" No test tells {listed(others, 'or')} apart from the best."
+        verb = "does" if len(others) == 1 else "do"
+        text += f" {listed(others, 'and')} {verb} not differ significantly from the best."
     if take == sampled:
         best = ""
     elif sampled in choice.rows:
-        best = f", against {_seconds(choice, sampled)} of {sampled}"
+        best = f" ({sampled}: {_seconds(choice, sampled)})"
     else:
-        best = f"; a test tells {sampled} apart from {full} in the full catalogue"
-    return f"{text} **Take {take}**: fitted in {_seconds(choice, take)} of processor time{best}."
+        best = f"; {sampled} differs significantly from {full} in the full catalogue"
+    return f"{text} **Recommended: {take}.** Processor time of a fit: {_seconds(choice, take)}{best}."
 
 
 def simple_leaders(standings: Sequence[Standings]) -> str:
-    """Say where a system that needs no training is ahead, and which."""
+    """State where a system that needs no training has the best MRR."""
     found = [
         f"{winner} on {standing.dataset} at K = {standing.k}"
         for standing in standings
@@ -103,11 +104,11 @@ def simple_leaders(standings: Sequence[Standings]) -> str:
     ]
     if not found:
         return "No simple system has the best MRR."
-    return f"A system without training has the best MRR: {'; '.join(found)}."
+    return f"A system that needs no training has the best MRR in these cases: {'; '.join(found)}."
 
 
 def everywhere(choices: Sequence[Choice]) -> list[str]:
-    """Name the rows that are as good as the best on every data set, in the order of the first."""
+    """List the rows that are as good as the best on every data set, in the order of the first choice."""
     if not choices:
         return []
     shared = set[str].intersection(*(set(choice.rows) for choice in choices))
@@ -115,12 +116,12 @@ def everywhere(choices: Sequence[Choice]) -> list[str]:
 
 
 def why_not_ahead(outcome: Outcome, standing: Standings, row: str) -> str | None:
-    """Show what this many test users can tell, where a row is not ahead of all others by a test.
+    """State which difference a test with this many users can detect, if a row is not significantly ahead.
 
     Returns
     -------
     str or None
-        None where the row is ahead and both tests say so, or where there is nothing to compare it with.
+        None if the row is ahead by both tests, or if there is no other row to compare it with.
     """
     best = standing.best["sampled"]
     rival = standing.next_best("sampled") if row == best else best
@@ -132,16 +133,16 @@ def why_not_ahead(outcome: Outcome, standing: Standings, row: str) -> str | None
         return None
     if row == best and max(test.t_p, test.wilcoxon_p) < SIGNIFICANT:
         return None
-    # The interval is of the same test, so that its half-width stands for the spread.
+    # The interval belongs to the same test, so its half-width gives the standard error.
     detectable = detectable_difference((found.high - found.low) / 2, standing.test_users)
     text = (
-        f"What the test can show: {standing.test_users:,} users reveal a difference of {detectable:.4f} "
-        f"between {row} and {rival} in {100 * POWER:.0f} % of draws of such users "
-        f"(p < {SIGNIFICANT}, before correction); found is {found.difference:+.4f}."
+        f"Power: with {standing.test_users:,} users, the t test detects a difference of {detectable:.4f} "
+        f"between {row} and {rival} with probability {100 * POWER:.0f} % "
+        f"(p < {SIGNIFICANT}, before correction). The measured difference is {found.difference:+.4f}."
     )
     if 0 < abs(found.difference) < detectable:
         needed = standing.test_users * (detectable / found.difference) ** 2
-        text += f" To reveal that would take about {_two_digits(needed)} users."
+        text += f" Detecting it would take about {_two_digits(needed)} users."
     return text
 
 
@@ -152,5 +153,5 @@ def _two_digits(value: float) -> str:
 def _seconds(choice: Choice, row: str) -> str:
     seconds = choice.seconds[row]
     if math.isinf(seconds):
-        return "unknown seconds"
+        return "unknown"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 (two digits)

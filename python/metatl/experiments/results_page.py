@@ -1,8 +1,8 @@
 """Regenerate `docs/results.md`: every system on every data set, for several K and over several seeds.
 
-`make results` runs it. The cells go through the one runner (:mod:`metatl.experiments.grid`). With `--kept`
-they also go into the repository (:mod:`metatl.experiments.published_cells`): what is there is not made again,
-and the page needs no data for it.
+`make results` runs it. :mod:`metatl.experiments.grid` fits and evaluates the cells. With `--kept` the
+finished cells are also stored in the repository (:mod:`metatl.experiments.published_cells`). Stored cells are
+not computed again, and the page needs no data for them.
 """
 
 from __future__ import annotations
@@ -37,24 +37,25 @@ METRICS = ("HR@1", "HR@10", "NDCG@10", "MRR")
 
 PICTURE = "results-over-k.png"
 
-HEADER = """Cold-start users who have shown K interactions; one held-out item each. Sampled: ranked among
-100 uniform negatives. Full: ranked among every item that the user has not interacted with. {intervals} A
-seed sets the weights, the tasks and the candidates, the split is the same for all, and all systems of a
-seed rank the same candidates. Ties count against the system. Weights are chosen by MRR on validation users.
-p-values are of paired tests over the test users, corrected by Holm's method for the number of systems.
-Every rank of every user is in `docs/results`: `make results RESULTS_OPTIONS=--only-finished` writes this page
-from there, without data; `make results` first fits what is missing."""
+HEADER = """Each test user is a cold-start user with K interactions and one held-out item. Sampled: the item
+is ranked among 100 uniform negatives. Full: it is ranked among every item that the user has not interacted
+with. {intervals} A seed sets the weights, the tasks and the candidates. The split is the same for all seeds,
+and all systems of a seed rank the same candidates. Ties count against the system. Weights are selected by MRR
+on the validation users. p-values are from paired tests over the test users, with Holm's correction for the
+number of systems. `docs/results` holds every rank of every user.
+`make results RESULTS_OPTIONS=--only-finished` writes this page from it, without data; `make results` first
+fits what is missing."""
 
 NOTES = (
-    """`tuned` starts from the co-occurrence graph (`metatl.models.item_start.spectral`) and the recent trend
-    of
-  items (`metatl.models.item_start.trends`). The row "untrained" is that start alone, a strong system of its
-  own: `metatl train --set inner_steps=0 --set max_steps=1 --set meta_lr=1e-9`.""",
-    """The settings of item-kNN were chosen on validation users of these three data sets; those of the Markov
-  chain, of session kNN and of `tuned` on training users held out in turn and on validation users, the last
-  when test figures of earlier settings had already been seen. Item-kNN knows no trend; on validation users
-  the same trend, added to the logarithm of its scores, raised its MRR by .001 to .007.""",
-    "`official` stops after three evaluations without a better validation MRR, at 8,000 steps at the latest.",
+    """`tuned` initialises the items from the co-occurrence graph (`metatl.models.item_start.spectral`) and
+  their recent trend (`metatl.models.item_start.trends`). The row "untrained" is this initialisation alone, a
+  strong system by itself: `metatl train --set inner_steps=0 --set max_steps=1 --set meta_lr=1e-9`.""",
+    """The settings of item-kNN were selected on the validation users of these three data sets. Those of the
+  Markov chain, of session kNN and of `tuned` were selected by cross-validation on the training users and on
+  the validation users; those of `tuned` after test figures of earlier settings had been seen. Item-kNN uses
+  no trend. On the validation users, adding the same trend to the logarithm of its scores raised its MRR by
+  .001 to .007.""",
+    "`official` stops after three evaluations without a better validation MRR, and at 8,000 steps at most.",
 )
 
 
@@ -64,11 +65,11 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
     Parameters
     ----------
     outcome
-        What the grid left.
+        Results of the grid.
     names
         Names of the data sets.
     ks, seeds
-        What was asked of it.
+        Values of K and number of seeds of the grid.
     """
     found = {
         name: [standing for k in ks if (standing := standings(outcome, name, k)) is not None]
@@ -79,8 +80,9 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         Heading("Results", 1),
         Text(
             f"{simple_leaders([standing for standing, _ in chosen])} "
-            "Which to take: of those that no paired test tells apart from the best, by either ranking, the "
-            "one whose fit takes the least processor time (user and system, of all threads)."
+            "For each data set and K, the systems that do not differ significantly from the best in either "
+            "ranking count as equally good. The recommended one is the cheapest of them to fit, in processor "
+            "time (user and system, all threads)."
         ),
         Points(
             (
@@ -97,8 +99,8 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         picture = png(mrr_over_k(over_k, figure2_rows("tuned")))
         parts += [
             Heading("Over K"),
-            Text("MRR among 100 negatives of the systems that the paper's Figure 2 shows."),
-            Image(PICTURE, picture, "Lines of MRR over K, one for each system"),
+            Text("MRR among 100 negatives, for the systems of the paper's Figure 2."),
+            Image(PICTURE, picture, "MRR against K, one line for each system"),
         ]
     for name, of_ks in found.items():
         parts.append(Heading(name))
@@ -113,7 +115,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
 
 
 def scores_table(standing: Standings, seeds: int) -> Table:
-    """Lay out a row a system, means with intervals; a row that has fewer seeds says how many."""
+    """Build the table of means with intervals; a row with fewer seeds states their number."""
     header = ("system", *METRICS, *(f"{metric}, full" for metric in METRICS))
     columns: list[tuple[Ranking, str]] = [(ranking, metric) for ranking in RANKINGS for metric in METRICS]
     best = {column: max(standing.mean(row, *column) for row in standing.scores) for column in columns}
@@ -131,20 +133,20 @@ def scores_table(standing: Standings, seeds: int) -> Table:
 
 
 def _everywhere(chosen: Sequence[tuple[Standings, Choice]]) -> list[str]:
-    """Say for each K which systems are as good as the best on all of its data sets, where it has several."""
+    """State for each K with several data sets which systems are as good as the best on all of them."""
     texts = []
     for k in dict.fromkeys(standing.k for standing, _ in chosen):
         names = [standing.dataset for standing, _ in chosen if standing.k == k]
         choices = [choice for standing, choice in chosen if standing.k == k]
         if len(choices) > 1:
             rows = everywhere(choices)
-            good = ", ".join(rows) if rows else "no system"
-            texts.append(f"K = {k}, as good as the best on {listed(names, 'and')}: {good}.")
+            good = f"{listed(rows, 'and')} {'is' if len(rows) == 1 else 'are'}" if rows else "no system is"
+            texts.append(f"K = {k}: {good} as good as the best on all of {listed(names, 'and')}.")
     return texts
 
 
 def findings(outcome: Outcome, standing: Standings) -> list[str]:
-    """State how the best and `tuned` stand: against the next, `official`, item-kNN, and their own parts."""
+    """Compare the best system with the next, and `tuned` with `official`, item-kNN and its own parts."""
     texts = [f"Sampled: {lead(standing, 'sampled')}.", f"Full: {lead(standing, 'full')}."]
     rows = standing.scores.keys()
     limit = why_not_ahead(outcome, standing, TUNED)
@@ -155,8 +157,12 @@ def findings(outcome: Outcome, standing: Standings) -> list[str]:
         texts.append(f"`tuned` has {ratio:.2f} times the sampled MRR of `official`.")
     for one, other, meaning in (
         (TUNED, KNN, "`tuned` minus item-kNN, paired MRR difference"),
-        (TUNED, WITHOUT_STEP, "`tuned` minus MetaTL−−, what the inner step adds"),
-        (WITHOUT_STEP, UNTRAINED, "MetaTL−− minus the untrained start, what the outer loop adds"),
+        (TUNED, WITHOUT_STEP, "`tuned` minus MetaTL−−, the effect of the inner step"),
+        (
+            WITHOUT_STEP,
+            UNTRAINED,
+            "MetaTL−− minus its untrained initialisation, the effect of the outer loop",
+        ),
     ):
         if {one, other} <= rows:
             pair = [_difference(outcome, standing, one, other, ranking) for ranking in RANKINGS]
@@ -166,12 +172,12 @@ def findings(outcome: Outcome, standing: Standings) -> list[str]:
             dataset=standing.dataset, k=standing.k, row=TUNED, ranking="sampled", metric="MRR"
         ).row(0, named=True)
         texts.append(
-            "Over users, not seeds, the 95 % bootstrap interval of `tuned` is "
-            f"{first['low']:.4f} to {first['high']:.4f} (first seed)."
+            "For the first seed, the 95 % bootstrap interval of `tuned` over the test users is "
+            f"{first['low']:.4f} to {first['high']:.4f} (sampled MRR)."
         )
     if standing.orders is not None:
         orders = f"Kendall τ = {standing.orders.kendall:.2f}, Spearman ρ = {standing.orders.spearman:.2f}"
-        texts.append(f"The order of the systems by sampled MRR against that by full MRR: {orders}.")
+        texts.append(f"Rank correlation of the systems by sampled and by full MRR: {orders}.")
     return texts
 
 
@@ -202,7 +208,7 @@ def _difference(outcome: Outcome, standing: Standings, one: str, other: str, ran
     default=["wines"],
     show_default=True,
     metavar="NAME=PATH",
-    help="`wines`, or a name and a file. The page also shows what is kept of other data.",
+    help="`wines`, or a name and a file. The page also shows stored results of other data sets.",
 )
 @click.option("--k", "ks", default="2,3,4", show_default=True, callback=parse_ks, help="Values of K.")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1))
@@ -211,19 +217,19 @@ def _difference(outcome: Outcome, standing: Standings, one: str, other: str, ran
     type=click.Path(path_type=Path),
     default=Path("runs/results"),
     show_default=True,
-    help="Where cells are made.",
+    help="Folder in which cells are computed.",
 )
 @click.option(
     "--kept",
     type=click.Path(path_type=Path),
-    help="Folder of finished cells in few files: those are not made again, new ones are added.",
+    help="Folder of stored cells. Stored cells are not computed again; new ones are added.",
 )
 @click.option("--markdown", "page", type=click.Path(path_type=Path), required=True, help="The page to write.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time.  [default: one a processor]")
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
-    "--only-finished", is_flag=True, help="Fit nothing: write the page from the cells that are there."
+    "--jobs", type=click.IntRange(min=1), help="Cells at a time.  [default: one for each processor]"
 )
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--only-finished", is_flag=True, help="Fit nothing; write the page from the finished cells.")
 def main(
     data: tuple[str, ...],
     ks: tuple[int, ...],
