@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/.dependencies
 EXTENSION := $(VENV)/.extension
-RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml rust/*/src/*.rs rust/*/src/*/*.rs)
+RUST_SOURCES := Cargo.toml Cargo.lock rust/metatl-core/Cargo.toml rust/metatl-py/Cargo.toml $(shell find rust/*/src -name "*.rs")
 SPORTS ?=
 MOVIETWEETINGS ?=
 PEERS_DATA := wines=wines $(if $(SPORTS),sports=$(SPORTS))
