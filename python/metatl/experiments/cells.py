@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from metatl.experiments.data_sources import Source
+    from metatl.experiments.data_sources import DataSource
     from metatl.experiments.table_rows import Row
     from metatl.training.outer_loop import Progress
 
@@ -65,7 +65,7 @@ class Cell:
         The system's whole config, as JSON holds it.
     """
 
-    source: Source
+    source: DataSource
     fingerprint: str
     row: Row
     k: int
@@ -131,7 +131,7 @@ class CellResult:
     processor_seconds: float | None
 
 
-def make_cell(source: Source, fingerprint: str, row: Row, *, k: int, seed: int) -> Cell:
+def make_cell(source: DataSource, fingerprint: str, row: Row, *, k: int, seed: int) -> Cell:
     """Name a cell, with its config resolved.
 
     Raises
@@ -202,7 +202,7 @@ def run_cell(
     """
     import torch
 
-    from metatl.evaluation.evaluate_runs import evaluate_users
+    from metatl.evaluation.evaluate_runs import evaluate
     from metatl.training.fit import fit
 
     path = cell.path(out)
@@ -233,7 +233,7 @@ def run_cell(
             "fit_seconds": None if was_started else time.perf_counter() - begin,
             "processor_seconds": None if was_started else time.process_time() - begin_processor,
         }
-        evaluation = evaluate_users(run, seed=cell.seed, num_threads=threads)
+        evaluation = evaluate(run, seed=cell.seed, num_threads=threads)
         if evaluation.results.dataset.fingerprint != cell.fingerprint:
             raise RunError(f"{cell.source.data}: the data changed while the experiment ran; run it again")
         columns = ["user_id", "ranking", "rank", "greater", "equal"]

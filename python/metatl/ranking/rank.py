@@ -18,6 +18,7 @@ from metatl.common.memory import keep_freed_memory
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
+from metatl.metrics.rank_metrics import mean_metrics
 from metatl.ranking.item_tables import ItemFormat, ItemTable, check_has_item_vectors
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from metatl.data.candidates import CandidateSets
+    from metatl.data.split import ColdStartSplit
     from metatl.models.contract import Encoded, FactorisedModel, Model, PairwiseModel, Similarity
     from metatl.ranking.cuda_blocks import CudaBlock
 
@@ -123,6 +126,31 @@ def rank_candidates(
     ):
         counts.greater[rows], counts.equal[rows] = block.rank_candidates(candidates[rows])
     return counts
+
+
+def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
+    """Compute the default metrics of the users of candidate sets. Training chooses its weights by them.
+
+    Parameters
+    ----------
+    model : FactorisedModel, PairwiseModel or ScoringModel
+        A model.
+    split : ColdStartSplit
+        The split.
+    sets : CandidateSets
+        Candidates of some of its users.
+
+    Returns
+    -------
+    dict of str to float
+        The means of the default metrics; ties count against the model.
+
+    Raises
+    ------
+    NotANumberError
+        If a score is NaN.
+    """
+    return mean_metrics(*rank_candidates(model, split.histories(sets.users), sets.candidates))
 
 
 def rank_catalogue(

@@ -14,9 +14,9 @@ from metatl import datasets
 from metatl.common.arguments import check_type, config_error
 from metatl.data.candidates import sample_candidate_sets
 from metatl.data.interactions import Interactions
-from metatl.evaluation.evaluate_runs import candidate_metrics
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError, RunError
 from metatl.models import SYSTEMS, System, find_system
+from metatl.ranking.rank import candidate_metrics
 from metatl.runs.checkpoints import save_checkpoint
 from metatl.runs.run_directory import (
     RUN_FILES,

@@ -25,11 +25,11 @@ from torch import nn
 
 from metatl.common.memory import keep_freed_memory
 from metatl.episodes import episode_sampler
-from metatl.evaluation.evaluate_runs import candidate_metrics
 from metatl.exceptions import RunError
 from metatl.models.item_start.spectral import cross_fitting, spectral_vectors
 from metatl.models.item_start.trends import popularity_trend
 from metatl.models.trainable import TensorBatch
+from metatl.ranking.rank import candidate_metrics
 from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
 from metatl.runs.run_directory import write_json
 from metatl.sequences import sequence_sampler

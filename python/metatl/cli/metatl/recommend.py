@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import Command
-from metatl.cli.item_table import item_table_option
-from metatl.cli.options import columns_option
+from metatl.cli.options import columns_option, device_option, item_table_option
 from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
-from metatl.cli.options import columns_option
+from metatl.cli.options import columns_option, device_option
 from metatl.models import SYSTEMS
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
+from metatl.cli.options import device_option
 
 if TYPE_CHECKING:
     from datetime import datetime

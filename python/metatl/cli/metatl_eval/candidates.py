@@ -10,14 +10,13 @@ import click
 from metatl.cli.errors import Command
 from metatl.cli.options import columns_option
 from metatl.cli.outputs import check_outputs
+from metatl.metrics.names import CANDIDATE_KINDS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from metatl.data.candidates import CandidateKind, CandidateSets, Excluded, Part
+    from metatl.data.candidates import CandidateSets, Excluded, Part
 
-# As in `metatl.data.candidates`, whose import `--help` does not wait for.
-_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
 _OWN = {"all": "items", "history": "history"}
 
 
@@ -33,7 +32,10 @@ _OWN = {"all": "items", "history": "history"}
 )
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
 @click.option(
-    "--kind", default="uni", type=click.Choice(list(_KINDS)), help="Negatives: uniform or by popularity."
+    "--kind",
+    default="uni",
+    type=click.Choice(list(CANDIDATE_KINDS)),
+    help="Negatives: uniform or by popularity.",
 )
 @click.option("--n", default=100, type=click.IntRange(min=1), help="Negatives of each user.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the negatives.")
@@ -122,7 +124,7 @@ def candidates(
             split,
             chosen,
             n=n,
-            kind=_KINDS[kind],
+            kind=CANDIDATE_KINDS[kind],
             seed=seed,
             exclude=exclude,
             num_threads=threads,

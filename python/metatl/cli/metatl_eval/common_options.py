@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metatl.cli.outputs import check_outputs
+from metatl.metrics.names import DEFAULT_METRICS, TIE_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import polars as pl
 
-    from metatl.evaluation.evaluate_runs import Evaluation
-    from metatl.metrics.rank_metrics import TieRule
-
-# As in `metatl.metrics.rank_metrics`, whose import `--help` does not wait for.
-DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
+    from metatl.evaluation.measures import Evaluation
+    from metatl.metrics.names import TieRule
 
 _OPTIONS = (
     click.option(
         "--ties",
         default="worst",
-        type=click.Choice(["worst", "mean", "best"]),
+        type=click.Choice(TIE_RULES),
         help="Where the held-out item stands among items with its score.",
     ),
-    click.option("--metrics", default=DEFAULT_METRICS, help="MRR, MRR@k, HR@k, NDCG@k, separated by commas."),
+    click.option(
+        "--metrics",
+        default=",".join(DEFAULT_METRICS),
+        help="MRR, MRR@k, HR@k, NDCG@k, separated by commas.",
+    ),
     click.option("--by", multiple=True, metavar="NAME", help="Slice the users by this; can be repeated."),
     click.option(
         "--attributes",
@@ -128,21 +130,12 @@ def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
     from rich.console import Console
 
     from metatl.common.files import write_text
-    from metatl.evaluation.per_user_files import PerUserRecord, write_per_user
     from metatl.evaluation.report.results import write_results
-    from metatl.evaluation.report.tables import latex, markdown, system_name, terminal
+    from metatl.evaluation.report.tables import latex, markdown, terminal
 
     results = evaluation.results
     if outputs.per_user is not None:
-        record = PerUserRecord(
-            system=system_name(results),
-            ties=evaluation.measures.ties,
-            metrics=[metric.name for metric in evaluation.measures.metrics],
-            candidates_sha256=None if results.candidates is None else results.candidates.sha256,
-            dataset_fingerprint=evaluation.dataset_fingerprint,
-            split_sha256=evaluation.split_sha256,
-        )
-        write_per_user(outputs.per_user, evaluation.per_user, record)
+        evaluation.write_per_user(outputs.per_user)
     if outputs.json_file is not None:
         write_results(outputs.json_file, results)
     if outputs.markdown is not None:

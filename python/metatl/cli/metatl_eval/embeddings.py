@@ -9,6 +9,7 @@ import click
 
 from metatl.cli.errors import Command
 from metatl.cli.metatl_eval.common_options import CommonOptions, deliver, evaluation_options
+from metatl.metrics.names import DEFAULT_TOP
 
 if TYPE_CHECKING:
     from metatl.evaluation.external.evaluate_embeddings import Similarity
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     help="Inner product, or distance, which counts as a negative score.",
 )
 @click.option(
-    "--top", default=10, type=click.IntRange(min=0), help="Items of the lists that are measured; 0 for none."
+    "--top",
+    default=DEFAULT_TOP,
+    type=click.IntRange(min=0),
+    help="Items of the lists that are measured; 0 for none.",
 )
 @click.option("--name", help="What to call the system.  [default: the name of the file of queries]")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the bootstrap.")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import Command
-from metatl.cli.item_table import item_table_option
 from metatl.cli.metatl_eval.common_options import CommonOptions, deliver, evaluation_options
+from metatl.cli.options import device_option, item_table_option
+from metatl.metrics.names import DEFAULT_TOP
 
 if TYPE_CHECKING:
     from metatl.ranking.item_tables import ItemFormat
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     help="uniN or popN: N negatives, uniform or by popularity, beside the full catalogue; or full alone.",
 )
 @click.option(
-    "--top", default=10, type=click.IntRange(min=0), help="Items of the lists that are measured; 0 for none."
+    "--top",
+    default=DEFAULT_TOP,
+    type=click.IntRange(min=0),
+    help="Items of the lists that are measured; 0 for none.",
 )
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of candidates and bootstrap.")
 @device_option
@@ -62,18 +65,18 @@ def run(
     if repeated is not None:
         raise click.UsageError(f"two runs are called {repeated!r}; their files would have one name")
 
-    from metatl.evaluation.evaluate_runs import evaluate_users
+    from metatl.evaluation.evaluate_runs import evaluate
     from metatl.runs.run_directory import load_run
 
     options = CommonOptions(**common)
     for path, name in zip(runs, names, strict=True):
         written = options if len(runs) == 1 else options.of_one(name)
         written.check(data, *runs)
-        evaluation = evaluate_users(
+        evaluation = evaluate(
             load_run(path, device=device),
+            candidates,
             data=data,
             k=k,
-            candidates=candidates,
             seed=seed,
             top=top,
             item_table=item_table,
