@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.significance import (
     MIN_PAIRS,
     Comparison,
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from metatl.experiments.grid import Outcome
-
-Ranking: TypeAlias = Literal["sampled", "full"]
-RANKINGS: tuple[Ranking, ...] = ("sampled", "full")
+    from metatl.experiments.outcome import Outcome
+    from metatl.metrics.names import RankingName
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ class Standings:
     scores
         Row to ranking to metric to score; rows in the order of the table.
     best
-        Ranking to the row with the highest mean MRR; the first of equals.
+        RankingName to the row with the highest mean MRR; the first of equals.
     against_best
-        Ranking to row to its difference from the best; without the best itself.
+        RankingName to row to its difference from the best; without the best itself.
     orders
         How far the order by sampled MRR agrees with that by full MRR; None where there is no order.
     """
@@ -94,16 +93,16 @@ class Standings:
     dataset: str
     k: int
     test_users: int
-    scores: dict[str, dict[Ranking, dict[str, Score]]]
-    best: dict[Ranking, str]
-    against_best: dict[Ranking, dict[str, AgainstBest]]
+    scores: dict[str, dict[RankingName, dict[str, Score]]]
+    best: dict[RankingName, str]
+    against_best: dict[RankingName, dict[str, AgainstBest]]
     orders: RankCorrelation | None
 
-    def mean(self, row: str, ranking: Ranking = "sampled", metric: str = "MRR") -> float:
+    def mean(self, row: str, ranking: RankingName = "sampled", metric: str = "MRR") -> float:
         """Give a row's mean of a metric."""
         return self.scores[row][ranking][metric].mean
 
-    def next_best(self, ranking: Ranking) -> str | None:
+    def next_best(self, ranking: RankingName) -> str | None:
         """Name the row that comes after the best; None where there is no other."""
         others = [row for row in self.scores if row != self.best[ranking]]
         return max(others, key=lambda row: self.mean(row, ranking), default=None)
@@ -130,11 +129,11 @@ def standings(outcome: Outcome, dataset: str, k: int) -> Standings | None:
     if results.is_empty():
         return None
     rows = results["row"].unique(maintain_order=True).to_list()
-    scores: dict[str, dict[Ranking, dict[str, Score]]] = {
+    scores: dict[str, dict[RankingName, dict[str, Score]]] = {
         row: {ranking: _scores(results.filter(row=row, ranking=ranking)) for ranking in RANKINGS}
         for row in rows
     }
-    best: dict[Ranking, str] = {
+    best: dict[RankingName, str] = {
         ranking: max(rows, key=lambda row: scores[row][ranking]["MRR"].mean) for ranking in RANKINGS
     }
     return Standings(
@@ -153,7 +152,7 @@ def standings(outcome: Outcome, dataset: str, k: int) -> Standings | None:
 
 
 def compare_rows(
-    outcome: Outcome, dataset: str, k: int, one: str, other: str, ranking: Ranking
+    outcome: Outcome, dataset: str, k: int, one: str, other: str, ranking: RankingName
 ) -> Comparison | None:
     """Compare the MRR of two rows over the test users.
 
@@ -179,7 +178,7 @@ def compare_rows(
     return compare(first, second) if len(first) >= MIN_PAIRS else None
 
 
-def reciprocal_ranks(ranks: pl.DataFrame, ranking: Ranking) -> NDArray[np.float64]:
+def reciprocal_ranks(ranks: pl.DataFrame, ranking: RankingName) -> NDArray[np.float64]:
     """Give each test user's reciprocal rank, in the order of the users' ids."""
     return (1 / ranks.filter(pl.col("ranking") == ranking).sort("user_id")["rank"]).to_numpy()
 
@@ -195,7 +194,7 @@ def _scores(results: pl.DataFrame) -> dict[str, Score]:
 
 
 def _against_best(
-    outcome: Outcome, dataset: str, k: int, rows: Sequence[str], best: str, ranking: Ranking
+    outcome: Outcome, dataset: str, k: int, rows: Sequence[str], best: str, ranking: RankingName
 ) -> dict[str, AgainstBest]:
     compared = {
         row: comparison

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A data set under a name.
 
     Attributes
@@ -41,7 +41,7 @@ class Source:
         return None if self.column is None else TABLE_1[self.column].cutoff
 
 
-def parse_sources(texts: Sequence[str]) -> list[Source]:
+def parse_sources(texts: Sequence[str]) -> list[DataSource]:
     """Read what `--data` says.
 
     Parameters
@@ -54,7 +54,7 @@ def parse_sources(texts: Sequence[str]) -> list[Source]:
     ConfigError
         If one is neither, a name is no good as the name of a directory, or is given twice.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, DataSource] = {}
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals and name != datasets.BUNDLED:
@@ -65,5 +65,5 @@ def parse_sources(texts: Sequence[str]) -> list[Source]:
             raise ConfigError(f"data: found {text!r} without a path, expected NAME=PATH")
         if name in sources:
             raise ConfigError(f"data: found the name {name!r} twice; names tell data sets apart")
-        sources[name] = Source(name, datasets.source(path or name))
+        sources[name] = DataSource(name, datasets.source(path or name))
     return list(sources.values())

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
     from metatl.experiments.comparison import Standings
-    from metatl.experiments.data_sources import Source
-    from metatl.experiments.grid import Outcome
+    from metatl.experiments.data_sources import DataSource
+    from metatl.experiments.outcome import Outcome
     from metatl.experiments.table_rows import Budget, Row
 
 
@@ -32,7 +32,7 @@ def figure2_rows(budget: Budget) -> list[Row]:
 
 def figure2(
     outcome: Outcome,
-    sources: Sequence[Source],
+    sources: Sequence[DataSource],
     rows: Sequence[Row],
     *,
     ks: Sequence[int],
@@ -57,7 +57,7 @@ def figure2(
     if budget == "smoke":
         notes.append("**Trained for a few steps only: this proves that everything runs, no more.**")
     notes += [f"Failed: {failure}" for failure in outcome.failures]
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Figure 2: MRR over K", 1),
         Text(f"MRR among 100 negatives, preset budget `{budget}`. {interval_note(seeds)}"),
         Points(tuple(notes)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,10 +18,11 @@ from metatl import _metatl, datasets
 from metatl.common.files import write_parquet
 from metatl.exceptions import RunError
 from metatl.experiments.cells import is_finished, make_cell, read_cell
+from metatl.experiments.outcome import TIDY_SCHEMA, Outcome
 from metatl.experiments.progress import grid_progress
 from metatl.experiments.published_cells import find_kept, keep
 from metatl.experiments.workers import Failed, Finished, work
-from metatl.metrics.rank_metrics import DEFAULT_METRICS
+from metatl.metrics.names import DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,73 +31,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from metatl.experiments.cells import Cell, CellResult
-    from metatl.experiments.data_sources import Source
+    from metatl.experiments.data_sources import DataSource
     from metatl.experiments.table_rows import Row
-
-TIDY_SCHEMA = {
-    "dataset": pl.String,
-    "row": pl.String,
-    "system": pl.String,
-    "preset": pl.String,
-    "config": pl.String,
-    "k": pl.Int64,
-    "seed": pl.Int64,
-    "ranking": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "test_users": pl.Int64,
-    "fit_seconds": pl.Float64,
-    "processor_seconds": pl.Float64,
-    "evaluation_seconds": pl.Float64,
-    "candidates_sha256": pl.String,
-    "dataset_fingerprint": pl.String,
-    "metatl_version": pl.String,
-}
-"""Columns of the tidy results: a row per cell, ranking (`sampled`, `full`) and metric.
-
-`config` holds the fields that differ from the preset, as JSON. `low` and `high` are the bootstrap interval
-over users. `processor_seconds` are those of the fit; `evaluation_seconds` counts what the system costs, to
-encode the histories and to rank.
-"""
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a grid left.
-
-    Attributes
-    ----------
-    results
-        Every finished cell's figures, in the order of the cells: see `TIDY_SCHEMA`.
-    ranks
-        (data set, row's title, K, seed) to the ranks of the test users.
-    failures
-        A line for each cell that failed.
-    """
-
-    results: pl.DataFrame
-    ranks: dict[tuple[str, str, int, int], pl.DataFrame]
-    failures: list[str]
-
-    def check(self) -> None:
-        """Raise if a cell failed.
-
-        Raises
-        ------
-        RunError
-            Naming the cells and why.
-        """
-        if self.failures:
-            raise RunError(
-                f"{len(self.failures)} cells failed; the same command tries them again: "
-                + "; ".join(self.failures)
-            )
 
 
 def plan(
-    sources: Sequence[Source],
+    sources: Sequence[DataSource],
     rows: Sequence[Row],
     *,
     ks: Sequence[int],

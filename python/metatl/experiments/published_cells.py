@@ -32,7 +32,7 @@ from metatl.data.readers.parquet_files import read_parquet
 from metatl.evaluation.report.results import Results
 from metatl.exceptions import DataError, RunError
 from metatl.experiments.cells import CellResult, locked
-from metatl.experiments.comparison import RANKINGS
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.rank_metrics import ranks
 
 if TYPE_CHECKING:

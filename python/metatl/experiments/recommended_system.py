@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from metatl.experiments.comparison import RANKINGS, compare_rows
+from metatl.experiments.comparison import compare_rows
 from metatl.experiments.report_files import SIGNIFICANT, listed
 from metatl.experiments.table_rows import SIMPLE, UNTRAINED
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.significance import POWER, detectable_difference
 from metatl.models import SYSTEMS
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.experiments.comparison import Standings
-    from metatl.experiments.grid import Outcome
+    from metatl.experiments.outcome import Outcome
 
 UNTRAINED_TITLES = frozenset({UNTRAINED, *(SYSTEMS[name].title for name in SIMPLE)})
 """The rows that are not trained by gradients."""

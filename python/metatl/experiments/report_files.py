@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
     from metatl.experiments.comparison import Score
 
 SIGNIFICANT = 0.05
@@ -36,7 +36,7 @@ class Report:
     """
 
     name: str
-    parts: Sequence[Part]
+    parts: Sequence[PagePart]
     data: dict[str, Any]
     pictures: dict[str, bytes]
 

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from metatl.data.dataset_statistics import Statistics
-    from metatl.evaluation.report.pages import Part
-    from metatl.experiments.data_sources import Source
+    from metatl.evaluation.report.pages import PagePart
+    from metatl.experiments.data_sources import DataSource
     from metatl.experiments.paper import PublishedStatistics
 
 _EQUAL = 0.005
 """Lengths are printed with two decimals."""
 
 
-def table1(sources: Sequence[Source]) -> Report:
+def table1(sources: Sequence[DataSource]) -> Report:
     """Describe data sets, each of the paper's at its own T.
 
     Raises
@@ -33,7 +33,7 @@ def table1(sources: Sequence[Source]) -> Report:
         If data cannot be read.
     """
     found = {source: statistics(datasets.load(source.data), cutoff=source.cutoff) for source in sources}
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Table 1: data sets", 1),
         Text(
             "After items with fewer than 10 interactions are dropped. The paper's data are split at the "
@@ -53,7 +53,7 @@ def table1(sources: Sequence[Source]) -> Report:
     return Report("table1", parts, data, {"table1.png": picture})
 
 
-def differences(source: Source, ours: Statistics) -> list[str]:
+def differences(source: DataSource, ours: Statistics) -> list[str]:
     """Say in words where a data set is not what the paper describes."""
     if source.column is None:
         return [f"{source.name}: the paper does not have it."]
@@ -79,7 +79,7 @@ def differences(source: Source, ours: Statistics) -> list[str]:
     return texts or [f"{name}: users, items and mean length are those of the paper."]
 
 
-def _table(found: Mapping[Source, Statistics]) -> Table:
+def _table(found: Mapping[DataSource, Statistics]) -> Table:
     header = (
         "data set", "users", "items", "interactions", "mean length", "T",
         "train users", "new users, K = 2", "K = 3", "K = 4", "time ties",
@@ -119,7 +119,7 @@ def _paper_row(row: PublishedStatistics, width: int) -> tuple[str, ...]:
     return (*cells, *[""] * (width - len(cells)))
 
 
-def _panels(found: Mapping[Source, Statistics]) -> list[DotPanel]:
+def _panels(found: Mapping[DataSource, Statistics]) -> list[DotPanel]:
     names = tuple(source.name for source in found)
     pairs = [
         (ours, None if source.column is None else TABLE_1[source.column]) for source, ours in found.items()

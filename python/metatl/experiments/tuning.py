@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from metatl import datasets
 from metatl.exceptions import ConfigError, MetatlError
-from metatl.experiments.search_spaces import SEARCH_SPACES, Choice, Whole
+from metatl.experiments.search_spaces import SEARCH_SPACES, OneOf, Whole
 from metatl.experiments.tuned_settings import (
     TunedSettings,
     check_tuned_settings,
@@ -209,7 +209,7 @@ def _best_value(study: Study, optuna: Any) -> float | None:
 def _suggest(trial: Trial, space: Mapping[str, Range]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for name, values in space.items():
-        if isinstance(values, Choice):
+        if isinstance(values, OneOf):
             config[name] = trial.suggest_categorical(name, values.values)
         elif isinstance(values, Whole):
             config[name] = trial.suggest_int(name, values.low, values.high, log=values.log)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import Command, Group
+from metatl.cli.options import device_option, ks_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 DATA_HELP = (
     "`wines` for the bundled data, or a name and a file; electronics, movies and goodreads are the paper's."
 )
-
-
-def parse_ks(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read values of K, as in `2,3,4`."""
-    texts = [text.strip() for text in value.split(",")]
-    if not all(text.isdecimal() and int(text) >= 1 for text in texts):
-        raise click.BadParameter(f"found {value!r}, expected numbers as in 2,3,4")
-    return tuple(dict.fromkeys(map(int, texts)))
 
 
 _data_options = (
@@ -68,10 +60,6 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return decorate
 
 
-def _k_option(default: str) -> Callable[[Any], Any]:
-    return click.option("--k", "ks", default=default, callback=parse_ks, help="Values of K, as in 2,3,4.")
-
-
 @click.group(cls=Group)
 def reproduce() -> None:
     """Reproduce the paper's tables and figure, and write them beside ours.
@@ -99,7 +87,7 @@ def table1(more_data: tuple[str, ...], data: tuple[str, ...], out: Path | None) 
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
-@_k_option("3")
+@ks_option("3")
 @_with(_grid_options)
 def table2(**options: Any) -> None:
     """Compare all systems under one protocol, beside the paper's Table 2.
@@ -117,7 +105,7 @@ def table2(**options: Any) -> None:
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
-@_k_option("2,3,4")
+@ks_option("2,3,4")
 @_with(_grid_options)
 def figure2(**options: Any) -> None:
     """Draw MRR over K of BERT4Rec, MetaTL−−, MetaCF and MetaTL, as the paper's Figure 2 does."""
@@ -129,7 +117,7 @@ def figure2(**options: Any) -> None:
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
-@_k_option("3")
+@ks_option("3")
 @_with(_grid_options)
 def ablation(**options: Any) -> None:
     """Walk from the released program to the paper to `tuned`, one change at a time."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         DifferenceReport,
         PValuesReport,
     )
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
 
 _SMALLEST_P = 0.0001
 _TITLES = {
@@ -93,7 +93,7 @@ def comparison_markdown(report: ComparisonReport) -> str:
     report : ComparisonReport
         The comparison.
     """
-    parts: list[Part] = [Heading(f"Compared with {report.baseline}", level=1)]
+    parts: list[PagePart] = [Heading(f"Compared with {report.baseline}", level=1)]
     headers = (
         "system",
         "metric",

@@ -14,7 +14,7 @@ from metatl.evaluation.report.results import EstimateReport, Figures, MetricsRep
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
 
 _ESTIMATORS = {"unbiased_rank": "corrected, unbiased rank", "bias_variance": "corrected, bias-variance"}
 
@@ -111,7 +111,7 @@ def narrow(cell: str) -> str:
 
 def markdown(figures: Figures) -> str:
     """Write an evaluation as Markdown."""
-    parts: list[Part] = []
+    parts: list[PagePart] = []
     for title, table in tables(figures):
         parts += [Heading(title), table]
     return pages.markdown([*parts, Points(tuple(remarks(figures)))])
