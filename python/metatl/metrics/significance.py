@@ -203,7 +203,7 @@ def detectable_difference(
 ) -> float:
     """Compute the smallest true difference that a paired t test is likely to detect.
 
-    The test detects a difference δ with the given power where δ = (t_{(1 + confidence) / 2} + t_{power}) · s/√B
+    The test detects a difference δ with this power where δ = (t_{(1 + confidence) / 2} + t_{power}) · s/√B
     with s the standard deviation of the differences and both quantiles of B − 1 degrees of freedom (Bloom,
     *Minimum detectable effects*, Evaluation Review 1995).
 
