@@ -243,7 +243,7 @@ def report_figures(
         The report of the users' lists.
     candidates : CandidateSets or None
         The candidates, where there are any.
-    columns, by, attributes
+    columns, by, attributes : mapping of str to polars.Series, sequence of str, polars.DataFrame or None
         As in :func:`slices_by`.
 
     Returns

@@ -49,9 +49,9 @@ class Step:
 
     Attributes
     ----------
-    title
+    title : str
         What it does.
-    changes
+    changes : mapping of str to Any
         Fields of `MetaTLConfig` and their new values.
     """
 
@@ -267,7 +267,7 @@ def _settings(title: str) -> str:
 
 def _panel(standing: Standings) -> DotPanel:
     scores = [of["sampled"]["MRR"] for of in standing.scores.values()]
-    points = tuple(Point(place, score.mean, score.low, score.high) for place, score in enumerate(scores))
+    points = tuple(Point(index, score.mean, score.low, score.high) for index, score in enumerate(scores))
     return DotPanel(
         title=f"{standing.dataset}, K = {standing.k}",
         names=tuple(standing.scores),

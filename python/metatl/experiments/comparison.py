@@ -1,4 +1,4 @@
-"""From a grid's figures to a comparison: means with intervals, the best, and whether the others differ."""
+"""Compare the systems of a grid: means with intervals, the best system, and tests against it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Score:
 
     Attributes
     ----------
-    mean
+    mean : float
         Over seeds.
-    low, high
+    low, high : float
         The t interval over seeds; the bootstrap interval over users where there is one seed.
-    seeds
-        How many there are.
+    seeds : int
+        Number of seeds.
     """
 
     mean: float
@@ -59,9 +59,9 @@ class AgainstBest:
 
     Attributes
     ----------
-    comparison
+    comparison : Comparison
         The difference, its interval, and p-values of this test alone.
-    t_p, wilcoxon_p
+    t_p, wilcoxon_p : float
         The p-values with Holm's correction for the number of systems that are compared with the best.
     """
 
@@ -72,22 +72,24 @@ class AgainstBest:
 
 @dataclass(frozen=True, eq=False)
 class Standings:
-    """How systems stand on one data set, for one K.
+    """The systems on one data set for one K, with their scores and tests.
 
     Attributes
     ----------
-    dataset, k
-        The data set and K.
-    test_users
+    dataset : str
+        Name of the data set.
+    k : int
+        K.
+    test_users : int
         Number of test users.
-    scores
-        Row to ranking to metric to score; rows in the order of the table.
-    best
-        RankingName to the row with the highest mean MRR; the first of equals.
-    against_best
-        RankingName to row to its difference from the best; without the best itself.
-    orders
-        How far the order by sampled MRR agrees with that by full MRR; None where there is no order.
+    scores : dict of str to dict of RankingName to dict of str to Score
+        Row to ranking to metric to score; rows are in the order of the table.
+    best : dict of RankingName to str
+        Ranking to the row with the highest mean MRR; the first of equal rows.
+    against_best : dict of RankingName to dict of str to AgainstBest
+        Ranking to row to its difference from the best row, which is left out.
+    orders : RankCorrelation or None
+        How far the orders by sampled MRR and by full MRR agree; None where there is no order.
     """
 
     dataset: str
@@ -103,7 +105,7 @@ class Standings:
         return self.scores[row][ranking][metric].mean
 
     def next_best(self, ranking: RankingName) -> str | None:
-        """Name the row that comes after the best; None where there is no other."""
+        """Name the second-best row; None where there is only one row."""
         others = [row for row in self.scores if row != self.best[ranking]]
         return max(others, key=lambda row: self.mean(row, ranking), default=None)
 
@@ -113,11 +115,11 @@ def standings(outcome: Outcome, dataset: str, k: int) -> Standings | None:
 
     Parameters
     ----------
-    outcome
-        What the grid left.
-    dataset
+    outcome : Outcome
+        The results of the grid.
+    dataset : str
         Name of the data set.
-    k
+    k : int
         K.
 
     Returns
@@ -156,13 +158,13 @@ def compare_rows(
 ) -> Comparison | None:
     """Compare the MRR of two rows over the test users.
 
-    A user's value is the mean over the seeds that both rows have: of each seed both ranked the same
-    candidates.
+    The value of a user is the mean over the seeds that both rows have. Both rank the same candidates for each
+    seed.
 
     Returns
     -------
     Comparison or None
-        Of `one` minus `other`; None where they share no seed, or there are fewer than two users.
+        `one` minus `other`; None where they share no seed, or there are fewer than two users.
     """
     seeds = {
         row: {seed for (name, of, at, seed) in outcome.ranks if (name, of, at) == (dataset, row, k)}

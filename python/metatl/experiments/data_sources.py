@@ -1,4 +1,4 @@
-"""The data sets of an experiment: a name for tables, where the interactions are, how they are split."""
+"""The data sets of an experiment: their names in tables, their files, and T of their splits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class DataSource:
 
     Attributes
     ----------
-    name
-        What tables and directories call it.
-    data
-        `wines`, or the path of a file; empty where the data are not there and nothing is made of them.
+    name : str
+        Its name in tables and directories.
+    data : str
+        `wines`, or the path of a file; empty where only published cells are read.
     """
 
     name: str
@@ -32,27 +32,27 @@ class DataSource:
 
     @property
     def column(self) -> str | None:
-        """Its name in the paper; None for data that the paper does not have."""
+        """Its name in the paper; None for other data sets."""
         return COLUMNS.get(self.name)
 
     @property
     def cutoff(self) -> date | None:
-        """T as the paper gives it; None leaves it to the protocol's quantile."""
+        """T of the paper; None for the quantile of the protocol."""
         return None if self.column is None else TABLE_1[self.column].cutoff
 
 
 def parse_sources(texts: Sequence[str]) -> list[DataSource]:
-    """Read what `--data` says.
+    """Parse the values of `--data`.
 
     Parameters
     ----------
-    texts
+    texts : sequence of str
         `wines` for the bundled data, or `NAME=PATH`.
 
     Raises
     ------
     ConfigError
-        If one is neither, a name is no good as the name of a directory, or is given twice.
+        If a value has another form, a name cannot name a directory, or a name is given twice.
     """
     sources: dict[str, DataSource] = {}
     for text in texts:

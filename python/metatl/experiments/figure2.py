@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def figure2_rows(budget: Budget) -> list[Row]:
-    """List the figure's systems that there are, in its order."""
+    """List the rows of the figure's systems, in its order."""
     rows = {row.published: row for row in table_rows(budget)}
     return [rows[system] for system in FIGURE_2.systems if system in rows]
 
@@ -86,10 +86,10 @@ def mrr_over_k(found: Mapping[str, Sequence[Standings]], rows: Sequence[Row]) ->
 
     Parameters
     ----------
-    found
+    found : mapping of str to sequence of Standings
         Name of a data set, which has a panel, to its standings for each K.
-    rows
-        Those that have a line.
+    rows : sequence of Row
+        The rows to draw.
     """
     return draw_lines([_panel(name, of_ks, rows) for name, of_ks in found.items()])
 

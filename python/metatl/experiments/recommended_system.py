@@ -30,10 +30,10 @@ class Choice:
 
     Attributes
     ----------
-    rows
+    rows : tuple of str
         Rows that no test tells apart from the best, by either ranking, the cheapest to fit first; none where
         the two rankings have other winners and a test sees the difference.
-    seconds
+    seconds : dict of str to float
         Row to the mean processor seconds of a fit, over seeds; infinite where no fit was seen whole.
         Wall-clock seconds would also say what else the machine did.
     """

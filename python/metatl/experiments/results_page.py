@@ -57,9 +57,9 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
 
     Parameters
     ----------
-    outcome
+    outcome : Outcome
         What the grid left.
-    names
+    names : sequence of str
         Names of the data sets.
     ks, seeds
         What was asked of it.

@@ -1,7 +1,7 @@
-"""Where `metatl tune` looks for settings: a table for each system.
+"""The search spaces of `metatl tune`, one for each system.
 
-A space holds the fields that matter and ranges that reach well beyond the preset `tuned`. What it leaves out
-stays as in the preset. A system that is not here has nothing to tune.
+A space holds the most important fields, with ranges well beyond the preset `tuned`. Other fields keep
+the value of the preset. A system without a space cannot be tuned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Real:
-    """A number from `low` to `high`; by its logarithm where the range spans magnitudes."""
+    """A number from `low` to `high`, uniform or, with `log`, log-uniform."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `low` to `high`."""
+    """An integer from `low` to `high`, uniform or, with `log`, log-uniform."""
 
     low: int
     high: int
@@ -50,7 +50,7 @@ _SEQUENCES: Mapping[str, Range] = {
     "shuffle_share": OneOf((0.0, 0.5, 1.0)),
     "max_steps": OneOf((400, 500, 600, 1000)),
 }
-"""What all sequential baselines have to choose."""
+"""The fields that all sequential baselines share."""
 
 SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     "metatl": {
@@ -128,7 +128,7 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     "sasrec": {
         **{
             name: values for name, values in _SEQUENCES.items() if name != "start_length"
-        },  # it starts at random
+        },  # its vectors start at random
         "blocks": OneOf((1, 2)),
         "heads": OneOf((1, 2)),
         "dropout": Real(0.0, 0.7),

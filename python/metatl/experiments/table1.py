@@ -1,4 +1,4 @@
-"""Table 1: what the data sets look like, beside what the paper says of its own."""
+"""Table 1: the statistics of data sets, beside those of the paper."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def table1(sources: Sequence[DataSource]) -> Report:
 
 
 def differences(source: DataSource, ours: Statistics) -> list[str]:
-    """Say in words where a data set is not what the paper describes."""
+    """List where a data set differs from the description in the paper."""
     if source.column is None:
         return [f"{source.name}: the paper does not have it."]
     paper = TABLE_1[source.column]
@@ -101,7 +101,7 @@ def _table(found: Mapping[DataSource, Statistics]) -> Table:
         )
         if source.column is not None:
             rows.append(_paper_row(TABLE_1[source.column], len(header)))
-    # All of the paper's, also where the data are not at hand.
+    # All data sets of the paper, including those that were not given.
     shown = {source.column for source in found}
     rows += [_paper_row(row, len(header)) for column, row in TABLE_1.items() if column not in shown]
     return Table(header, tuple(rows))
@@ -137,10 +137,10 @@ def _panels(found: Mapping[DataSource, Statistics]) -> list[DotPanel]:
             title=title,
             names=names,
             series=(
-                Series("ours", tuple(_dot(place, value) for place, (value, _) in enumerate(values))),
+                Series("ours", tuple(_dot(index, value) for index, (value, _) in enumerate(values))),
                 Series(
                     "paper",
-                    tuple(_dot(place, value) for place, (_, value) in enumerate(values) if value is not None),
+                    tuple(_dot(index, value) for index, (_, value) in enumerate(values) if value is not None),
                 ),
             ),
             label=title,
@@ -149,8 +149,8 @@ def _panels(found: Mapping[DataSource, Statistics]) -> list[DotPanel]:
     ]
 
 
-def _dot(place: int, value: float) -> Point:
-    return Point(place, value, value, value)
+def _dot(index: int, value: float) -> Point:
+    return Point(index, value, value, value)
 
 
 def _plain(ours: Statistics) -> dict[str, object]:

@@ -47,10 +47,10 @@ def table2(
 
     Parameters
     ----------
-    outcome
-        What the grid left.
+    outcome : Outcome
+        The results of the grid.
     sources, rows, ks, seeds, budget
-        What was asked of it.
+        The arguments of the grid.
     """
     found = [
         (source, standing)
@@ -60,7 +60,7 @@ def table2(
     ]
     published = {row.title: row.published for row in rows}
     panels = [panel for source, standing in found for panel in _panels(source, standing, published)]
-    # Without a cell there is nothing to draw.
+    # Without a finished cell there is nothing to draw.
     pictures = {"table2.png": png(draw_dots(panels))} if found else {}
     parts: list[PagePart] = [
         Heading("Table 2: all systems under one protocol", 1),
@@ -94,7 +94,7 @@ def table2(
 
 
 def leaders(standing: Standings) -> list[str]:
-    """Name the best system of each ranking, whichever it is, and whether the next differs from it."""
+    """Name the best system of each ranking, and say whether the second differs from it."""
     where = {"sampled": "among 100 negatives", "full": "in the full catalogue"}
     return [
         f"{standing.dataset}, K = {standing.k}, {where[ranking]}: {lead(standing, ranking)}."
@@ -103,7 +103,7 @@ def leaders(standing: Standings) -> list[str]:
 
 
 def lead(standing: Standings, ranking: RankingName) -> str:
-    """Say which system has the best MRR, and by how much it is ahead of the next."""
+    """Name the system with the best MRR, and its lead over the second."""
     best, after = standing.best[ranking], standing.next_best(ranking)
     text = f"{best} has the best MRR"
     if after is None or after not in standing.against_best[ranking]:
@@ -193,10 +193,10 @@ def _tests(standing: Standings) -> Table:
             if test is None:
                 cells += ["best" if row == standing.best[ranking] else "", "", "", ""]
                 continue
-            found = test.comparison
+            comparison = test.comparison
             cells += [
-                f"{found.difference:+.4f}",
-                f"[{found.low:+.4f}, {found.high:+.4f}]",
+                f"{comparison.difference:+.4f}",
+                f"[{comparison.low:+.4f}, {comparison.high:+.4f}]",
                 p_value(test.t_p),
                 p_value(test.wilcoxon_p),
             ]
@@ -215,7 +215,7 @@ def _panels(source: DataSource, standing: Standings, published: dict[str, str | 
     panels = []
     for ranking in RANKINGS:
         scores = [of[ranking]["MRR"] for of in standing.scores.values()]
-        dots = tuple(Point(place, score.mean, score.low, score.high) for place, score in enumerate(scores))
+        dots = tuple(Point(index, score.mean, score.low, score.high) for index, score in enumerate(scores))
         series = [Series("ours", dots)]
         if source.column is not None and standing.k == TABLE_2_K and ranking == "sampled":
             reported = [_published(published.get(row), source.column) for row in titles]
@@ -223,8 +223,8 @@ def _panels(source: DataSource, standing: Standings, published: dict[str, str | 
                 Series(
                     "paper",
                     tuple(
-                        Point(place, score.mrr, score.mrr, score.mrr)
-                        for place, score in enumerate(reported)
+                        Point(index, score.mrr, score.mrr, score.mrr)
+                        for index, score in enumerate(reported)
                         if score is not None
                     ),
                 )

@@ -179,7 +179,7 @@ def corrected_user_metrics(
     ties : {"worst", "mean", "best"}
         The rank of the target among negatives with the same score; under ``mean`` an estimate is the mean
         over these ranks.
-    estimator, gamma
+    estimator, gamma : Estimator, float
         As in :func:`corrected_table`.
 
     Returns

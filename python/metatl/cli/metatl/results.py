@@ -23,7 +23,7 @@ from metatl.cli.options import ks_option
     default=["wines"],
     show_default=True,
     metavar="NAME=PATH",
-    help="`wines`, or a name and a file. The page also shows what is kept of other data.",
+    help="`wines`, or a name and a file. The page also shows the published cells of other data.",
 )
 @ks_option("2,3,4")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1))
@@ -32,19 +32,19 @@ from metatl.cli.options import ks_option
     type=click.Path(path_type=Path),
     default=Path("runs/results"),
     show_default=True,
-    help="Where cells are made.",
+    help="Folder of the cells.",
 )
 @click.option(
     "--kept",
     type=click.Path(path_type=Path),
-    help="Folder of finished cells in few files: those are not made again, new ones are added.",
+    help="Folder of published cells: they are not made again, and new ones are added.",
 )
 @click.option("--markdown", "page", type=click.Path(path_type=Path), required=True, help="The page to write.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time.  [default: one a processor]")
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option(
-    "--only-finished", is_flag=True, help="Fit nothing: write the page from the cells that are there."
+    "--jobs", type=click.IntRange(min=1), help="Number of cells at a time.  [default: one a processor]"
 )
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--only-finished", is_flag=True, help="Fit nothing: write the page from the finished cells.")
 def results(
     data: tuple[str, ...],
     ks: tuple[int, ...],

@@ -39,7 +39,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @columns_option
 @click.option("--model", default="metatl", help=f"System to fit: {', '.join(SYSTEMS)}.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
-@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of weights, tasks and candidates.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to write.")
 @click.option(
@@ -57,12 +57,12 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.option("--cutoff-quantile", default=0.75, help="T as a quantile of the users' first interactions.")
 @click.option("--min-item-count", default=10, help="Drop items with fewer interactions.")
 @click.option(
-    "--resume", is_flag=True, help="Continue the run in --out with the settings it was started with."
+    "--resume", is_flag=True, help="Continue the run in --out with the settings that it was started with."
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace the run in --out; it stays in its folder .previous until the new one is finished.",
+    help="Replace the run in --out; it is kept in its folder .previous until the new run is finished.",
 )
 @device_option
 @click.option(
@@ -105,7 +105,7 @@ def train(
     _fit(
         out,
         finished=resume and is_finished(out),
-        # Only what was said: `fit` takes the rest from the record of a run that it resumes.
+        # Only the given options: `fit` takes the others from the record of the run that it resumes.
         **{name: given[name] for name in _RECORDED if name in given},
         split=SplitSettings(**{name: given[name] for name in _SPLIT_OPTIONS if name in given}),
         config=overrides,

@@ -1,4 +1,4 @@
-"""`metatl-eval candidates`: write split and candidates as a file for any other recommender."""
+"""`metatl-eval candidates`: write the split and the candidates for another recommender."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _OWN = {"all": "items", "history": "history"}
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; a folder for rechorus, what the names of the files start with for ncf.",
+    help="File to write; a folder for rechorus, a prefix of file names for ncf.",
 )
-@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option(
     "--kind",
     default="uni",
@@ -44,7 +44,7 @@ _OWN = {"all": "items", "history": "history"}
     "--exclude",
     default="all",
     type=click.Choice(["all", "history"]),
-    help="What is no negative: all items of the user, or those of the history alone.",
+    help="Items that are not drawn as negatives: all items of the user, or its history only.",
 )
 @click.option(
     "--cutoff", type=click.DateTime(["%Y-%m-%d"]), help="T: users who start at or after it are new."
@@ -56,12 +56,12 @@ _OWN = {"all": "items", "history": "history"}
     "form",
     default="parquet",
     type=click.Choice(["parquet", "rechorus", "ncf", "qrels"]),
-    help="Form of what is written; parquet alone holds all.",
+    help="Format of the file; only parquet holds everything.",
 )
 @click.option(
     "--train",
     type=click.Path(path_type=Path),
-    help="Write what may be trained on too: the rows of the training users, as Parquet.",
+    help="Also write the rows of the training users, as Parquet.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 def candidates(
@@ -81,11 +81,11 @@ def candidates(
     train: Path | None,
     threads: int | None,
 ) -> None:
-    """Split DATA and write what new users have shown, their next items and the negatives.
+    """Split DATA and write the histories, targets and negatives of the new users.
 
-    DATA is an interactions file, or `wines` for the bundled data. The file holds all that another recommender
-    needs to be evaluated on the same users, one row a user: user_id, history, target, negatives, later.
-    --train writes what it is trained on: user_id, item_id, timestamp.
+    DATA is an interactions file, or `wines` for the bundled data. With the file, which has one row per user
+    (user_id, history, target, negatives, later), another recommender can be evaluated on the same users.
+    --train writes the rows to train it on: user_id, item_id, timestamp.
 
     \b
     Examples:
@@ -139,7 +139,7 @@ def candidates(
     for label, value in _summary(sets).items():
         table.add_row(label, Text(value, overflow="fold"))
     Console().print(table)
-    # Outside the table, which would break a long path into lines.
+    # Outside the table, which would wrap a long path.
     for path in written:
         click.echo(f"written    {path}")
 

@@ -1,4 +1,4 @@
-"""`metatl-eval run`: evaluate our runs on their test users."""
+"""`metatl-eval run`: evaluate runs on their test users."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--data", help="The data that the run was fitted on, if it is not where the run says.")
 @click.option(
-    "--k", type=click.IntRange(min=1), help="Interactions that a new user shows.  [default: the run's]"
+    "--k", type=click.IntRange(min=1), help="Interactions in a new user's history.  [default: the run's]"
 )
 @click.option(
     "--candidates",
     default="uni100",
-    help="uniN or popN: N negatives, uniform or by popularity, beside the full catalogue; or full alone.",
+    help="uniN or popN: N negatives, uniform or by popularity, and all items; full: all items only.",
 )
 @click.option(
     "--top",
     default=DEFAULT_TOP,
     type=click.IntRange(min=0),
-    help="Items of the lists that are measured; 0 for none.",
+    help="Length of the recommended lists; 0 for none.",
 )
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of candidates and bootstrap.")
 @device_option
@@ -50,7 +50,7 @@ def run(
 ) -> None:
     """Evaluate run directories on the test users of their split.
 
-    With several runs the files to write are folders, which get a file for each run. `--by` takes
+    With several runs the outputs are folders, which get a file for each run. `--by` takes
     history_length, item_popularity (of the held-out item, in quarters) and columns of --attributes.
 
     \b

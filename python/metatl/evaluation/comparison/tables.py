@@ -31,7 +31,7 @@ _TESTS = ("t", "Wilcoxon", "flips")
 
 
 def comparison_table(report: ComparisonReport) -> RenderableType:
-    """Lay a comparison out for a terminal: a table for each system and ranking.
+    """Format a comparison for a terminal: a table for each system and ranking.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def comparison_table(report: ComparisonReport) -> RenderableType:
 
 
 def extremes_table(differences: pl.DataFrame, metric: str, *, count: int) -> RenderableType:
-    """Lay out who gains and who loses most, for a terminal.
+    """Format the users who gain and lose most, for a terminal.
 
     Parameters
     ----------
     differences : polars.DataFrame
-        What :func:`metatl.evaluation.comparison.paired_users.user_differences` lists.
+        The result of :func:`metatl.evaluation.comparison.paired_users.user_differences`.
     metric : str
         The metric to sort by.
     count : int

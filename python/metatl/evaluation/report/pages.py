@@ -1,4 +1,4 @@
-"""A report as a list of parts, written as Markdown and as one HTML page that needs no other file."""
+"""Write a report, a list of parts, as Markdown or as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `**bold**` and `` `code` `` are understood, here and in lists and tables."""
+    """A paragraph; `**bold**` and `` `code` `` are formatted, also in lists and tables."""
 
     text: str
 
@@ -51,12 +51,12 @@ class Image:
 
     Attributes
     ----------
-    file
-        Its name beside the page.
-    content
+    file : str
+        Name of the file, in the folder of the page.
+    content : bytes
         Its bytes.
-    description
-        What it shows, for those who cannot see it.
+    description : str
+        Text that describes the image.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""What an evaluation reports, as JSON, and the schema of that."""
+"""The results of an evaluation as written to JSON, and their schema."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def results_schema() -> str:
 
 
 def write_results(path: Path, results: Figures) -> None:
-    """Write an evaluation as JSON in one step; a file that was there stays as it was unless all went well.
+    """Write an evaluation as JSON, in one step; an old file is kept if writing fails.
 
     Parameters
     ----------
