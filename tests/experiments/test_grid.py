@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -26,7 +27,7 @@ from metatl.experiments.data_sources import DataSource, parse_sources
 from metatl.experiments.grid import gather, num_processors, plan, run_grid
 from metatl.experiments.outcome import TIDY_SCHEMA
 from metatl.experiments.progress import Clock
-from metatl.experiments.table_rows import BUDGETS, SMOKE_STEPS, TUNED, Row, table_rows
+from metatl.experiments.table_rows import SMOKE_STEPS, TUNED, Budget, Row, table_rows
 from metatl.models import SYSTEMS, find_system
 from metatl.runs.checkpoints import load_checkpoint
 from metatl.training.fit import configure
@@ -364,7 +365,7 @@ def test_the_time_left(ring, fingerprint):
     assert clock.seconds_left(40) == (10 + 30) / 2
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("budget", get_args(Budget))
 def test_every_system_has_a_row_and_every_row_is_valid(budget):
     rows = table_rows(budget)
     assert {row.model for row in rows} == set(SYSTEMS)

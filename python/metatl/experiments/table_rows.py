@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from metatl.models import System
 
 Budget: TypeAlias = Literal["smoke", "paper", "tuned"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "paper", "tuned")
 
 SMOKE_STEPS = 20
 """Steps of a training under the budget `smoke`: enough to prove that everything runs."""

@@ -14,8 +14,6 @@ from metatl.ranking.item_tables import ItemFormat  # noqa: TC001 (pydantic reads
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_FILE = "docs/results.schema.json"
-
 
 class StrictReport(BaseModel):
     """A part of a report: it cannot be changed, and refuses unknown fields."""
