@@ -86,7 +86,8 @@ def test_the_results_are_tidy(finished, ring):
     assert outcome.results.select(keys).is_unique().all()
     knn = outcome.results.filter(row="Item-kNN", k=3, ranking="sampled", metric="MRR").row(0, named=True)
     assert (knn["system"], knn["preset"], json.loads(knn["config"])) == ("knn", "tuned", {"window": 5})
-    expected = metatl.evaluate(metatl.fit(ring.data, model="knn", k=3, config={"window": 5}), data=ring.data)
+    run = metatl.fit(ring.data, model="knn", k=3, config={"window": 5})
+    expected = metatl.evaluate(run, data=ring.data).results
     mrr = expected.metrics.sampled["MRR"]
     assert (knn["value"], knn["low"], knn["high"]) == (mrr.value, mrr.low, mrr.high)
     assert knn["test_users"] == expected.dataset.test_users
@@ -328,7 +329,7 @@ def test_other_candidates_are_an_error(finished, monkeypatch):
     out, cells, *_ = finished
     digests = iter("abcdefghijkl")
     monkeypatch.setattr(grid, "_sha256", lambda _: next(digests))
-    with pytest.raises(RunError, match="other candidates"):
+    with pytest.raises(RunError, match="different candidates"):
         gather(cells, out)
 
 
