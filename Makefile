@@ -95,7 +95,7 @@ training-peers: setup .venv-peers-torch/.ready  ## Time a training step of SASRe
 	$(BIN)/python benches/peers/training_steps.py .venv-peers-torch/bin/python runs/peers/wines docs/training_peers.md
 
 results: setup  ## Regenerate docs/results.md and docs/results (SPORTS=path MOVIETWEETINGS=path name data that the repository does not hold; RESULTS_OPTIONS=--only-finished fits nothing)
-	$(BIN)/python -m metatl.experiments.results_page --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --kept docs/results --markdown docs/results.md $(RESULTS_OPTIONS)
+	$(BIN)/python -m metatl.cli.metatl.results --data wines $(if $(MOVIETWEETINGS),--data movietweetings=$(MOVIETWEETINGS)) $(if $(SPORTS),--data sports=$(SPORTS)) --k 2,3,4 --seeds 5 --out runs/results --kept docs/results --markdown docs/results.md $(RESULTS_OPTIONS)
 
 ablation: setup  ## Measure on X-Wines what each step from `official` to `paper` to `tuned` changes; write docs/ablation.md
 	$(BIN)/metatl reproduce ablation --data wines --seeds 1 --jobs 2 --out runs/ablation

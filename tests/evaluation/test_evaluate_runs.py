@@ -8,7 +8,7 @@ import pytest
 
 import metatl
 from metatl.data.candidates import sample_candidate_sets
-from metatl.evaluation.evaluate_runs import evaluate_users, parse_candidates, rank_users
+from metatl.evaluation.evaluate_runs import parse_candidates, rank_users
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, MetatlError, RunError
 from metatl.models import SYSTEMS
 from metatl.runs.run_directory import SplitSettings
@@ -63,7 +63,7 @@ def user_scores(run, history):
 
 
 def test_ranks_are_those_of_every_user_ranked_alone(run):
-    evaluation = evaluate_users(run)
+    evaluation = metatl.evaluate(run)
     split = run.record.split.split(metatl.read_interactions(run.record.data))
     sets = metatl.sample_candidate_sets(split, split.test, n=100, kind="uniform", seed=0)
     assert evaluation.results.candidates.sha256 == sets.sha256
@@ -88,7 +88,7 @@ def test_ranks_are_those_of_every_user_ranked_alone(run):
 
 
 def test_means_and_intervals_are_those_of_the_users(run):
-    evaluation = evaluate_users(run, metrics="MRR,HR@10,NDCG@5")
+    evaluation = metatl.evaluate(run, metrics="MRR,HR@10,NDCG@5")
     results = evaluation.results
     for ranking, metrics in (("sampled", results.metrics.sampled), ("full", results.metrics.full)):
         frame = evaluation.per_user.filter(pl.col("ranking") == ranking)
@@ -105,7 +105,7 @@ def test_means_and_intervals_are_those_of_the_users(run):
 
 
 def test_lists_and_slices_are_those_of_the_users(run):
-    evaluation = evaluate_users(run, metrics="MRR", top=5, by=["item_popularity", "history_length"])
+    evaluation = metatl.evaluate(run, metrics="MRR", top=5, by=["item_popularity", "history_length"])
     split = run.record.split.split(metatl.read_interactions(run.record.data))
     lists = rank_users(run.model, split, split.test, None, top=5).lists
     counts = run.item_counts
@@ -130,13 +130,13 @@ def test_lists_and_slices_are_those_of_the_users(run):
 def test_an_evaluation_repeats(run):
     first, second = (metatl.evaluate(run, num_threads=threads) for threads in (1, 3))
     timeless = {"timings"}
-    assert first.model_dump(exclude=timeless) == second.model_dump(exclude=timeless)
+    assert first.results.model_dump(exclude=timeless) == second.results.model_dump(exclude=timeless)
     other = metatl.evaluate(run, seed=1)
-    assert other.candidates.sha256 != first.candidates.sha256
+    assert other.results.candidates.sha256 != first.results.candidates.sha256
 
 
 def test_the_catalogue_alone(run):
-    evaluation = evaluate_users(run, candidates="full")
+    evaluation = metatl.evaluate(run, candidates="full")
     assert evaluation.results.metrics.sampled is None
     assert evaluation.results.candidates is None
     assert set(evaluation.per_user["ranking"]) == {"full"}
@@ -145,13 +145,13 @@ def test_the_catalogue_alone(run):
 
 
 def test_negatives_by_popularity_and_another_number(run):
-    results = metatl.evaluate(run, candidates="pop20")
+    results = metatl.evaluate(run, candidates="pop20").results
     assert (results.candidates.kind, results.candidates.n) == ("popularity", 20)
     assert results.metrics.sampled["HR@1"].value >= metatl.evaluate(run).metrics.full["HR@1"].value
 
 
 def test_another_k_and_tie_rule(run):
-    results = metatl.evaluate(run, k=2, ties="best")
+    results = metatl.evaluate(run, k=2, ties="best").results
     assert results.protocol.k == 2
     assert results.protocol.ties == "best"
     strict = metatl.evaluate(run, k=2)
@@ -165,7 +165,7 @@ def popularity(interactions_file):
 
 def test_interactions_in_memory(popularity, interactions_file):
     interactions = metatl.read_interactions(interactions_file)
-    results = metatl.evaluate(popularity, data=interactions)
+    results = metatl.evaluate(popularity, data=interactions).results
     assert results.metrics == metatl.evaluate(popularity).metrics
     assert results.dataset.source is None
     unnamed = metatl.fit(interactions, model="popularity", device="cpu")
@@ -179,7 +179,7 @@ def test_an_item_that_a_user_has_twice_is_left_out_once(interactions_file):
     later = frame.with_columns(timestamp=pl.col("timestamp") + 500)
     interactions = metatl.Interactions.from_frame(pl.concat([frame, later]), repeats="all")
     run = metatl.fit(interactions, model="popularity", device="cpu")
-    evaluation = evaluate_users(run, data=interactions)
+    evaluation = metatl.evaluate(run, data=interactions)
     split = SplitSettings().split(interactions)
     items = [
         set(split.cold.items[split.cold.indptr[user] : split.cold.indptr[user + 1]]) for user in split.test
@@ -229,6 +229,14 @@ def test_arguments_of_another_kind_are_named(popularity, options, message):
 def test_metrics_without_a_name_are_refused(popularity, metrics):
     with pytest.raises(ConfigError, match=r"^metrics: found .*, expected names of metrics, as in"):
         metatl.evaluate(popularity, metrics=metrics)
+
+
+def test_scores_are_referred_to_their_function():
+    scores = np.zeros((3, 4), np.float32)
+    with pytest.raises(InvalidArgumentError, match=r"^run: found ndarray, .* metatl\.evaluate_scores"):
+        metatl.evaluate(scores)
+    with pytest.raises(InvalidArgumentError, match=r"^run: found str, .*metatl\.fit"):
+        metatl.evaluate("runs/wines")
 
 
 def test_more_candidates_than_items(popularity):

@@ -11,9 +11,7 @@ from polars.testing import assert_frame_equal
 from pydantic import ValidationError
 
 import metatl
-from metatl.evaluation.comparison.paired_comparison import compare_users
-from metatl.evaluation.evaluate_runs import evaluate_users
-from metatl.evaluation.per_user_files import PerUserRecord, read_per_user, write_per_user
+from metatl.evaluation.per_user_files import read_per_user, write_per_user
 from metatl.exceptions import DataError
 from per_user_data import METRICS, frame_of, record_of, system
 from planted_data import write_ring
@@ -146,28 +144,46 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         write_per_user(tmp_path / "nowhere" / "ranks.parquet", frame, record)
 
 
-def test_what_evaluations_leave_is_compared(tmp_path):
-    data = write_ring(tmp_path / "ring.csv", users=400, items=200, first=0, gap=1_000_000)
-    paths = []
-    for model in ("popularity", "knn"):
-        evaluation = evaluate_users(
-            metatl.fit(data, model=model, device="cpu"), data=data, metrics="MRR,HR@3"
-        )
-        results = evaluation.results
-        record = PerUserRecord(
-            system=model,
-            ties=results.protocol.ties,
-            metrics=["MRR", "HR@3"],
-            candidates_sha256=results.candidates.sha256,
-            dataset_fingerprint=results.dataset.fingerprint,
-        )
-        paths.append(tmp_path / f"{model}.parquet")
-        write_per_user(paths[-1], evaluation.per_user, record)
-    report = compare_users([read_per_user(path) for path in paths], resamples=99)
-    # On a ring the neighbours say what comes next.
+@pytest.fixture(scope="module")
+def ring_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "ring.csv"
+    return write_ring(path, users=400, items=200, first=0, gap=1_000_000)
+
+
+def test_evaluations_are_compared_without_a_file(ring_file, tmp_path):
+    evaluations = [
+        metatl.evaluate(metatl.fit(ring_file, model=model, device="cpu"), metrics="MRR,HR@3", name=name)
+        for model, name in (("popularity", None), ("knn", "neighbours"))
+    ]
+    report = metatl.compare_users(evaluations, resamples=99)
+    assert (report.baseline, report.systems) == ("popularity (tuned)", ("neighbours",))
     assert (report.rankings, report.metrics) == (("sampled", "full"), ("MRR", "HR@3"))
+    # On a ring the neighbours say what comes next.
     assert all(found.low > 0 for found in report.differences)
-    # The last evaluation is that of the kNN.
     for found in report.differences:
-        estimate = getattr(results.metrics, found.ranking)[found.metric]
+        estimate = getattr(evaluations[1].metrics, found.ranking)[found.metric]
         assert found.mean == pytest.approx(estimate.value)
+    paths = [tmp_path / f"{index}.parquet" for index in range(2)]
+    for path, evaluation in zip(paths, evaluations, strict=True):
+        evaluation.write_per_user(path)
+        record, frame = read_per_user(path)
+        assert record == evaluation.record
+        assert_frame_equal(frame, evaluation.per_user)
+    assert metatl.compare_users([read_per_user(path) for path in paths], resamples=99) == report
+    assert metatl.compare_users([evaluations[0], read_per_user(paths[1])], resamples=99) == report
+
+
+def test_a_run_is_compared_with_the_scores_of_another_system(ring_file):
+    run = metatl.fit(ring_file, model="knn", device="cpu")
+    split = run.record.split.split(metatl.read_interactions(ring_file))
+    sets = metatl.sample_candidate_sets(split, split.test)
+    scores = np.random.default_rng(0).random(sets.candidates.shape).astype(np.float32)
+    report = metatl.compare_users(
+        [metatl.evaluate_scores(scores, sets, name="random"), metatl.evaluate(run)], resamples=99
+    )
+    assert (report.baseline, report.systems, report.rankings) == ("random", ("knn (tuned)",), ("sampled",))
+    assert report.candidates_sha256 == sets.sha256
+    assert all(found.low > 0 for found in report.differences)
+    other = metatl.sample_candidate_sets(split, split.test, seed=1)
+    with pytest.raises(DataError, match=r"^random and knn .*: found the candidates"):
+        metatl.compare_users([metatl.evaluate_scores(scores, other, name="random"), metatl.evaluate(run)])

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -22,10 +23,11 @@ import metatl
 from metatl.exceptions import ConfigError, RunError
 from metatl.experiments import grid
 from metatl.experiments.cells import is_finished, locked, make_cell, read_cell
-from metatl.experiments.data_sources import Source, parse_sources
-from metatl.experiments.grid import TIDY_SCHEMA, gather, num_processors, plan, run_grid
+from metatl.experiments.data_sources import DataSource, parse_sources
+from metatl.experiments.grid import gather, num_processors, plan, run_grid
+from metatl.experiments.outcome import TIDY_SCHEMA
 from metatl.experiments.progress import Clock
-from metatl.experiments.table_rows import BUDGETS, SMOKE_STEPS, TUNED, Row, table_rows
+from metatl.experiments.table_rows import SMOKE_STEPS, TUNED, Budget, Row, table_rows
 from metatl.models import SYSTEMS, find_system
 from metatl.runs.checkpoints import load_checkpoint
 from metatl.training.fit import configure
@@ -41,7 +43,7 @@ ENDLESS = Row("MetaTL", "metatl", "tuned", {**SMALL, "max_steps": 2_000_000, "pa
 
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory):
-    return Source("ring", str(write_ring(tmp_path_factory.mktemp("data") / "ring.csv")))
+    return DataSource("ring", str(write_ring(tmp_path_factory.mktemp("data") / "ring.csv")))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,8 @@ def test_the_results_are_tidy(finished, ring):
     assert outcome.results.select(keys).is_unique().all()
     knn = outcome.results.filter(row="Item-kNN", k=3, ranking="sampled", metric="MRR").row(0, named=True)
     assert (knn["system"], knn["preset"], json.loads(knn["config"])) == ("knn", "tuned", {"window": 5})
-    expected = metatl.evaluate(metatl.fit(ring.data, model="knn", k=3, config={"window": 5}), data=ring.data)
+    run = metatl.fit(ring.data, model="knn", k=3, config={"window": 5})
+    expected = metatl.evaluate(run, data=ring.data).results
     mrr = expected.metrics.sampled["MRR"]
     assert (knn["value"], knn["low"], knn["high"]) == (mrr.value, mrr.low, mrr.high)
     assert knn["test_users"] == expected.dataset.test_users
@@ -132,7 +135,7 @@ def test_other_settings_are_another_cell(finished, ring, fingerprint):
     )
     assert not any(is_finished(other, out) for other in others)
     # The paper's data are split at the paper's date.
-    electronics = make_cell(Source("electronics", ring.data), fingerprint, KNN, k=3, seed=0)
+    electronics = make_cell(DataSource("electronics", ring.data), fingerprint, KNN, k=3, seed=0)
     assert electronics.identity()["split"]["cutoff"] == "2014-01-01"
     # What a preset holds does not depend on how it was said.
     said = make_cell(ring, fingerprint, replace(KNN, title="kNN", config={"window": "5"}), k=3, seed=0)
@@ -149,7 +152,7 @@ def test_another_version_makes_its_own_cells(finished, monkeypatch):
 def test_changed_data_are_an_error(tmp_path):
     """The figures of other data never pass for those that were planned."""
     path = write_ring(tmp_path / "ring.csv", users=290)
-    cells = plan([Source("ring", str(path))], [POPULARITY], ks=[3], seeds=1)
+    cells = plan([DataSource("ring", str(path))], [POPULARITY], ks=[3], seeds=1)
     write_ring(path, users=280)
     outcome, _ = run(cells, tmp_path / "out")
     assert "the data changed" in outcome.failures[0]
@@ -176,9 +179,9 @@ from pathlib import Path
 from rich.console import Console
 from metatl.experiments.grid import plan, run_grid
 from metatl.experiments.table_rows import Row
-from metatl.experiments.data_sources import Source
+from metatl.experiments.data_sources import DataSource
 rows = [Row(**row) for row in json.loads(sys.argv[3])]
-cells = plan([Source("ring", sys.argv[1])], rows, ks=[3], seeds=1)
+cells = plan([DataSource("ring", sys.argv[1])], rows, ks=[3], seeds=1)
 outcome = run_grid(cells, Path(sys.argv[2]), console=Console(width=200), jobs=int(sys.argv[4]))
 print(outcome.failures)
 """
@@ -326,7 +329,7 @@ def test_other_candidates_are_an_error(finished, monkeypatch):
     out, cells, *_ = finished
     digests = iter("abcdefghijkl")
     monkeypatch.setattr(grid, "_sha256", lambda _: next(digests))
-    with pytest.raises(RunError, match="other candidates"):
+    with pytest.raises(RunError, match="different candidates"):
         gather(cells, out)
 
 
@@ -363,7 +366,7 @@ def test_the_time_left(ring, fingerprint):
     assert clock.seconds_left(40) == (10 + 30) / 2
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("budget", get_args(Budget))
 def test_every_system_has_a_row_and_every_row_is_valid(budget):
     rows = table_rows(budget)
     assert {row.model for row in rows} == set(SYSTEMS)

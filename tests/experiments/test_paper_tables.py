@@ -18,7 +18,7 @@ from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text, 
 from metatl.evaluation.report.plots import LinePanel, Point, Series, draw_lines, svg
 from metatl.experiments.ablation import TO_PAPER, TO_TUNED, ablation, ablation_rows
 from metatl.experiments.comparison import compare_rows, standings
-from metatl.experiments.data_sources import Source
+from metatl.experiments.data_sources import DataSource
 from metatl.experiments.figure2 import figure2, figure2_rows
 from metatl.experiments.paper import COLUMNS, FIGURE_2, TABLE_1, TABLE_2
 from metatl.experiments.report_files import marked, p_value, write_report
@@ -36,8 +36,8 @@ A = ([1] * 20 + [2] * 20, [4, 8] * 20)
 B = ([1] * 15 + [2] * 10 + [3] * 15, [5, 10] * 20)
 C = ([2] * 30 + [4] * 10, [2, 3] * 20)
 RANKS = {"A": {0: A}, "B": {0: B}, "C": {0: C}}
-RING = Source("ring", "ring.csv")
-MOVIES = Source("movies", "movies.csv")
+RING = DataSource("ring", "ring.csv")
+MOVIES = DataSource("movies", "movies.csv")
 
 
 def rows(*titles, published=()):
@@ -321,8 +321,8 @@ def test_the_ablation_compares_each_row_with_the_one_above():
 
 
 def test_table_1(tmp_path):
-    movies = Source("movies", str(write_ring(tmp_path / "ring.csv")))
-    report = table1([Source("wines", "wines"), movies])
+    movies = DataSource("movies", str(write_ring(tmp_path / "ring.csv")))
+    report = table1([DataSource("wines", "wines"), movies])
     table = cells(of_kind(report, Table)[0])
     assert table["wines"]["users"] == "10,461"
     assert table["movies"]["T"] == "2014-01-01"
@@ -345,7 +345,7 @@ def test_what_differs_from_table_1_is_said_in_words():
         mean_length=15.2649,
         first=datetime(2000, 1, 1, tzinfo=timezone.utc),
     )
-    source = Source("electronics", "x")
+    source = DataSource("electronics", "x")
     assert differences(source, same) == [
         "electronics (Electronics): users, items and mean length are those of the paper."
     ]

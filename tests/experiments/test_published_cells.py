@@ -12,14 +12,15 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import in_process
+from metatl.cli.metatl.results import results
 from metatl.evaluation.report.pages import markdown
 from metatl.exceptions import RunError
 from metatl.experiments import grid
 from metatl.experiments.cells import CellResult, read_cell
-from metatl.experiments.data_sources import Source
+from metatl.experiments.data_sources import DataSource
 from metatl.experiments.grid import gather, plan, run_grid
 from metatl.experiments.published_cells import find_kept, keep, kept_file, kept_fingerprints
-from metatl.experiments.results_page import main, results_page
+from metatl.experiments.results_page import results_page
 from metatl.experiments.table_rows import KNN, Row
 from metatl.models import SYSTEMS
 from planted_data import write_ring
@@ -31,7 +32,7 @@ ROWS = [Row("Popularity", "popularity", "tuned"), Row(KNN, "knn", "tuned"), Row(
 def finished(tmp_path_factory):
     """A grid that has run and kept its cells, in two calls; the folders of both."""
     out, kept = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("repository") / "kept"
-    ring = Source("ring", str(write_ring(tmp_path_factory.mktemp("data") / "ring.csv")))
+    ring = DataSource("ring", str(write_ring(tmp_path_factory.mktemp("data") / "ring.csv")))
     cells = plan([ring], ROWS, ks=[3], seeds=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "work", in_process.work)
@@ -178,10 +179,10 @@ def test_the_data_sets_are_known_without_data(finished, tmp_path):
 
 def test_the_page_is_written_from_kept_cells_alone(finished, tmp_path, monkeypatch):
     out, kept, cells = finished
-    monkeypatch.setattr("metatl.experiments.results_page.table_rows", lambda _: ROWS)
+    monkeypatch.setattr("metatl.experiments.table_rows.table_rows", lambda _: ROWS)
     options = ["--only-finished", "--kept", str(kept), "--markdown", str(tmp_path / "page.md")]
     options += ["--k", "3", "--seeds", "2", "--out", str(tmp_path / "none")]
-    result = CliRunner().invoke(main, options)
+    result = CliRunner().invoke(results, options)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert text.split("## ring")[1] == page(gather(cells, out)).split("## ring")[1]

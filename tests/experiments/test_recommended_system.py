@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from metatl.experiments.comparison import standings
-from metatl.experiments.grid import Outcome
+from metatl.experiments.outcome import Outcome
 from metatl.experiments.recommended_system import advice, choose, everywhere, simple_leaders, why_not_ahead
 from metatl.experiments.table_rows import UNTRAINED
 from metatl.metrics.significance import compare, detectable_difference

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from metatl.cli.metatl.results import results
 from metatl.evaluation.report.pages import Image, markdown
-from metatl.experiments.grid import Outcome
-from metatl.experiments.results_page import main, results_page
+from metatl.experiments.outcome import Outcome
+from metatl.experiments.results_page import results_page
 from metatl.experiments.table_rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
 from planted_outcome import planted
 
@@ -128,6 +129,6 @@ def test_the_command(tmp_path, monkeypatch, only):
     monkeypatch.setattr("metatl.experiments.grid.work", lambda *_, **__: (yield from ()))
     path = tmp_path / "results.md"
     options = ["--data", "wines", "--seeds", "1", "--out", str(tmp_path / "out"), "--markdown", str(path)]
-    result = CliRunner().invoke(main, [*options, *only])
+    result = CliRunner().invoke(results, [*options, *only])
     assert result.exit_code == 0, result.output
     assert path.read_text(encoding="utf-8").startswith("# Results\n")

@@ -12,7 +12,7 @@ import metatl
 from metatl.cli.metatl.main import main
 from metatl.exceptions import ConfigError, RunError
 from metatl.experiments import tuning
-from metatl.experiments.search_spaces import SEARCH_SPACES, Choice, Real, Whole
+from metatl.experiments.search_spaces import SEARCH_SPACES, OneOf, Real, Whole
 from metatl.experiments.tuned_settings import TunedSettings, read_tuned_settings
 from metatl.experiments.tuning import Search, tune
 from metatl.models import SYSTEMS
@@ -47,7 +47,7 @@ def trials_seen(monkeypatch):
 def test_spaces_are_of_the_systems_and_hold_their_presets(model):
     config = configure(SYSTEMS[model], "tuned", {}, k=3).model_dump(mode="json")
     for name, values in SEARCH_SPACES[model].items():
-        if isinstance(values, Choice):
+        if isinstance(values, OneOf):
             assert config[name] in values.values
             edges = values.values
         else:

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import polars as pl
 
-from metatl.experiments.grid import TIDY_SCHEMA, Outcome
-from metatl.metrics.rank_metrics import DEFAULT_METRICS, mean_metrics
+from metatl.experiments.outcome import TIDY_SCHEMA, Outcome
+from metatl.metrics.names import DEFAULT_METRICS
+from metatl.metrics.rank_metrics import mean_metrics
 
 
 def planted(ranks, *, dataset="ring", k=3, failures=()):

@@ -21,7 +21,6 @@ from metatl.metrics.corrected_metrics import (
     corrected_table,
     corrected_user_metrics,
     metric_of_ranks,
-    standard_errors,
 )
 from metatl.metrics.rank_metrics import Metric, user_metrics
 from property_settings import COSTLY_CASES
@@ -260,13 +259,7 @@ def test_sharing_tables_changes_a_mean_by_far_less_than_its_error():
     tables = {size: corrected_table(METRICS, n, size) for size in set(populations.tolist())}
     own = np.array([tables[size][place] for size, place in zip(populations.tolist(), greater, strict=True)])
     assert len(tables) > MAX_TABLES
-    assert (abs(shared.mean(axis=0) - own.mean(axis=0)) < 0.02 * standard_errors(own)).all()
-
-
-@pytest.mark.parametrize("count", [2, 3, 1000])
-def test_standard_errors_against_scipy(count):
-    values = np.random.default_rng(count).normal(3, 2, (count, 4))
-    np.testing.assert_allclose(standard_errors(values), stats.sem(values, axis=0), rtol=1e-12)
+    assert (abs(shared.mean(axis=0) - own.mean(axis=0)) < 0.02 * stats.sem(own)).all()
 
 
 def mixture(families: tuple[str, ...], generator: np.random.Generator, population: int) -> np.ndarray:
@@ -308,10 +301,7 @@ def simulate(families: tuple[str, ...], *, n=100, population=1000, users=1000, s
     for name, table in tables.items():
         values = [table[counts] for counts in greater]
         shares[name] = np.mean(
-            [
-                abs(v.mean(axis=0) - truth) <= 2 * standard_errors(v)
-                for v, truth in zip(values, full, strict=True)
-            ],
+            [abs(v.mean(axis=0) - truth) <= 2 * stats.sem(v) for v, truth in zip(values, full, strict=True)],
             axis=0,
         )
     return shares
@@ -381,11 +371,6 @@ def test_users_metrics_say_which_argument_is_wrong(arguments, message):
             populations=given_arrays["populations"],
             ties=arguments.get("ties", "worst"),
         )
-
-
-def test_one_user_has_no_standard_error():
-    with pytest.raises(InvalidArgumentError, match="values: found 1 users, expected at least 2"):
-        standard_errors(np.ones((1, 3)))
 
 
 def test_the_default_is_the_papers():

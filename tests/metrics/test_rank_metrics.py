@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.exceptions import ConfigError
+from metatl.metrics.names import DEFAULT_METRICS
 from metatl.metrics.rank_metrics import (
-    DEFAULT_METRICS,
     Metric,
     estimate,
     mean_metrics,

@@ -13,7 +13,6 @@ from scipy import stats
 
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.metrics.significance import (
-    benjamini_hochberg,
     compare,
     effect_size,
     estimate_differences,
@@ -180,24 +179,6 @@ def test_effect_size_is_that_of_exact_numbers(differences):
     assert found == pytest.approx(statistics.mean(differences) / statistics.stdev(differences))
     # Neither the unit nor, but for the sign, the direction matters.
     assert effect_size([-difference / 8 for difference in differences]) == pytest.approx(-found)
-
-
-def test_benjamini_hochberg_by_hand():
-    # Sorted: .01 · 4/1, .013 · 4/2 (the least from here on), .02 · 4/3 = .0267, .3; the first falls to .026.
-    assert benjamini_hochberg([0.3, 0.01, 0.02, 0.013]) == pytest.approx([0.3, 0.026, 0.08 / 3, 0.026])
-    assert benjamini_hochberg([]) == []
-    for wrong in (1.5, -0.1, np.nan):
-        with pytest.raises(InvalidArgumentError, match="p_values: found"):
-            benjamini_hochberg([0.1, wrong])
-
-
-@given(P_VALUES.filter(len))
-def test_benjamini_hochberg_is_that_of_scipy(p_values):
-    corrected = benjamini_hochberg(p_values)
-    np.testing.assert_allclose(corrected, stats.false_discovery_control(p_values, method="bh"))
-    # It lowers nothing, and is milder than Holm's.
-    assert all(after >= before - 1e-15 for before, after in zip(p_values, corrected, strict=True))
-    assert all(mild <= strict + 1e-15 for mild, strict in zip(corrected, holm(p_values), strict=True))
 
 
 def test_holm_by_hand():

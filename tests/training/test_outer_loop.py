@@ -296,6 +296,29 @@ def test_resuming_with_other_settings_is_refused(interactions_file, tmp_path):
     assert result.exit_code == 0, result.stderr
 
 
+def test_what_is_not_given_is_taken_from_the_run_that_is_resumed(interactions_file, tmp_path):
+    out = tmp_path / "run"
+
+    def stop(_):
+        signal.raise_signal(signal.SIGTERM)
+
+    split = SplitSettings(k=2, min_item_count=5)
+    settings = {"preset": "paper", "config": {"dim": 8, "max_steps": 3, "eval_every": 3}, "seed": 4}
+    with pytest.raises(TrainingStopped):
+        metatl.fit(interactions_file, out=out, split=split, device="cpu", on_progress=stop, **settings)
+    with pytest.raises(RunError, match="min_item_count was 5, now 6"):
+        metatl.fit(out=out, split=SplitSettings(min_item_count=6), device="cpu", resume=True)
+    with pytest.raises(RunError, match="dim was 8, now 16"):
+        metatl.fit(out=out, config={"dim": 16}, device="cpu", resume=True)
+    resumed = metatl.fit(out=out, device="cpu", resume=True)
+    straight = metatl.fit(interactions_file, split=split, device="cpu", **settings)
+    assert resumed.record.model_dump() == straight.record.model_dump()
+    for name, tensor in straight.model.tensors().items():
+        assert np.array_equal(resumed.model.tensors()[name], tensor), name
+    # A finished run is loaded likewise.
+    assert metatl.fit(out=out, k=2, device="cpu", resume=True).record == resumed.record
+
+
 def test_patience_ends_a_training_early(interactions_file, tmp_path):
     # With a rate of zero nothing improves after the first evaluation.
     fit_small(
@@ -400,7 +423,7 @@ def test_a_run_of_another_version_is_named(finished_run, tmp_path):
         ({"k": 2.5}, r"k: found 2\.5, expected a whole number of at least 1"),
         ({"split": {"k": 3}}, r"split: found dict, expected metatl\.SplitSettings"),
         ({"data": pl.DataFrame()}, r"data: found DataFrame, expected 'wines' or the path .*from_frame"),
-        ({"data": None}, "data: found NoneType, expected 'wines' or the path"),
+        ({"data": 5}, "data: found int, expected 'wines' or the path"),
         ({"data": "big.csv", "columns": ("a",)}, r"columns: found \('a',\), expected three names"),
         ({"data": "big.csv", "columns": "abc"}, "columns: found 'abc', expected three names"),
     ],
@@ -640,7 +663,7 @@ def test_a_compiled_training_resumes_to_the_same_bytes(interactions_file, tmp_pa
     with pytest.raises(TrainingStopped):
         fit_small(interactions_file, tmp_path / "parts", compiled=True, on_progress=stop)
     with pytest.raises(RunError, match="compiled was True, now False"):
-        fit_small(interactions_file, tmp_path / "parts", resume=True)
+        fit_small(interactions_file, tmp_path / "parts", compiled=False, resume=True)
     result = run_here(["train", "--out", str(tmp_path / "parts"), "--resume", "--device", "cpu"])
     assert result.exit_code == 0, result.stderr
     assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")

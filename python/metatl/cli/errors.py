@@ -20,10 +20,10 @@ INTERRUPTED = STOPPED_BY_SIGNAL + 2
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the command with one line on stderr where the block raises what a user can mend.
+    """End the command with one line on stderr if the block raises an error that a user can fix.
 
-    `MetatlError`, `OSError` and a lack of memory end it with exit code 2, Ctrl-C with 130. Anything else is
-    a fault of ours and keeps its traceback. Usable as a decorator too: `@one_line_errors()`.
+    The exit code is 2 after `MetatlError`, `OSError` or a lack of memory, and 130 after Ctrl-C. Any other
+    exception is a bug and keeps its traceback. Usable as a decorator too: `@one_line_errors()`.
     """
     from metatl.exceptions import MetatlError
 
@@ -32,12 +32,12 @@ def one_line_errors() -> Iterator[None]:
     except MetatlError as error:
         raise _Failure(str(error)) from None
     except OSError as error:
-        # A closed pipe, as of `metatl stats ... | head -1`, is for click, which ends in silence.
+        # Click ends the command silently after a closed pipe, as in `metatl stats ... | head -1`.
         if error.errno == errno.EPIPE:
             raise
         raise _Failure(_describe(error)) from None
     except RuntimeError as error:
-        # torch raises nothing more special on a processor.
+        # On a processor torch raises a plain RuntimeError.
         if "allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
         raise _Failure(f"out of memory: {str(error).splitlines()[0]}; ask for less") from None
@@ -50,11 +50,11 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def _one_line_usage_errors() -> Iterator[None]:
-    """Name the command and where its help is in the line of the error, in place of two lines above it."""
+    """Put the command and its help option into the line of the error, instead of two lines above it."""
     try:
         yield
     except click.UsageError as error:
-        # A group without arguments shows its help, as an error since click 8.2.
+        # A group without arguments shows its help; since click 8.2 this is a UsageError.
         if error.ctx is None or isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
             raise
         help_command = f"{error.ctx.command_path} {error.ctx.help_option_names[0]}"
@@ -92,14 +92,14 @@ class Group(click.Group):
 
 
 def _refuse_undecoded(context: click.Context) -> None:
-    """Refuse text and names of files that are not UTF-8: neither polars nor a report could hold them."""
+    """Refuse text and file names that are not UTF-8: polars and the reports cannot hold them."""
     for parameter in context.command.params:
         given = context.params.get(parameter.name or "")
         for value in given if isinstance(given, tuple) else (given,):
-            # Python reads a byte that it cannot decode as half of a surrogate pair.
+            # Python decodes an invalid byte to half of a surrogate pair.
             if isinstance(value, (str, Path)) and any("\udc80" <= half <= "\udcff" for half in str(value)):
                 raise click.BadParameter(
-                    f"found {os.fsencode(value)!r}, expected UTF-8; a file of such a name has to be renamed",
+                    f"found {os.fsencode(value)!r}, expected UTF-8; rename the file",
                     ctx=context,
                     param=parameter,
                 )

@@ -1,4 +1,4 @@
-"""Groups of commands whose members are imported when they are used."""
+"""Command groups that import a subcommand when it is used."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
 
 
 class LazyGroup(Group):
-    """A group that imports a subcommand when it is asked for.
+    """A group that imports a subcommand when it is used.
 
     Parameters
     ----------
-    commands
-        Name of each subcommand to the module and the name of its function, as
-        `metatl.cli.metatl.stats:stats`.
-    default
-        The subcommand that is meant where the first argument is none of them.
+    commands_at : dict of str to str
+        The name of each subcommand to its module and function, as in `metatl.cli.metatl.stats:stats`.
+    default : str, optional
+        The subcommand that runs if the first argument is not a subcommand.
     """
 
     def __init__(
@@ -31,7 +30,7 @@ class LazyGroup(Group):
         self.default = default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default subcommand in front where none is named."""
+        """Insert the default subcommand if none is named."""
         known = {
             *self.commands_at,
             *(option for parameter in self.get_params(ctx) for option in parameter.opts),
@@ -46,7 +45,7 @@ class LazyGroup(Group):
         return list(self.commands_at)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand; None where there is none of that name."""
+        """Import a subcommand; None if there is no such subcommand."""
         del ctx
         if cmd_name not in self.commands_at:
             return None

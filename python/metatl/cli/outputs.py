@@ -1,4 +1,4 @@
-"""What a command writes must be neither what it reads nor what another of its options writes."""
+"""Check that the outputs of a command are neither its inputs nor each other."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Path | None]) -> None:
-    """Refuse files to write that would replace an input, a file of any run, or one another.
+    """Refuse output files that would replace an input, a file of a run, or another output.
 
     Parameters
     ----------
-    inputs
-        Files that the command reads, and run directories, whose files are all meant, and the data that they
-        were fitted on. The name of the bundled data is no file.
-    outputs
-        Options, as they are spelt, and the files that they name.
+    inputs : iterable of Path or str or None
+        Files that the command reads, and run directories: all their files, and the data that the runs were
+        fitted on. The name of the bundled data is ignored.
+    outputs : mapping of str to Path or None
+        Options, as typed, and their files.
 
     Raises
     ------
     ConfigError
-        If an output is an input, another output or a file of a run; nothing has been written then.
+        If an output is an input, another output or a file of a run.
     """
     from metatl.datasets import BUNDLED
     from metatl.exceptions import ConfigError
@@ -37,15 +37,15 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
         for file in _files(Path(given)):
             taken[os.path.realpath(file)] = f"{file}, which the command reads"
     for option, output in outputs.items():
-        # A device or a pipe can be written to any number of times.
+        # A device or a pipe can be the output of several options.
         if output is None or (output.exists() and not output.is_file()):
             continue
-        place = os.path.realpath(output)
-        if place in taken:
-            raise ConfigError(f"{option}: found {taken[place]}; choose another file")
+        path = os.path.realpath(output)
+        if path in taken:
+            raise ConfigError(f"{option}: found {taken[path]}; choose another file")
         if _is_of_a_run(output):
             raise ConfigError(f"{option}: found {output}, a file of a run; choose another file")
-        taken[place] = f"{output}, which {option} names too"
+        taken[path] = f"{output}, which {option} names too"
 
 
 def _is_of_a_run(path: Path) -> bool:
@@ -62,7 +62,7 @@ def _files(path: Path) -> list[Path]:
         from metatl.exceptions import RunError
         from metatl.runs.run_directory import read_record
 
-        # A damaged run is for the command to refuse.
+        # The command itself refuses a damaged run.
         with suppress(RunError):
             data = read_record(path).data
             files += [] if data is None else [Path(data)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from metatl.training.outer_loop import Progress as TrainingProgress
 
 STEPS_BETWEEN_UPDATES = 10
-"""Reading the loss waits for the device, so it is not read at every step."""
+"""The loss is not read at every step, because reading it waits for the device."""
 
 
 class _Speed(ProgressColumn):
@@ -34,9 +34,9 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress], None]]:
-    """Show a bar from the first step on, where there is a terminal to show it on.
+    """Show a progress bar from the first step on, if the console is a terminal.
 
-    Yields the function that moves it.
+    Yields the function that updates the bar.
     """
     bar = Progress(
         TextColumn("training"),
@@ -68,9 +68,9 @@ def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress],
 
 @contextmanager
 def users_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Show how many users are ranked, where there is a terminal to show it on.
+    """Show how many users are ranked, if the console is a terminal.
 
-    Yields the function that moves the bar: users so far, and all.
+    Yields the function that updates the bar; it takes the number of ranked users and of all users.
     """
     bar = Progress(
         TextColumn("ranking"),

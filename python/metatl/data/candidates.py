@@ -23,15 +23,13 @@ from metatl.data.interactions import count_distinct
 from metatl.data.readers.parquet_files import read_parquet
 from metatl.data.split import ColdStartSplit
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
+from metatl.metrics.names import CandidateKind  # noqa: TC001 (pydantic reads it)
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-CandidateKind = Literal["uniform", "popularity"]
-CANDIDATE_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
-"""Kinds of negatives by the names that commands have for them."""
 Excluded = Literal["all", "history"]
 Part = Literal["test", "validation"]
 

@@ -3,127 +3,56 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from metatl import datasets
-from metatl.common.arguments import whole_number
+from metatl.common.arguments import check_type, whole_number
 from metatl.common.timings import Timings
-from metatl.data.candidates import CANDIDATE_KINDS, CandidateSets, sample_candidate_sets
+from metatl.data.candidates import sample_candidate_sets
 from metatl.data.histories import Histories
 from metatl.data.interactions import Interactions
 from metatl.data.split import protocol_sha256
 from metatl.evaluation.measures import (
+    Evaluation,
     Measures,
     RankedUsers,
     Ranking,
-    measure,
-    measure_ties,
     quantile_groups,
-    slices_by,
-    user_frame,
+    report_bootstrap,
+    report_figures,
 )
-from metatl.evaluation.report.results import (
-    BootstrapReport,
-    CandidatesReport,
-    DatasetReport,
-    Figures,
-    ListsReport,
-    ModelReport,
-    ProtocolReport,
-    Results,
-    UsersReport,
-)
+from metatl.evaluation.report.results import DatasetReport, ListsReport, ModelReport, ProtocolReport, Results
+from metatl.evaluation.report.tables import system_name
+from metatl.evaluation.user_ranks import UserRanks, rank_blocks
 from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
 from metatl.metrics.list_metrics import list_metrics
-from metatl.metrics.rank_metrics import (
-    BOOTSTRAP_RESAMPLES,
-    CONFIDENCE,
-    DEFAULT_METRICS,
-    TieRule,
-    parse_metrics,
-)
-from metatl.ranking.blocks import RankCounts
+from metatl.metrics.names import CANDIDATE_KINDS, DEFAULT_METRICS, DEFAULT_TOP
+from metatl.metrics.rank_metrics import parse_metrics
 from metatl.ranking.rank import encode_blocks
+from metatl.runs.run_directory import Run
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
-    from metatl.data.candidates import CandidateKind
+    from metatl.data.candidates import CandidateSets
     from metatl.data.split import ColdStartSplit
-    from metatl.evaluation.external.score_files import ScoresLike
-    from metatl.evaluation.report.results import SourceResults
+    from metatl.metrics.names import CandidateKind, TieRule
     from metatl.models.contract import Model
     from metatl.ranking.item_tables import ItemFormat, ItemTable
-    from metatl.runs.run_directory import Run
-
-DEFAULT_TOP = 10
-"""Items of the lists whose coverage and popularity are reported."""
-
-ResultsT = TypeVar("ResultsT", bound=Figures)
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation(Generic[ResultsT]):
-    """An evaluation, user by user.
-
-    Attributes
-    ----------
-    results : Figures
-        The summary: `Results` of a run, `SourceResults` of anything else.
-    users : RankedUsers
-        The users' ranks.
-    measures : Measures
-        What was computed.
-    dataset_fingerprint : str or None
-        Of the interactions that were split; None where ranked lists do not say.
-    split_sha256 : str or None
-        Of what they were split with (`metatl.data.split.protocol_sha256`); None likewise.
-    """
-
-    results: ResultsT
-    users: RankedUsers
-    measures: Measures
-    dataset_fingerprint: str | None
-    split_sha256: str | None
-
-    @property
-    def per_user(self) -> pl.DataFrame:
-        """One row per test user and ranking; see `metatl.evaluation.measures.user_frame`."""
-        return user_frame(self.users, self.measures)
-
-
-class UserRanks(NamedTuple):
-    """What ranking B users gives.
-
-    Attributes
-    ----------
-    sampled : RankCounts or None
-        Among the candidates.
-    full : RankCounts
-        In the catalogue.
-    lists : ndarray or None
-        (B, N) int64: the best items of each user besides those of the history; -1 where there are no more.
-    """
-
-    sampled: RankCounts | None
-    full: RankCounts
-    lists: np.ndarray | None
 
 
 def parse_candidates(text: str) -> tuple[CandidateKind, int] | None:
-    """Read what ``--candidates`` says.
+    """Parse the name of a kind of candidates.
 
     Parameters
     ----------
     text : str
-        ``uniN`` for N uniform negatives, ``popN`` for N by popularity, ``full`` for the full catalogue alone.
+        ``uniN`` for N uniform negatives, ``popN`` for N by popularity, ``full`` for no candidates.
 
     Returns
     -------
@@ -157,10 +86,10 @@ def rank_users(
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> UserRanks:
-    """Rank each user's target among candidates and in the full catalogue, encoding each history once.
+    """Rank each user's target among its candidates and among all items; encode each history once.
 
-    In the full catalogue a target meets every item that its user does not interact with, before or after: the
-    items that candidates are drawn from.
+    Among all items the target is compared with every item that its user does not interact with, before or
+    after. These are the items that candidates are drawn from.
 
     Parameters
     ----------
@@ -171,13 +100,13 @@ def rank_users(
     users : ndarray
         (B,) int64, indices of cold users.
     candidates : ndarray or None
-        (B, 1 + n) int64, the target in column 0; None for the full catalogue alone.
+        (B, 1 + n) int64, the target in column 0; None to rank among all items only.
     top : int
-        N, items of each user's list; 0 for no lists.
+        N, the length of each user's list; 0 for no lists.
     seed : int
         Seed of the support negatives, for models that use them.
     item_table : {"float32", "bf16", "int8"} or ItemTable
-        What the model's item vectors are rounded to, or the table that was made of them once.
+        The format that the model's item vectors are rounded to, or their table.
     num_threads : int, optional
         Threads of the kernels.
     timings : Timings, optional
@@ -189,35 +118,27 @@ def rank_users(
         One entry per user.
     """
     timings = timings or Timings()
-    top = min(top, split.num_items)
-    targets = split.targets(users)
-    excluded = Histories(split.cold.indptr, split.cold.items).select(users)
-    shown = Histories.from_matrix(split.histories(users))
-    sampled = None if candidates is None else _empty_counts(len(users))
-    full = _empty_counts(len(users))
-    lists = np.empty((len(users), top), np.int64) if top else None
-    for rows, block in encode_blocks(
-        model, shown, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
-    ):
-        if sampled is not None and candidates is not None:
-            sampled.greater[rows], sampled.equal[rows] = block.rank_candidates(candidates[rows])
-        full.greater[rows], full.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))
-        if lists is not None:
-            with timings.stage("lists"):
-                lists[rows] = block.top_n(top, shown.select(rows)).items
-    return UserRanks(sampled, full, lists)
+    histories = Histories.from_matrix(split.histories(users))
+    return rank_blocks(
+        encode_blocks(
+            model, histories, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
+        ),
+        targets=split.targets(users),
+        candidates=candidates,
+        own_items=Histories(split.cold.indptr, split.cold.items).select(users),
+        histories=histories,
+        top=min(top, split.num_items),
+        timings=timings,
+    )
 
 
-def _empty_counts(count: int) -> RankCounts:
-    return RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
-
-
-def evaluate_users(
+def evaluate(
     run: Run,
+    candidates: str = "uni100",
     *,
     data: str | Path | Interactions | None = None,
     k: int | None = None,
-    candidates: str = "uni100",
+    name: str | None = None,
     seed: int = 0,
     ties: TieRule = "worst",
     metrics: Sequence[str] | str = DEFAULT_METRICS,
@@ -227,58 +148,61 @@ def evaluate_users(
     item_table: ItemFormat = "float32",
     num_threads: int | None = None,
 ) -> Evaluation[Results]:
-    """Evaluate a run on the test users of its split, and keep what came out for each of them.
+    """Evaluate a run on the test users of its split.
 
     Parameters
     ----------
     run : Run
-        A fitted system.
-    data : str, Path or Interactions, optional
-        The data that the run was fitted on, if it is not where the run says.
-    k : int, optional
-        Interactions that a test user shows; the run's own K by default.
+        A fitted system, as :func:`metatl.fit` and :func:`metatl.load_run` return it.
     candidates : str
-        ``uniN`` or ``popN`` for N negatives, uniform or by popularity, next to the full catalogue; ``full``
-        for the full catalogue alone.
+        ``uniN`` or ``popN`` to rank among N negatives, uniform or by popularity, and among all items;
+        ``full`` to rank among all items only.
+    data : str, Path or Interactions, optional
+        The data that the run was fitted on, if the file is not at the path that the run has recorded.
+    k : int, optional
+        K, the number of interactions in a test user's history; the run's own K by default.
+    name : str, optional
+        Name of the system in comparisons and per-user files; its model and preset by default.
     seed : int
         Seed of the candidates, the support negatives and the bootstrap.
     ties : {"worst", "mean", "best"}
-        Where a target stands among items with its score.
+        The rank of a target among items with the same score.
     metrics : str or sequence of str
         Names of metrics.
     top : int
-        Items of the lists whose coverage and popularity are measured; 0 for none.
+        Length of the lists whose coverage and popularity are reported; 0 for no lists.
     by : sequence of str
-        What to slice the users by: ``history_length``, ``item_popularity`` (of the target, in training, in
-        quarters) or columns of `attributes`.
+        Columns to slice the users by: ``history_length``, ``item_popularity`` (training interactions of the
+        target, in quarters) or columns of `attributes`.
     attributes : polars.DataFrame, optional
-        What is known of users: ``user_id`` (raw) and columns to slice by.
+        ``user_id`` (raw) and columns to slice by.
     item_table : {"float32", "bf16", "int8"}
-        What the model's item vectors are rounded to.
+        The format that the model's item vectors are rounded to.
     num_threads : int, optional
         Threads of the kernels.
 
     Returns
     -------
     Evaluation
-        The results and the users' ranks.
+        The summary and the ranks of every user.
 
     Raises
     ------
     ConfigError
-        If an argument is unknown.
+        If `candidates`, a metric or a column to slice by is unknown.
     InvalidArgumentError
-        If `k` or `top` is no whole number or out of range, `attributes` is no table, or the item table is to
-        be rounded, and the system has no item vectors.
+        If `run` is not a run, `k` or `top` is not a whole number or out of range, `attributes` is not a
+        table, or `item_table` is a rounded format and the system has no item vectors.
     RunError
-        If the data is not what the run was fitted on.
+        If the data is not the data that the run was fitted on.
     DataError
         If the data cannot be read, or no test user has more than K interactions.
     NoNegativeError
         If there are fewer items than candidates.
     NotANumberError
-        If a score is not a number.
+        If a score is NaN.
     """
+    check_type("run", run, Run, "a run, as metatl.fit returns it; metatl.evaluate_scores evaluates scores")
     if k is not None:
         k = whole_number("k", k, 1)
     top = whole_number("top", top, 0)
@@ -310,30 +234,35 @@ def evaluate_users(
     )
     with timings.stage("metrics"):
         users = _ranked_users(split, sets, ranked)
-        results = Results(
-            metrics=measure(users, measures),
-            ties=measure_ties(users, measures),
+        figures = report_figures(
+            users,
+            measures,
+            left_out=split.dropped,
             lists=_report_lists(run, split, ranked.lists),
-            users=UsersReport(evaluated=len(split.test), left_out=split.dropped),
-            slices=slices_by(users, by, _known_columns(run, split), attributes, measures),
-            candidates=None if sets is None else _report_candidates(sets),
-            dataset=_report_dataset(run, data, interactions, split),
-            protocol=_report_protocol(run, split, ties, seed),
-            model=_report_model(run, item_table),
-            timings={},
-            metatl_version=metadata.version("metatl"),
+            candidates=sets,
+            columns=_known_columns(run, split),
+            by=by,
+            attributes=attributes,
         )
+    results = Results(
+        **figures,
+        dataset=_report_dataset(run, data, interactions, split),
+        protocol=_report_protocol(run, split, measures),
+        model=_report_model(run, item_table),
+        timings=timings.seconds,
+    )
     return Evaluation(
-        results.model_copy(update={"timings": timings.seconds}),
-        users,
-        measures,
-        results.dataset.fingerprint,
-        protocol_sha256(split.protocol),
+        results=results,
+        system=system_name(results) if name is None else name,
+        users=users,
+        measures=measures,
+        dataset_fingerprint=interactions.fingerprint,
+        split_sha256=protocol_sha256(split.protocol),
     )
 
 
 def _ranked_users(split: ColdStartSplit, sets: CandidateSets | None, ranked: UserRanks) -> RankedUsers:
-    # What a full ranking excludes is every item of the user; the target is one of them.
+    # All items of the user are excluded, and the target is one of them.
     others = split.num_items - split.cold.distinct_items[split.test]
     sampled = None
     if sets is not None and ranked.sampled is not None:
@@ -347,7 +276,7 @@ def _ranked_users(split: ColdStartSplit, sets: CandidateSets | None, ranked: Use
 
 
 def _known_columns(run: Run, split: ColdStartSplit) -> dict[str, pl.Series]:
-    """Give what a run knows of its test users, to slice them by."""
+    """Columns that a run provides to slice its test users by."""
     popularity = run.item_counts[split.targets(split.test)]
     return {
         "history_length": pl.Series("history_length", np.full(len(split.test), split.k)),
@@ -372,74 +301,6 @@ def _report_model(run: Run, item_table: ItemFormat) -> ModelReport:
     )
 
 
-@overload
-def evaluate(
-    system: Run,
-    candidates: str = ...,
-    *,
-    data: str | Path | Interactions | None = ...,
-    k: int | None = ...,
-    top: int = ...,
-    seed: int = ...,
-    ties: TieRule = ...,
-    metrics: Sequence[str] | str = ...,
-    by: Sequence[str] = ...,
-    attributes: pl.DataFrame | None = ...,
-    item_table: ItemFormat = ...,
-    num_threads: int | None = ...,
-) -> Results: ...
-
-
-@overload
-def evaluate(
-    system: ScoresLike,
-    candidates: CandidateSets | str | os.PathLike[str] | None = ...,
-    *,
-    name: str | None = ...,
-    seed: int = ...,
-    ties: TieRule = ...,
-    metrics: Sequence[str] | str = ...,
-    by: Sequence[str] = ...,
-    attributes: pl.DataFrame | None = ...,
-    num_threads: int | None = ...,
-) -> SourceResults: ...
-
-
-def evaluate(
-    system: Run | ScoresLike,
-    candidates: CandidateSets | str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> Results | SourceResults:
-    """Evaluate a run on the test users of its split, or scores of candidates that any model gave.
-
-    Parameters
-    ----------
-    system : Run, str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
-        A run, or scores.
-    candidates : optional
-        For a run ``uniN``, ``popN`` or ``full``, ``uni100`` by default; for scores the candidates or their
-        file.
-    **options
-        For a run those of :func:`evaluate_users`, for scores those of
-        :func:`metatl.evaluation.external.evaluate_scores.evaluate_scores`; each raises what these raise.
-
-    Returns
-    -------
-    Results or SourceResults
-        Metrics with intervals, and what they were computed from: what `metatl-eval --json` writes.
-    """
-    from metatl.runs.run_directory import Run
-
-    if isinstance(system, Run):
-        chosen = "uni100" if candidates is None else candidates
-        if not isinstance(chosen, str):
-            raise ConfigError(f"candidates: found {type(chosen).__name__}, expected uniN, popN or full")
-        return evaluate_users(system, candidates=chosen, **options).results
-    from metatl.evaluation.external.evaluate_scores import evaluate_scores
-
-    return evaluate_scores(system, candidates, **options).results
-
-
 def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions:
     """Read the data and check that the run was fitted on it."""
     source = _recorded_data(run) if data is None else data
@@ -454,7 +315,7 @@ def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions
 
 
 def _recorded_data(run: Run) -> str:
-    """Say where the data are that the run was fitted on."""
+    """Give the path of the data that the run was fitted on."""
     data = run.record.data
     if data is None:
         name = "the run" if run.path is None else f"{run.path}: the run"
@@ -469,7 +330,7 @@ def _recorded_data(run: Run) -> str:
 
 
 def _split(run: Run, interactions: Interactions, k: int | None) -> ColdStartSplit:
-    """Split as the run did, perhaps with another K, and check that the items are those of the model."""
+    """Split as the run did, or with another K, and check that the items are those of the model."""
     settings = run.record.split if k is None else run.record.split.model_copy(update={"k": k})
     split = settings.split(interactions)
     if not split.train.item_ids.equals(run.item_ids):
@@ -482,10 +343,6 @@ def _split(run: Run, interactions: Interactions, k: int | None) -> ColdStartSpli
     if len(split.test) == 0:
         raise DataError(f"found no test user with more than {settings.k} interactions; choose a smaller K")
     return split
-
-
-def _report_candidates(sets: CandidateSets) -> CandidatesReport:
-    return CandidatesReport(sha256=sets.sha256, kind=sets.kind, n=sets.n, seed=sets.seed)
 
 
 def _report_dataset(
@@ -505,7 +362,7 @@ def _report_dataset(
     )
 
 
-def _report_protocol(run: Run, split: ColdStartSplit, ties: TieRule, seed: int) -> ProtocolReport:
+def _report_protocol(run: Run, split: ColdStartSplit, measures: Measures) -> ProtocolReport:
     settings = run.record.split
     return ProtocolReport(
         k=split.k,
@@ -516,7 +373,7 @@ def _report_protocol(run: Run, split: ColdStartSplit, ties: TieRule, seed: int) 
         validation_share=settings.validation_share,
         split_seed=settings.split_seed,
         split_fingerprint=split.fingerprint,
-        ties=ties,
-        support_negatives_seed=seed,
-        bootstrap=BootstrapReport(resamples=BOOTSTRAP_RESAMPLES, confidence=CONFIDENCE, seed=seed),
+        ties=measures.ties,
+        support_negatives_seed=measures.seed,
+        bootstrap=report_bootstrap(measures),
     )

@@ -1,26 +1,39 @@
-"""From ranks to figures: metrics with intervals, corrected metrics, ties, slices and each user's row.
+"""From ranks to an evaluation: metrics with intervals, corrected metrics, ties, slices, a row for each user.
 
-Whatever ranked the users (a run, a file of scores, embeddings, lists), what follows is the same.
+All four ways of ranking (a run, scores, embeddings, ranked lists) end here, in an :class:`Evaluation`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 import polars as pl
 
 from metatl.common.arguments import check_type
 from metatl.data.user_attributes import refuse_repeated_users
-from metatl.evaluation.report.results import EstimateReport, MetricsReport, SliceReport, TiesReport
+from metatl.evaluation.per_user_files import PerUserRecord, write_per_user
+from metatl.evaluation.report.results import (
+    BootstrapReport,
+    CandidatesReport,
+    EstimateReport,
+    Figures,
+    MetricsReport,
+    SliceReport,
+    TiesReport,
+    UsersReport,
+)
 from metatl.exceptions import ConfigError, DataError
 from metatl.metrics.corrected_metrics import ESTIMATORS, corrected_user_metrics
 from metatl.metrics.equal_users import group_users
+from metatl.metrics.names import TIE_RULES
 from metatl.metrics.rank_metrics import (
+    BOOTSTRAP_RESAMPLES,
+    CONFIDENCE,
     Estimate,
     Metric,
-    TieRule,
     estimate,
     estimate_median,
     ordered_mean,
@@ -29,20 +42,23 @@ from metatl.metrics.rank_metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
+    from collections.abc import Mapping, Sequence
 
+    from metatl.data.candidates import CandidateSets
+    from metatl.evaluation.report.results import ListsReport
+    from metatl.metrics.names import RankingName, TieRule
     from metatl.ranking.blocks import RankCounts
 
-RankingName: TypeAlias = Literal["sampled", "full"]
-
-TIE_RULES: tuple[TieRule, ...] = ("worst", "mean", "best")
 MOST_SLICES = 50
-"""Slices by a column with more values than this would say nothing."""
+"""The most values that a column to slice by may have."""
+
+ResultsT = TypeVar("ResultsT", bound=Figures)
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """How the targets of B users compare with what they were ranked among.
+    """How the targets of B users compare with the items that they were ranked among.
 
     Attributes
     ----------
@@ -51,7 +67,8 @@ class Ranking:
     compared : ndarray
         (B,) int64: items that each target was compared with.
     listed : ndarray or None
-        (B,) bool: whether the target was ranked at all; one that was not scores 0. None where all were.
+        (B,) bool: whether the target was ranked. A target that was not ranked scores 0. None where all
+        targets were ranked.
     """
 
     counts: RankCounts
@@ -59,7 +76,7 @@ class Ranking:
     listed: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> Ranking:
-        """Take some of the users, by number or by mask."""
+        """Take some of the users, by index or by mask."""
         counts = type(self.counts)(self.counts.greater[rows], self.counts.equal[rows])
         return Ranking(counts, self.compared[rows], None if self.listed is None else self.listed[rows])
 
@@ -76,7 +93,7 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class RankedUsers:
-    """What is known of B users once they have been ranked.
+    """The ranks of B users.
 
     Attributes
     ----------
@@ -85,8 +102,8 @@ class RankedUsers:
     sampled, full : Ranking or None
         Among sampled candidates, and among the whole catalogue.
     catalogue_negatives : ndarray or None
-        (B,) int64: items of the catalogue that the sampled negatives of each user were drawn from,
-        uniformly; None where they were not, or where nobody knows.
+        (B,) int64: the number of items that the sampled negatives of each user were drawn from, uniformly;
+        None where they were not drawn uniformly, or where this is not known.
     """
 
     user_ids: pl.Series
@@ -96,12 +113,12 @@ class RankedUsers:
 
     @property
     def rankings(self) -> dict[RankingName, Ranking]:
-        """The rankings that there are, by name."""
-        both: dict[RankingName, Ranking | None] = {"sampled": self.sampled, "full": self.full}
-        return {name: ranking for name, ranking in both.items() if ranking is not None}
+        """The rankings by name, without those that are None."""
+        rankings: dict[RankingName, Ranking | None] = {"sampled": self.sampled, "full": self.full}
+        return {name: ranking for name, ranking in rankings.items() if ranking is not None}
 
     def select(self, rows: np.ndarray) -> RankedUsers:
-        """Take some of the users, by number or by mask."""
+        """Take some of the users, by index or by mask."""
         return RankedUsers(
             user_ids=self.user_ids.filter(rows) if rows.dtype == bool else self.user_ids.gather(rows),
             sampled=None if self.sampled is None else self.sampled.select(rows),
@@ -119,7 +136,7 @@ class Measures:
     metrics : tuple of Metric
         Functions of the rank.
     ties : {"worst", "mean", "best"}
-        Where a target stands among items with its score.
+        The rank of a target among items with the same score.
     seed : int
         Seed of the bootstrap.
     num_threads : int or None
@@ -132,8 +149,134 @@ class Measures:
     num_threads: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation(Generic[ResultsT]):
+    """The evaluation of one system: a summary, and the ranks of every user.
+
+    :func:`metatl.compare_users` takes two or more of them.
+
+    Attributes
+    ----------
+    results : Results or SourceResults
+        The summary, as ``metatl-eval --json`` writes it: `Results` of a run, `SourceResults` of scores,
+        embeddings or lists.
+    system : str
+        Name of the system.
+    users : RankedUsers
+        The ranks of the users.
+    measures : Measures
+        What was computed from them.
+    dataset_fingerprint : str or None
+        Fingerprint of the interactions before the split; None where it is not known.
+    split_sha256 : str or None
+        Digest of the settings of the split (`metatl.data.split.protocol_sha256`); None where it is not known.
+    """
+
+    results: ResultsT
+    system: str
+    users: RankedUsers
+    measures: Measures
+    dataset_fingerprint: str | None
+    split_sha256: str | None
+
+    @property
+    def metrics(self) -> MetricsReport:
+        """The means over users with their intervals, for each ranking."""
+        return self.results.metrics
+
+    @property
+    def per_user(self) -> pl.DataFrame:
+        """One row per user and ranking; see `metatl.evaluation.measures.user_frame`."""
+        return user_frame(self.users, self.measures)
+
+    @property
+    def record(self) -> PerUserRecord:
+        """What `per_user` was computed from: the system, the tie rule, the data and the candidates."""
+        candidates = self.results.candidates
+        return PerUserRecord(
+            system=self.system,
+            ties=self.measures.ties,
+            metrics=[metric.name for metric in self.measures.metrics],
+            candidates_sha256=None if candidates is None else candidates.sha256,
+            dataset_fingerprint=self.dataset_fingerprint,
+            split_sha256=self.split_sha256,
+        )
+
+    def write_per_user(self, path: str | os.PathLike[str]) -> None:
+        """Write `per_user` and `record` to a Parquet file, as ``metatl-eval --per-user`` does.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File to write; replaced if it exists.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; the old file is kept then.
+        """
+        write_per_user(path, self.per_user, self.record)
+
+
+def report_figures(
+    users: RankedUsers,
+    measures: Measures,
+    *,
+    left_out: dict[str, int],
+    lists: ListsReport | None,
+    candidates: CandidateSets | None,
+    columns: Mapping[str, pl.Series],
+    by: Sequence[str],
+    attributes: pl.DataFrame | None,
+) -> dict[str, Any]:
+    """Compute what every evaluation reports: the fields of `Figures`, without notes and timings.
+
+    Parameters
+    ----------
+    users : RankedUsers
+        At least one.
+    measures : Measures
+        What to compute.
+    left_out : dict of str to int
+        How many users or rows were left out, by reason.
+    lists : ListsReport or None
+        The report of the users' lists.
+    candidates : CandidateSets or None
+        The candidates, where there are any.
+    columns, by, attributes : mapping of str to polars.Series, sequence of str, polars.DataFrame or None
+        As in :func:`slices_by`.
+
+    Returns
+    -------
+    dict of str to Any
+        Keyword arguments of `Figures` and its subclasses.
+
+    Raises
+    ------
+    ConfigError, DataError, InvalidArgumentError
+        As :func:`slices_by`.
+    """
+    sets = candidates
+    return {
+        "metrics": measure(users, measures),
+        "ties": measure_ties(users, measures),
+        "lists": lists,
+        "users": UsersReport(evaluated=len(users.user_ids), left_out=left_out),
+        "slices": slices_by(users, by, columns, attributes, measures),
+        "candidates": None
+        if sets is None
+        else CandidatesReport(sha256=sets.sha256, kind=sets.kind, n=sets.n, seed=sets.seed),
+        "metatl_version": metadata.version("metatl"),
+    }
+
+
+def report_bootstrap(measures: Measures) -> BootstrapReport:
+    """Report how the intervals are computed."""
+    return BootstrapReport(resamples=BOOTSTRAP_RESAMPLES, confidence=CONFIDENCE, seed=measures.seed)
+
+
 def measure(users: RankedUsers, measures: Measures) -> MetricsReport:
-    """Compute the metrics of each ranking that there is, and the corrected ones.
+    """Compute the metrics of each ranking, and the corrected metrics.
 
     Parameters
     ----------
@@ -147,14 +290,15 @@ def measure(users: RankedUsers, measures: Measures) -> MetricsReport:
     MetricsReport
         Means with intervals.
     """
-    found = {name: _measure_ranking(ranking, measures) for name, ranking in users.rankings.items()}
     return MetricsReport(
-        sampled=found.get("sampled"), corrected=_measure_corrected(users, measures), full=found.get("full")
+        sampled=None if users.sampled is None else _measure_ranking(users.sampled, measures),
+        corrected=_measure_corrected(users, measures),
+        full=None if users.full is None else _measure_ranking(users.full, measures),
     )
 
 
 def measure_ties(users: RankedUsers, measures: Measures) -> dict[str, TiesReport]:
-    """Tell how many targets are level with another item, and what each tie rule would say.
+    """Report how many targets have the score of another item, and the metrics under each tie rule.
 
     Parameters
     ----------
@@ -166,7 +310,7 @@ def measure_ties(users: RankedUsers, measures: Measures) -> dict[str, TiesReport
     Returns
     -------
     dict of str to TiesReport
-        For each ranking that there is.
+        For each ranking.
     """
     reports = {}
     for name, ranking in users.rankings.items():
@@ -189,7 +333,7 @@ def measure_slices(users: RankedUsers, column: pl.Series, measures: Measures) ->
     users : RankedUsers
         B users.
     column : polars.Series
-        (B,) what groups them; users without a value are a group of their own.
+        (B,) the values to group by; users without a value form a group.
     measures : Measures
         What to compute.
 
@@ -222,7 +366,7 @@ def measure_slices(users: RankedUsers, column: pl.Series, measures: Measures) ->
 def slices_by(
     users: RankedUsers,
     by: Sequence[str],
-    known: dict[str, pl.Series],
+    known: Mapping[str, pl.Series],
     attributes: pl.DataFrame | None,
     measures: Measures,
 ) -> list[SliceReport]:
@@ -234,10 +378,10 @@ def slices_by(
         B users.
     by : sequence of str
         Names in `known` or columns of `attributes`.
-    known : dict of str to polars.Series
-        (B,) each: what the evaluation itself knows of the users.
+    known : mapping of str to polars.Series
+        (B,) each: columns that the evaluation itself provides.
     attributes : polars.DataFrame or None
-        ``user_id`` (raw) and further columns, one row a user; users without a row are a group of their own.
+        ``user_id`` (raw) and further columns, one row per user; users without a row form a group.
     measures : Measures
         What to compute.
 
@@ -249,11 +393,11 @@ def slices_by(
     Raises
     ------
     ConfigError
-        If a name is neither known nor a column, or has too many values.
+        If a name is neither in `known` nor a column, or the column has too many values.
     DataError
-        If `attributes` has no ``user_id``, or a user twice.
+        If `attributes` has no ``user_id``, or has a user twice.
     InvalidArgumentError
-        If `attributes` is no polars.DataFrame.
+        If `attributes` is not a polars.DataFrame.
     """
     if attributes is not None:
         check_type(
@@ -272,12 +416,12 @@ def slices_by(
 
 
 def _attribute(
-    user_ids: pl.Series, name: str, known: dict[str, pl.Series], attributes: pl.DataFrame | None
+    user_ids: pl.Series, name: str, known: Mapping[str, pl.Series], attributes: pl.DataFrame | None
 ) -> pl.Series:
     columns = [] if attributes is None else [column for column in attributes.columns if column != "user_id"]
     if attributes is None or name not in columns:
-        there = ", ".join([*known, *columns])
-        expected = f"one of {there}" if there else "a column of the attributes, and there are none"
+        names = ", ".join([*known, *columns])
+        expected = f"one of {names}" if names else "a column of the attributes, and there are none"
         raise ConfigError(f"by: found {name!r}, expected {expected}")
     if "user_id" not in attributes.columns:
         raise DataError(f"attributes: found no column 'user_id' among {', '.join(columns)}")
@@ -292,31 +436,31 @@ def _attribute(
 
 
 def quantile_groups(values: np.ndarray, name: str, groups: int = 4) -> pl.Series:
-    """Cut users into groups of about equal size by a number of theirs; equal numbers stay together.
+    """Cut users into groups of about equal size by a value; users with equal values stay together.
 
     Parameters
     ----------
     values : ndarray
         (B,) int64.
     name : str
-        Of the series.
+        Name of the series.
     groups : int
-        How many, at most.
+        The largest number of groups.
 
     Returns
     -------
     polars.Series
-        (B,) an ordered enumeration of ranges, such as `3–7`.
+        (B,) pl.Enum: the range of each user's group, such as `3–7`, in ascending order.
     """
     cuts = np.quantile(values, np.linspace(0, 1, groups + 1)[1:-1], method="inverted_cdf")
-    numbers = np.searchsorted(np.unique(cuts), values, side="left")
+    groups_of_users = np.searchsorted(np.unique(cuts), values, side="left")
+    numbers, indices = np.unique(groups_of_users, return_inverse=True)
     names = []
-    for number in np.unique(numbers):
-        mine = values[numbers == number]
-        low, high = int(mine.min()), int(mine.max())
+    for number in numbers:
+        members = values[groups_of_users == number]
+        low, high = int(members.min()), int(members.max())
         names.append(str(low) if low == high else f"{low}–{high}")
-    positions = np.searchsorted(np.unique(numbers), numbers)
-    return pl.Series(name, [names[position] for position in positions], dtype=pl.Enum(names))
+    return pl.Series(name, [names[index] for index in indices], dtype=pl.Enum(names))
 
 
 def user_frame(users: RankedUsers, measures: Measures) -> pl.DataFrame:
@@ -343,18 +487,18 @@ def _ranking_frame(
 ) -> pl.DataFrame:
     counts = ranking.counts
     values = user_metrics(*counts, measures.metrics, ties=measures.ties)
-    places = pl.Series(ranks(*counts, ties=measures.ties))
+    user_ranks = pl.Series(ranks(*counts, ties=measures.ties))
     if ranking.listed is not None:
         values[~ranking.listed] = 0.0
-        places = places.zip_with(pl.Series(ranking.listed), pl.Series([None], dtype=pl.Float64))
+        user_ranks = user_ranks.zip_with(pl.Series(ranking.listed), pl.Series([None], dtype=pl.Float64))
     return pl.DataFrame(
         {
             "user_id": user_ids,
             "ranking": pl.Series([name], dtype=pl.String).new_from_index(0, len(user_ids)),
-            "rank": places,
+            "rank": user_ranks,
             "greater": counts.greater,
             "equal": counts.equal,
-            **{metric.name: values[:, place] for place, metric in enumerate(measures.metrics)},
+            **{metric.name: values[:, column] for column, metric in enumerate(measures.metrics)},
         }
     )
 
@@ -364,19 +508,19 @@ def _measure_ranking(ranking: Ranking, measures: Measures) -> dict[str, Estimate
     (greater, equal, compared), counts = group_users(*ranked.counts, ranked.compared)
     values = user_metrics(greater, equal, measures.metrics, ties=measures.ties)
     if ranking.missed:
-        # Where a target is not ranked, nobody knows how far down it is.
+        # The rank of a target that is not in its list is not known, so there is no mean rank and no AUC.
         estimates = estimate(
             *_with_missed(values, counts, ranking), seed=measures.seed, num_threads=measures.num_threads
         )
         return _reports([metric.name for metric in measures.metrics], estimates)
-    found = ranks(greater, equal, ties=measures.ties)
-    # The share of the others that rank below the target; where there are none, it is at the top.
-    area = 1 - (found - 1) / np.maximum(compared, 1)
-    columns = np.ascontiguousarray(np.column_stack([values, area, found]))
+    group_ranks = ranks(greater, equal, ties=measures.ties)
+    # The share of the other items that rank below the target; 1 where there are no other items.
+    area = 1 - (group_ranks - 1) / np.maximum(compared, 1)
+    columns = np.ascontiguousarray(np.column_stack([values, area, group_ranks]))
     estimates = estimate(columns, counts, seed=measures.seed, num_threads=measures.num_threads)
     names = [*(metric.name for metric in measures.metrics), "AUC", "mean rank"]
-    order = np.argsort(found, kind="stable")
-    estimates.append(estimate_median(found[order], counts[order]))
+    order = np.argsort(group_ranks, kind="stable")
+    estimates.append(estimate_median(group_ranks[order], counts[order]))
     return _reports([*names, "median rank"], estimates)
 
 
@@ -412,9 +556,4 @@ def _measure_corrected(users: RankedUsers, measures: Measures) -> dict[str, dict
 
 
 def _reports(names: Sequence[str], estimates: Sequence[Estimate]) -> dict[str, EstimateReport]:
-    return {
-        name: EstimateReport(
-            value=found.value, low=found.low, high=found.high, standard_error=found.standard_error
-        )
-        for name, found in zip(names, estimates, strict=True)
-    }
+    return {name: EstimateReport(**asdict(value)) for name, value in zip(names, estimates, strict=True)}

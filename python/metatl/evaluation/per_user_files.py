@@ -1,7 +1,7 @@
-"""The per-user file: what an evaluation found for each user, with what it takes to compare it with another.
+"""The per-user file: the ranks and metrics of every user of an evaluation, ready to be compared.
 
-A Parquet file with one row per user and ranking. Its metadata hold a record of the system, the tie rule and
-the candidates, so that two files of different tests are not taken for one.
+A Parquet file with one row per user and ranking. Its metadata hold a record of the system, the tie rule, the
+data and the candidates, so that files of different tests are not compared by mistake.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metatl.common.files import write_parquet
 from metatl.exceptions import DataError
-from metatl.metrics.rank_metrics import TieRule  # noqa: TC001 (pydantic reads it)
+from metatl.metrics.names import RANKINGS, TieRule
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _METADATA_KEY = "metatl.per_user"
 
-RANKINGS = ("sampled", "full", "corrected")
+PER_USER_RANKINGS = (*RANKINGS, "corrected")
+"""The rankings that a file may hold; evaluations write the first two."""
 _FIXED_COLUMNS = ("user_id", "ranking", "rank", "greater", "equal")
 
 
@@ -33,19 +34,19 @@ class PerUserRecord(BaseModel):
     Attributes
     ----------
     format_version : int
-        Of the file.
+        Version of the file format.
     system : str
-        What the system is called.
+        Name of the system.
     ties : {"worst", "mean", "best"}
-        Where the target stands among items with its score.
+        The rank of the target among items with the same score.
     metrics : list of str
         The columns that are metrics.
     candidates_sha256 : str or None
-        Of the candidates; None where users were ranked in the full catalogue alone.
+        Digest of the candidates; None if users were ranked among all items only.
     dataset_fingerprint : str or None
-        Of the interactions; None where it is not known.
+        Fingerprint of the interactions; None where it is not known.
     split_sha256 : str or None
-        Of what they were split with, K among it; None where it is not known.
+        Digest of the settings of the split, including K; None where it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,16 +70,16 @@ def write_per_user(path: str | os.PathLike[str], frame: pl.DataFrame, record: Pe
     frame : polars.DataFrame
         One row per user and ranking: ``user_id`` (raw), ``ranking``, ``rank``, ``greater``, ``equal`` and one
         Float64 column per metric of the record, as in
-        :attr:`metatl.evaluation.evaluate_runs.Evaluation.per_user`.
+        :attr:`metatl.evaluation.measures.Evaluation.per_user`.
     record : PerUserRecord
         What they were computed from.
 
     Raises
     ------
     DataError
-        If the frame is not one that :func:`read_per_user` would read.
+        If :func:`read_per_user` would refuse the frame.
     OSError
-        If the file cannot be written; what was there stays.
+        If the file cannot be written; the old file is kept then.
     """
     try:
         _check(frame, record)
@@ -105,8 +106,8 @@ def read_per_user(path: str | os.PathLike[str]) -> tuple[PerUserRecord, pl.DataF
     Raises
     ------
     DataError
-        If the file is missing, damaged or none of ours, or of another format; if it lacks a column, has a
-        user twice in a ranking, or a metric that is not a number.
+        If the file is missing, damaged, of another format version or not a per-user file; if it lacks a
+        column, has a user twice in a ranking, or a metric that is not finite.
     """
     try:
         record, frame = _read(Path(path))
@@ -140,8 +141,8 @@ def _parse(text: str) -> PerUserRecord:
         record = PerUserRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "JSON"
-        raise DataError(f"found a damaged record ({place}: {first['msg']}); evaluate again") from None
+        field = ".".join(map(str, first["loc"])) or "JSON"
+        raise DataError(f"found a damaged record ({field}: {first['msg']}); evaluate again") from None
     if record.format_version != FORMAT_VERSION:
         raise DataError(
             f"found per-user format {record.format_version}, expected {FORMAT_VERSION}; evaluate again"
@@ -164,13 +165,15 @@ def _check(frame: pl.DataFrame, record: PerUserRecord) -> None:
 
 
 def _check_rows(frame: pl.DataFrame) -> None:
-    """Check that each row is of one user in one ranking, and of no other row's."""
+    """Check that each row has a user and a ranking, and that no two rows have the same."""
     rankings = frame["ranking"]
     if rankings.dtype != pl.String:
         raise DataError(f"found {rankings.dtype}, expected String", column="ranking")
-    unknown = rankings.filter(~rankings.is_in(RANKINGS).fill_null(value=False))
+    unknown = rankings.filter(~rankings.is_in(PER_USER_RANKINGS).fill_null(value=False))
     if len(unknown) > 0:
-        raise DataError(f"found {unknown[0]!r}, expected one of {', '.join(RANKINGS)}", column="ranking")
+        raise DataError(
+            f"found {unknown[0]!r}, expected one of {', '.join(PER_USER_RANKINGS)}", column="ranking"
+        )
     if frame["user_id"].null_count() > 0:
         raise DataError(
             f"found {frame['user_id'].null_count()} empty fields, expected none", column="user_id"

@@ -1,1 +1,1 @@
-"""The published experiments as data, and what runs them."""
+"""The experiments of the paper and of this repository, and the code that runs them."""

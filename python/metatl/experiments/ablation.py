@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
 from metatl.evaluation.report.plots import DotPanel, Point, Series, draw_dots, png
-from metatl.experiments.comparison import RANKINGS, compare_rows, standings
+from metatl.experiments.comparison import compare_rows, standings
 from metatl.experiments.report_files import (
     SIGNIFICANT,
     Report,
@@ -27,16 +27,18 @@ from metatl.experiments.report_files import (
     with_interval,
 )
 from metatl.experiments.table_rows import SMOKE_STEPS, Row
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.significance import holm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from metatl.evaluation.report.pages import Part
-    from metatl.experiments.comparison import Ranking, Standings
-    from metatl.experiments.data_sources import Source
-    from metatl.experiments.grid import Outcome
+    from metatl.evaluation.report.pages import PagePart
+    from metatl.experiments.comparison import Standings
+    from metatl.experiments.data_sources import DataSource
+    from metatl.experiments.outcome import Outcome
     from metatl.experiments.table_rows import Budget
+    from metatl.metrics.names import RankingName
     from metatl.metrics.significance import Comparison
 
 
@@ -46,9 +48,9 @@ class Step:
 
     Attributes
     ----------
-    title
+    title : str
         Description of the change.
-    changes
+    changes : mapping of str to Any
         Fields of `MetaTLConfig` and their new values.
     """
 
@@ -133,7 +135,7 @@ def ablation_rows(budget: Budget) -> list[Row]:
 
 def ablation(
     outcome: Outcome,
-    sources: Sequence[Source],
+    sources: Sequence[DataSource],
     rows: Sequence[Row],
     *,
     ks: Sequence[int],
@@ -160,7 +162,7 @@ def ablation(
     if budget == "smoke":
         notes.append("**Trained for a few steps only: this shows that everything runs, nothing more.**")
     notes += [f"Failed: {failure}" for failure in outcome.failures]
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Ablation: from `official` to `paper` to `tuned`", 1),
         Text(f"MetaTL. {interval_note(seeds)}"),
         Points(tuple(notes)),
@@ -201,7 +203,7 @@ def ablation(
 
 def _differences(
     outcome: Outcome, standing: Standings, rows: Sequence[Row]
-) -> dict[tuple[str, Ranking], Comparison]:
+) -> dict[tuple[str, RankingName], Comparison]:
     """Compare each row with the row above it, if both have results."""
     differences = {}
     for above, row in pairwise(rows):
@@ -213,7 +215,7 @@ def _differences(
 
 
 def _table(
-    standing: Standings, rows: Sequence[Row], differences: Mapping[tuple[str, Ranking], Comparison]
+    standing: Standings, rows: Sequence[Row], differences: Mapping[tuple[str, RankingName], Comparison]
 ) -> Table:
     shown = [row for row in rows if row.title in standing.scores]
     header, columns = ["change"], []
@@ -231,16 +233,16 @@ def _table(
 
 
 def _corrected(
-    differences: Mapping[tuple[str, Ranking], Comparison], rows: Sequence[Row], ranking: Ranking
+    differences: Mapping[tuple[str, RankingName], Comparison], rows: Sequence[Row], ranking: RankingName
 ) -> dict[str, float]:
     """Return the p-values of the compared changes, corrected for their number."""
     titles = [row.title for row in rows if (row.title, ranking) in differences]
     return dict(zip(titles, holm([differences[title, ranking].t_p for title in titles]), strict=True))
 
 
-def _what_shows(rows: Sequence[Row], differences: Mapping[tuple[str, Ranking], Comparison]) -> str:
+def _what_shows(rows: Sequence[Row], differences: Mapping[tuple[str, RankingName], Comparison]) -> str:
     """State which changes are significant."""
-    where_of: dict[Ranking, str] = {"sampled": "among 100 negatives", "full": "in the full catalogue"}
+    where_of: dict[RankingName, str] = {"sampled": "among 100 negatives", "full": "in the full catalogue"}
     sentences = []
     for ranking, where in where_of.items():
         corrected = _corrected(differences, rows, ranking)
@@ -267,7 +269,7 @@ def _settings(title: str) -> str:
 
 def _panel(standing: Standings) -> DotPanel:
     scores = [of["sampled"]["MRR"] for of in standing.scores.values()]
-    points = tuple(Point(place, score.mean, score.low, score.high) for place, score in enumerate(scores))
+    points = tuple(Point(index, score.mean, score.low, score.high) for index, score in enumerate(scores))
     return DotPanel(
         title=f"{standing.dataset}, K = {standing.k}",
         names=tuple(standing.scores),

@@ -1,15 +1,15 @@
-"""One cell of an experiment: a row of a table on one data set, for one K and one seed.
+"""A cell of an experiment: one row of a table on one data set, for one K and one seed.
 
 A cell is fitted and evaluated once. Its directory holds::
 
-    run/            the run directory of the fit; a half-written one is continued
-    results.json    the evaluation, as `metatl-eval --out` writes it
+    run/            the run directory of the fit; an unfinished one is continued
+    results.json    the evaluation, as `metatl-eval --json` writes it
     ranks.parquet   every test user's rank, sampled and full, for paired tests
-    cell.json       what was asked for, and seconds; the last file: its presence says that all is done
+    cell.json       identity and seconds of the cell; it is written last, so the cell is finished if it exists
     error.txt       the traceback of the last attempt, if it failed or was stopped
 
-The directory's name ends in a digest of all that the figures depend on (settings, data, split, version of
-metatl, revision of the system), so that figures of other settings are never taken for these.
+The name of the directory ends in a digest of all that the figures depend on (settings, data, split, version
+of metatl, revision of the system), so that figures of other settings are never used for the cell.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from metatl.experiments.data_sources import Source
+    from metatl.experiments.data_sources import DataSource
     from metatl.experiments.table_rows import Row
     from metatl.training.outer_loop import Progress
 
@@ -53,19 +53,19 @@ class Cell:
 
     Attributes
     ----------
-    source
+    source : DataSource
         The data set.
-    fingerprint
+    fingerprint : str
         Fingerprint of its interactions.
-    row
+    row : Row
         The system and its settings.
-    k, seed
+    k, seed : int
         K; seed of weights, tasks and candidates.
-    config
+    config : dict of str to Any
         The system's whole config, as JSON holds it.
     """
 
-    source: Source
+    source: DataSource
     fingerprint: str
     row: Row
     k: int
@@ -74,7 +74,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in words."""
+        """A description of the cell for progress and errors."""
         return f"{self.source.name} {self.row.title} K = {self.k} seed {self.seed}"
 
     @property
@@ -83,7 +83,7 @@ class Cell:
         return SplitSettings(k=self.k, cutoff=self.source.cutoff)
 
     def identity(self) -> dict[str, Any]:
-        """Give all that the figures depend on; where the data lie and their name in tables are not in it."""
+        """Give all that the figures depend on; the path and the name of the data are not part of it."""
         identity = {
             "format_version": FORMAT_VERSION,
             "metatl_version": metadata.version("metatl"),
@@ -109,20 +109,19 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class CellResult:
-    """What a finished cell left.
+    """The result of a finished cell.
 
     Attributes
     ----------
-    results
+    results : Results
         Its evaluation.
-    ranks
+    ranks : polars.DataFrame
         ``user_id``, ``ranking``, ``rank``, ``greater``, ``equal``: a row per test user and ranking.
-    fit_seconds
-        Wall-clock seconds of the fit; None where it was interrupted and continued, for then no one clock
-        saw all of it.
-    processor_seconds
-        Processor seconds that it took, user and system, of all its threads; they do not depend on who else
-        uses the machine. None likewise.
+    fit_seconds : float or None
+        Wall-clock seconds of the fit; None if the fit was interrupted and continued.
+    processor_seconds : float or None
+        Processor seconds of the fit, user and system, of all threads; they do not depend on other programs on
+        the machine. None if the fit was interrupted and continued.
     """
 
     results: Results
@@ -131,8 +130,8 @@ class CellResult:
     processor_seconds: float | None
 
 
-def make_cell(source: Source, fingerprint: str, row: Row, *, k: int, seed: int) -> Cell:
-    """Name a cell, with its config resolved.
+def make_cell(source: DataSource, fingerprint: str, row: Row, *, k: int, seed: int) -> Cell:
+    """Make a cell and resolve its config.
 
     Raises
     ------
@@ -149,7 +148,7 @@ def is_finished(cell: Cell, out: Path) -> bool:
 
 
 def read_cell(cell: Cell, out: Path) -> CellResult:
-    """Read what a finished cell left.
+    """Read the result of a finished cell.
 
     Raises
     ------
@@ -161,7 +160,7 @@ def read_cell(cell: Cell, out: Path) -> CellResult:
         record = json.loads((path / "cell.json").read_text(encoding="utf-8"))
         results = Results.model_validate_json((path / "results.json").read_bytes())
         ranks = pl.read_parquet(path / "ranks.parquet")
-        # The digest in the name is short; the record is the proof.
+        # The digest in the name is short, so the record is compared as well.
         if record["identity"] != cell.identity():
             raise RunError(f"{path}: found a cell of other settings than its name says; delete it")
         return CellResult(results, ranks, record["fit_seconds"], record["processor_seconds"])
@@ -178,19 +177,19 @@ def run_cell(
     device: str = "cpu",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Fit and evaluate a cell, unless that was done before.
+    """Fit and evaluate a cell that is not finished.
 
     Parameters
     ----------
-    cell
-        What to do.
-    out
+    cell : Cell
+        The cell.
+    out : Path
         Directory of the experiment.
-    threads
+    threads : int
         Threads of torch and of the kernels.
-    device
+    device : str
         `auto`, `cpu` or `cuda`.
-    on_progress
+    on_progress : callable, optional
         Called after every training step.
 
     Raises
@@ -202,7 +201,7 @@ def run_cell(
     """
     import torch
 
-    from metatl.evaluation.evaluate_runs import evaluate_users
+    from metatl.evaluation.evaluate_runs import evaluate
     from metatl.training.fit import fit
 
     path = cell.path(out)
@@ -214,7 +213,7 @@ def run_cell(
         run_directory = path / "run"
         was_started = (run_directory / "run.json").exists()
         if run_directory.exists() and not was_started:
-            # Killed before the run had said what it is: `fit` would take it for somebody else's directory.
+            # The process was killed before run.json was written: `fit` refuses such a directory.
             shutil.rmtree(run_directory)
         begin, begin_processor = time.perf_counter(), time.process_time()
         run = fit(
@@ -233,7 +232,7 @@ def run_cell(
             "fit_seconds": None if was_started else time.perf_counter() - begin,
             "processor_seconds": None if was_started else time.process_time() - begin_processor,
         }
-        evaluation = evaluate_users(run, seed=cell.seed, num_threads=threads)
+        evaluation = evaluate(run, seed=cell.seed, num_threads=threads)
         if evaluation.results.dataset.fingerprint != cell.fingerprint:
             raise RunError(f"{cell.source.data}: the data changed while the experiment ran; run it again")
         columns = ["user_id", "ranking", "rank", "greater", "equal"]
@@ -245,7 +244,7 @@ def run_cell(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process out of a folder; the system lets go of the lock when a process dies."""
+    """Lock a folder against other processes; the system releases the lock when the process dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

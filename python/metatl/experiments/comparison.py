@@ -1,13 +1,14 @@
-"""From a grid's figures to a comparison: means with intervals, the best, and whether the others differ."""
+"""Compare the systems of a grid: means with intervals, the best system, and tests against it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.significance import (
     MIN_PAIRS,
     Comparison,
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from metatl.experiments.grid import Outcome
-
-Ranking: TypeAlias = Literal["sampled", "full"]
-RANKINGS: tuple[Ranking, ...] = ("sampled", "full")
+    from metatl.experiments.outcome import Outcome
+    from metatl.metrics.names import RankingName
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,12 @@ class Score:
 
     Attributes
     ----------
-    mean
+    mean : float
         Over seeds.
-    low, high
+    low, high : float
         The t interval over seeds; the bootstrap interval over users where there is one seed.
-    seeds
-        How many there are.
+    seeds : int
+        Number of seeds.
     """
 
     mean: float
@@ -60,9 +59,9 @@ class AgainstBest:
 
     Attributes
     ----------
-    comparison
+    comparison : Comparison
         The difference, its interval, and p-values of this test alone.
-    t_p, wilcoxon_p
+    t_p, wilcoxon_p : float
         The p-values with Holm's correction for the number of systems that are compared with the best.
     """
 
@@ -73,38 +72,40 @@ class AgainstBest:
 
 @dataclass(frozen=True, eq=False)
 class Standings:
-    """How systems stand on one data set, for one K.
+    """The systems on one data set for one K, with their scores and tests.
 
     Attributes
     ----------
-    dataset, k
-        The data set and K.
-    test_users
+    dataset : str
+        Name of the data set.
+    k : int
+        K.
+    test_users : int
         Number of test users.
-    scores
-        Row to ranking to metric to score; rows in the order of the table.
-    best
-        Ranking to the row with the highest mean MRR; the first of equals.
-    against_best
-        Ranking to row to its difference from the best; without the best itself.
-    orders
-        How far the order by sampled MRR agrees with that by full MRR; None where there is no order.
+    scores : dict of str to dict of RankingName to dict of str to Score
+        Row to ranking to metric to score; rows are in the order of the table.
+    best : dict of RankingName to str
+        Ranking to the row with the highest mean MRR; the first of equal rows.
+    against_best : dict of RankingName to dict of str to AgainstBest
+        Ranking to row to its difference from the best row, which is left out.
+    orders : RankCorrelation or None
+        How far the orders by sampled MRR and by full MRR agree; None where there is no order.
     """
 
     dataset: str
     k: int
     test_users: int
-    scores: dict[str, dict[Ranking, dict[str, Score]]]
-    best: dict[Ranking, str]
-    against_best: dict[Ranking, dict[str, AgainstBest]]
+    scores: dict[str, dict[RankingName, dict[str, Score]]]
+    best: dict[RankingName, str]
+    against_best: dict[RankingName, dict[str, AgainstBest]]
     orders: RankCorrelation | None
 
-    def mean(self, row: str, ranking: Ranking = "sampled", metric: str = "MRR") -> float:
+    def mean(self, row: str, ranking: RankingName = "sampled", metric: str = "MRR") -> float:
         """Give a row's mean of a metric."""
         return self.scores[row][ranking][metric].mean
 
-    def next_best(self, ranking: Ranking) -> str | None:
-        """Name the row that comes after the best; None where there is no other."""
+    def next_best(self, ranking: RankingName) -> str | None:
+        """Name the second-best row; None where there is only one row."""
         others = [row for row in self.scores if row != self.best[ranking]]
         return max(others, key=lambda row: self.mean(row, ranking), default=None)
 
@@ -114,11 +115,11 @@ def standings(outcome: Outcome, dataset: str, k: int) -> Standings | None:
 
     Parameters
     ----------
-    outcome
-        What the grid left.
-    dataset
+    outcome : Outcome
+        The results of the grid.
+    dataset : str
         Name of the data set.
-    k
+    k : int
         K.
 
     Returns
@@ -130,11 +131,11 @@ def standings(outcome: Outcome, dataset: str, k: int) -> Standings | None:
     if results.is_empty():
         return None
     rows = results["row"].unique(maintain_order=True).to_list()
-    scores: dict[str, dict[Ranking, dict[str, Score]]] = {
+    scores: dict[str, dict[RankingName, dict[str, Score]]] = {
         row: {ranking: _scores(results.filter(row=row, ranking=ranking)) for ranking in RANKINGS}
         for row in rows
     }
-    best: dict[Ranking, str] = {
+    best: dict[RankingName, str] = {
         ranking: max(rows, key=lambda row: scores[row][ranking]["MRR"].mean) for ranking in RANKINGS
     }
     return Standings(
@@ -153,17 +154,17 @@ def standings(outcome: Outcome, dataset: str, k: int) -> Standings | None:
 
 
 def compare_rows(
-    outcome: Outcome, dataset: str, k: int, one: str, other: str, ranking: Ranking
+    outcome: Outcome, dataset: str, k: int, one: str, other: str, ranking: RankingName
 ) -> Comparison | None:
     """Compare the MRR of two rows over the test users.
 
-    A user's value is the mean over the seeds that both rows have: of each seed both ranked the same
-    candidates.
+    The value of a user is the mean over the seeds that both rows have. Both rank the same candidates for each
+    seed.
 
     Returns
     -------
     Comparison or None
-        Of `one` minus `other`; None where they share no seed, or there are fewer than two users.
+        `one` minus `other`; None where they share no seed, or there are fewer than two users.
     """
     seeds = {
         row: {seed for (name, of, at, seed) in outcome.ranks if (name, of, at) == (dataset, row, k)}
@@ -179,7 +180,7 @@ def compare_rows(
     return compare(first, second) if len(first) >= MIN_PAIRS else None
 
 
-def reciprocal_ranks(ranks: pl.DataFrame, ranking: Ranking) -> NDArray[np.float64]:
+def reciprocal_ranks(ranks: pl.DataFrame, ranking: RankingName) -> NDArray[np.float64]:
     """Give each test user's reciprocal rank, in the order of the users' ids."""
     return (1 / ranks.filter(pl.col("ranking") == ranking).sort("user_id")["rank"]).to_numpy()
 
@@ -195,7 +196,7 @@ def _scores(results: pl.DataFrame) -> dict[str, Score]:
 
 
 def _against_best(
-    outcome: Outcome, dataset: str, k: int, rows: Sequence[str], best: str, ranking: Ranking
+    outcome: Outcome, dataset: str, k: int, rows: Sequence[str], best: str, ranking: RankingName
 ) -> dict[str, AgainstBest]:
     compared = {
         row: comparison

@@ -1,4 +1,4 @@
-"""The data sets of an experiment: a name for tables, where the interactions are, how they are split."""
+"""The data sets of an experiment: their names in tables, their files, and T of their splits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A data set under a name.
 
     Attributes
     ----------
-    name
-        What tables and directories call it.
-    data
-        `wines`, or the path of a file; empty where the data are not there and nothing is made of them.
+    name : str
+        Its name in tables and directories.
+    data : str
+        `wines`, or the path of a file; empty where only published cells are read.
     """
 
     name: str
@@ -32,29 +32,29 @@ class Source:
 
     @property
     def column(self) -> str | None:
-        """Its name in the paper; None for data that the paper does not have."""
+        """Its name in the paper; None for other data sets."""
         return COLUMNS.get(self.name)
 
     @property
     def cutoff(self) -> date | None:
-        """T as the paper gives it; None leaves it to the protocol's quantile."""
+        """T of the paper; None for the quantile of the protocol."""
         return None if self.column is None else TABLE_1[self.column].cutoff
 
 
-def parse_sources(texts: Sequence[str]) -> list[Source]:
-    """Read what `--data` says.
+def parse_sources(texts: Sequence[str]) -> list[DataSource]:
+    """Parse the values of `--data`.
 
     Parameters
     ----------
-    texts
+    texts : sequence of str
         `wines` for the bundled data, or `NAME=PATH`.
 
     Raises
     ------
     ConfigError
-        If one is neither, a name is no good as the name of a directory, or is given twice.
+        If a value has another form, a name cannot name a directory, or a name is given twice.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, DataSource] = {}
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals and name != datasets.BUNDLED:
@@ -65,5 +65,5 @@ def parse_sources(texts: Sequence[str]) -> list[Source]:
             raise ConfigError(f"data: found {text!r} without a path, expected NAME=PATH")
         if name in sources:
             raise ConfigError(f"data: found the name {name!r} twice; names tell data sets apart")
-        sources[name] = Source(name, datasets.source(path or name))
+        sources[name] = DataSource(name, datasets.source(path or name))
     return list(sources.values())

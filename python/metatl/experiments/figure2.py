@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
     from metatl.experiments.comparison import Standings
-    from metatl.experiments.data_sources import Source
-    from metatl.experiments.grid import Outcome
+    from metatl.experiments.data_sources import DataSource
+    from metatl.experiments.outcome import Outcome
     from metatl.experiments.table_rows import Budget, Row
 
 
 def figure2_rows(budget: Budget) -> list[Row]:
-    """List the figure's systems that there are, in its order."""
+    """List the rows of the figure's systems, in its order."""
     rows = {row.published: row for row in table_rows(budget)}
     return [rows[system] for system in FIGURE_2.systems if system in rows]
 
 
 def figure2(
     outcome: Outcome,
-    sources: Sequence[Source],
+    sources: Sequence[DataSource],
     rows: Sequence[Row],
     *,
     ks: Sequence[int],
@@ -57,7 +57,7 @@ def figure2(
     if budget == "smoke":
         notes.append("**Trained for a few steps only: this proves that everything runs, no more.**")
     notes += [f"Failed: {failure}" for failure in outcome.failures]
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Figure 2: MRR over K", 1),
         Text(f"MRR among 100 negatives, preset budget `{budget}`. {interval_note(seeds)}"),
         Points(tuple(notes)),
@@ -86,10 +86,10 @@ def mrr_over_k(found: Mapping[str, Sequence[Standings]], rows: Sequence[Row]) ->
 
     Parameters
     ----------
-    found
+    found : mapping of str to sequence of Standings
         Name of a data set, which has a panel, to its standings for each K.
-    rows
-        Those that have a line.
+    rows : sequence of Row
+        The rows to draw.
     """
     return draw_lines([_panel(name, of_ks, rows) for name, of_ks in found.items()])
 

@@ -1,15 +1,15 @@
-"""The one runner: rows × data sets × K × seeds, to tidy results.
+"""Run a grid of rows × data sets × K × seeds, and gather tidy results.
 
 Every cell is fitted and evaluated once (:mod:`metatl.experiments.cells`); a second call continues where the
-first one stopped. A seed sets the weights, the tasks and the candidates; the split is the same for all. All
-systems of a seed rank the same candidates.
+first one stopped. A seed sets the weights, the tasks and the candidates; the split is the same for all seeds.
+All systems of a seed rank the same candidates.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,10 +18,11 @@ from metatl import _metatl, datasets
 from metatl.common.files import write_parquet
 from metatl.exceptions import RunError
 from metatl.experiments.cells import is_finished, make_cell, read_cell
+from metatl.experiments.outcome import TIDY_SCHEMA, Outcome
 from metatl.experiments.progress import grid_progress
 from metatl.experiments.published_cells import find_kept, keep
 from metatl.experiments.workers import Failed, Finished, work
-from metatl.metrics.rank_metrics import DEFAULT_METRICS
+from metatl.metrics.names import DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,73 +31,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from metatl.experiments.cells import Cell, CellResult
-    from metatl.experiments.data_sources import Source
+    from metatl.experiments.data_sources import DataSource
     from metatl.experiments.table_rows import Row
-
-TIDY_SCHEMA = {
-    "dataset": pl.String,
-    "row": pl.String,
-    "system": pl.String,
-    "preset": pl.String,
-    "config": pl.String,
-    "k": pl.Int64,
-    "seed": pl.Int64,
-    "ranking": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "test_users": pl.Int64,
-    "fit_seconds": pl.Float64,
-    "processor_seconds": pl.Float64,
-    "evaluation_seconds": pl.Float64,
-    "candidates_sha256": pl.String,
-    "dataset_fingerprint": pl.String,
-    "metatl_version": pl.String,
-}
-"""Columns of the tidy results: a row per cell, ranking (`sampled`, `full`) and metric.
-
-`config` holds the fields that differ from the preset, as JSON. `low` and `high` are the bootstrap interval
-over users. `processor_seconds` are those of the fit; `evaluation_seconds` counts what the system costs, to
-encode the histories and to rank.
-"""
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a grid left.
-
-    Attributes
-    ----------
-    results
-        Every finished cell's figures, in the order of the cells: see `TIDY_SCHEMA`.
-    ranks
-        (data set, row's title, K, seed) to the ranks of the test users.
-    failures
-        A line for each cell that failed.
-    """
-
-    results: pl.DataFrame
-    ranks: dict[tuple[str, str, int, int], pl.DataFrame]
-    failures: list[str]
-
-    def check(self) -> None:
-        """Raise if a cell failed.
-
-        Raises
-        ------
-        RunError
-            Naming the cells and why.
-        """
-        if self.failures:
-            raise RunError(
-                f"{len(self.failures)} cells failed; the same command tries them again: "
-                + "; ".join(self.failures)
-            )
 
 
 def plan(
-    sources: Sequence[Source],
+    sources: Sequence[DataSource],
     rows: Sequence[Row],
     *,
     ks: Sequence[int],
@@ -106,24 +46,23 @@ def plan(
 ) -> list[Cell]:
     """List the cells of a grid.
 
-    One data set comes after the other, and in each all rows of the first seed come first: paired tests need
-    all systems of a seed.
+    The cells are ordered by K, data set, seed and row, because paired tests need all rows of a seed.
 
     Parameters
     ----------
-    sources
-        The data sets; each is read once here for its fingerprint, unless that is given.
-    rows
+    sources : sequence of DataSource
+        The data sets. Each is read once for its fingerprint, unless `fingerprints` has it.
+    rows : sequence of Row
         The rows of the tables.
-    ks
+    ks : sequence of int
         Values of K.
-    seeds
+    seeds : int
         Number of seeds.
-    configs
-        (system, fingerprint of the data) to fields that replace those of the preset `tuned`: what
-        `metatl tune` found. A row's own fields go before them.
-    fingerprints
-        Names of data sets to the fingerprints of their interactions, where the data are not there.
+    configs : mapping of (str, str) to mapping of str to object, optional
+        (system, fingerprint of the data) to fields that replace those of the preset `tuned`, as
+        `metatl tune` finds them. The fields of a row take precedence.
+    fingerprints : mapping of str to str, optional
+        Names of data sets to the fingerprints of their interactions, where the data are not available.
 
     Raises
     ------
@@ -133,11 +72,11 @@ def plan(
         If data cannot be read.
     """
     known = fingerprints or {}
-    found = [known.get(source.name) or datasets.load(source.data).fingerprint for source in sources]
+    of_sources = [known.get(source.name) or datasets.load(source.data).fingerprint for source in sources]
     return [
         make_cell(source, fingerprint, _with_config(row, fingerprint, configs or {}), k=k, seed=seed)
         for k in ks
-        for source, fingerprint in zip(sources, found, strict=True)
+        for source, fingerprint in zip(sources, of_sources, strict=True)
         for seed in range(seeds)
         for row in rows
     ]
@@ -165,33 +104,32 @@ def run_grid(
 
     Parameters
     ----------
-    cells
+    cells : sequence of Cell
         The cells; see :func:`plan`.
-    out
+    out : Path
         Directory of the experiment. Cells go below `cells/`; grids that share it share their cells.
-    console
+    console : Console
         Where progress is shown.
-    jobs
-        Cells at a time. The processors are divided among them.
-    device
+    jobs : int
+        Number of cells that run at a time; they share the processors.
+    device : str
         `auto`, `cpu` or `cuda`.
-    name
+    name : str
         The figures go to `name.parquet`.
-    kept
-        Folder of kept cells (:mod:`metatl.experiments.published_cells`): those that are there are not fitted
-        again.
-    keep_new
-        Whether each cell that finishes is added to that folder, in place of an older one of its row.
+    kept : Path, optional
+        Folder of published cells (:mod:`metatl.experiments.published_cells`), which are not fitted again.
+    keep_new : bool
+        Whether finished cells are added to that folder; a cell replaces an older one of its row.
 
     Returns
     -------
     Outcome
-        Also where cells failed: the figures of the others, and the reasons.
+        If cells failed: the figures of the other cells, and the reasons.
 
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C, once running trainings have saved their checkpoints.
+        After Ctrl-C, when the running trainings have saved their checkpoints.
     """
     out.mkdir(parents=True, exist_ok=True)
     unfinished = []
@@ -228,12 +166,12 @@ def run_grid(
 def gather(
     cells: Sequence[Cell], out: Path, failures: Sequence[str] = (), *, kept: Path | None = None
 ) -> Outcome:
-    """Read the figures of the cells that are finished, below `out` or kept.
+    """Read the figures of the finished cells, below `out` or published.
 
     Raises
     ------
     RunError
-        If a cell is damaged, or two systems of a seed ranked other candidates.
+        If a cell is damaged, or two systems of a seed ranked different candidates.
     """
     records: list[dict[str, object]] = []
     ranks = {}
@@ -248,12 +186,12 @@ def gather(
         ranks[cell.source.name, cell.row.title, cell.k, cell.seed] = result.ranks
         sha256 = _sha256(result)
         if candidates.setdefault((cell.source.name, cell.k, cell.seed), sha256) != sha256:
-            raise RunError(f"{cell.path(out)}: ranked other candidates than the systems before it")
+            raise RunError(f"{cell.path(out)}: ranked different candidates than the systems before it")
     return Outcome(pl.DataFrame(records, schema=TIDY_SCHEMA), ranks, list(failures))
 
 
 def num_processors() -> int:
-    """Count the threads that this process may use, as the kernels do: a container's quota counts."""
+    """Count the threads that this process may use, as the kernels do; the quota of a container counts."""
     return _metatl.available_threads()
 
 

@@ -1,8 +1,8 @@
-"""What the paper reports, as data.
+"""The figures that the paper reports, as data.
 
 Source: Wang, Ding and Caverlee, *Sequential Recommendation for Cold-start Users with Meta Transitional
 Learning*, SIGIR 2021, arXiv 2107.06427: Table 1 (data sets), Table 2 (all systems, K = 3) and Figure 2 (four
-systems over K). Figure 2 is a plot without printed numbers: what it shows is here, and no values.
+systems over K). Figure 2 prints no numbers, so only its systems, data sets and values of K are here.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class PublishedStatistics:
 
     Attributes
     ----------
-    column
+    column : str
         Name of the data set in the paper.
-    users, items
+    users, items : int
         After items with fewer than 10 interactions are dropped.
-    mean_length
+    mean_length : float
         Interactions per user.
-    cutoff
+    cutoff : date
         T: users whose first interaction is at or after it are test users.
     """
 
@@ -45,9 +45,9 @@ class PublishedScore:
 
     Attributes
     ----------
-    hit_rate
+    hit_rate : float
         Hit@1.
-    mrr
+    mrr : float
         MRR.
     """
 

@@ -1,4 +1,4 @@
-"""One display for a whole grid: cells done, time left, and what each process is at."""
+"""The progress display of a grid: finished cells, time left, and the step of each running training."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Clock:
 
     Parameters
     ----------
-    cells
-        What is to be done.
-    jobs
-        Cells at a time.
+    cells : sequence of Cell
+        The cells to run.
+    jobs : int
+        Number of cells that run at a time.
     """
 
     def __init__(self, cells: Sequence[Cell], jobs: int) -> None:
@@ -44,15 +44,15 @@ class Clock:
         self._started[cell] = now
 
     def end(self, cell: Cell, now: float) -> None:
-        """Note that a cell has ended, well or not."""
+        """Note that a cell has finished or failed."""
         self._waiting.discard(cell)
         self._seconds.setdefault(_kind(cell), []).append(now - self._started.pop(cell))
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate the seconds until all is done; None as long as no cell has ended.
+        """Estimate the seconds until all cells are done; None until the first cell has ended.
 
-        A cell is expected to take as long as those of its row on its data did, or as the average of all where
-        there are none yet.
+        The estimate for a cell is the mean time of the cells of its row on its data set, or the mean of all
+        cells if there are none yet.
         """
         if not self._seconds:
             return None
@@ -72,9 +72,9 @@ def _kind(cell: Cell) -> tuple[str, str]:
 def grid_progress(
     console: Console, cells: Sequence[Cell], unfinished: Sequence[Cell], jobs: int
 ) -> Iterator[Callable[[Event, float | None], None]]:
-    """Show a bar for the grid and one for each running cell; a line for each that ends.
+    """Show a bar for the grid and for each running cell, and print a line for each cell that ends.
 
-    Yields the function that takes what happens, and the MRR of a cell that is finished.
+    Yields the function that takes an event, and the MRR of the cell if it has finished.
     """
     clock = Clock(unfinished, jobs)
     bar = Progress(

@@ -1,20 +1,19 @@
-"""Finished cells in a few small files, for the repository: they outlive the machine that made them.
+"""Finished cells in a few small files that the repository holds.
 
-A file holds the cells of one data set, K and seed, which is what paired tests compare: a new seed is a new
-file, and the others stay as they are. A row is a cell::
+A file holds the cells of one data set, K and seed, which paired tests compare; a new seed is a new file.
+Each row is a cell::
 
-    row                the row of the table; a cell takes the place of an older one of its row
+    row                the row of the table; a cell replaces an older one of its row
     identity           JSON, all that its figures depend on (:meth:`metatl.experiments.cells.Cell.identity`)
-    report             JSON, its evaluation, without what the counts give again (corrected metrics, ties) and
-                       without the paths of the machine
+    report             JSON, its evaluation, without what the counts give (corrected metrics, ties)
+                       and without paths
     fit_seconds, processor_seconds
     sampled_greater, sampled_equal, full_greater, full_equal
-                       for each test user, in the order of their ids: how many items score above the target,
-                       and how many as high. Little-endian unsigned integers, all of a field as wide as its
-                       largest needs: 1, 2 or 4 bytes
+                       for each test user, in the order of their ids: the number of items with a higher score
+                       than the target, and with the same score. Little-endian unsigned integers of 1, 2 or
+                       4 bytes; the largest number of a field decides
 
-Only a cell with the very identity that is asked for is found: figures of other settings, data or versions are
-never taken for it.
+A cell is found by its identity only, so that figures of other settings, data or versions are never used.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from metatl.data.readers.parquet_files import read_parquet
 from metatl.evaluation.report.results import Results
 from metatl.exceptions import DataError, RunError
 from metatl.experiments.cells import CellResult, locked
-from metatl.experiments.comparison import RANKINGS
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.rank_metrics import ranks
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ _FILE_NAME = re.compile(r"(?P<name>.+)-k\d+-seed\d+\.parquet")
 
 
 def kept_file(folder: Path, cell: Cell) -> Path:
-    """Name the file that a cell is kept in."""
+    """Give the file of a cell."""
     return folder / f"{cell.source.name}-k{cell.k}-seed{cell.seed}.parquet"
 
 
@@ -65,17 +64,17 @@ def keep(folder: Path, cell: Cell, result: CellResult) -> None:
 
     Parameters
     ----------
-    folder
-        Where the files are; made if it is not there.
-    cell
+    folder : Path
+        Folder of the files; made if it does not exist.
+    cell : Cell
         The cell.
-    result
-        What it left.
+    result : CellResult
+        Its result.
 
     Raises
     ------
     RunError
-        If the file that is there is damaged.
+        If the file exists and is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = kept_file(folder, cell)
@@ -97,13 +96,12 @@ def keep(folder: Path, cell: Cell, result: CellResult) -> None:
 
 
 def find_kept(folder: Path, cell: Cell) -> CellResult | None:
-    """Look for a cell among those that are kept.
+    """Find a published cell.
 
     Returns
     -------
     CellResult or None
-        In place of ids, `user_id` has the places of the users in the order of their ids. None where no cell
-        of this identity is kept.
+        `user_id` holds 0, 1, … in the order of the users' ids. None if no cell has this identity.
 
     Raises
     ------
@@ -122,26 +120,26 @@ def find_kept(folder: Path, cell: Cell) -> CellResult | None:
 
 
 def kept_fingerprints(folder: Path, *, without: Collection[str] = ()) -> dict[str, str]:
-    """Find the data sets that cells are kept of.
+    """Give the data sets of the published cells.
 
     Parameters
     ----------
-    folder
-        Where the files are.
-    without
+    folder : Path
+        Folder of the files.
+    without : collection of str
         Names to leave out.
 
     Returns
     -------
     dict of str to str
-        Name to fingerprint, in the order of the names.
+        Name to fingerprint, sorted by name.
 
     Raises
     ------
     RunError
-        If a file is damaged, or the cells of one name are of different data.
+        If a file is damaged, or the cells of one data set have different fingerprints.
     """
-    found: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     for path in sorted(folder.glob("*.parquet")):
         named = _FILE_NAME.fullmatch(path.name)
         if named is None:
@@ -151,11 +149,11 @@ def kept_fingerprints(folder: Path, *, without: Collection[str] = ()) -> dict[st
         for text in _read(path)["identity"]:
             with _naming(path):
                 fingerprint = json.loads(text)["dataset_fingerprint"]
-            if found.setdefault(named["name"], fingerprint) != fingerprint:
+            if fingerprints.setdefault(named["name"], fingerprint) != fingerprint:
                 raise RunError(
                     f"{path}: found cells of different data; --data {named['name']}=PATH says which to take"
                 )
-    return found
+    return fingerprints
 
 
 def _pack(counts: NDArray[Any]) -> bytes:
@@ -214,7 +212,7 @@ def _read(path: Path) -> pl.DataFrame:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Make an error of whatever is wrong in a file, in one line that names it."""
+    """Turn any error of reading a file into one line that names the file."""
 
     def refuse(reason: str) -> NoReturn:
         line = reason.partition("\n")[0]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from metatl.experiments.comparison import RANKINGS, compare_rows
+from metatl.experiments.comparison import compare_rows
 from metatl.experiments.report_files import SIGNIFICANT, listed
 from metatl.experiments.table_rows import SIMPLE, UNTRAINED
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.significance import POWER, detectable_difference
 from metatl.models import SYSTEMS
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.experiments.comparison import Standings
-    from metatl.experiments.grid import Outcome
+    from metatl.experiments.outcome import Outcome
 
 UNTRAINED_TITLES = frozenset({UNTRAINED, *(SYSTEMS[name].title for name in SIMPLE)})
 """The rows that are not trained by gradients."""
@@ -29,10 +30,10 @@ class Choice:
 
     Attributes
     ----------
-    rows
+    rows : tuple of str
         Rows that do not differ significantly from the best in either ranking, the cheapest to fit first.
         Empty if the rankings have different winners and a test finds a difference for every row.
-    seconds
+    seconds : dict of str to float
         Mean processor seconds of a fit for each row, over the seeds; infinite if no fit ran without
         interruption. Wall-clock time would also depend on the other load of the machine.
     """

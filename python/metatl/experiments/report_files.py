@@ -1,4 +1,4 @@
-"""What a `reproduce` command leaves: a report as Markdown, JSON, one HTML page and its pictures."""
+"""The files of a `reproduce` command: a report as Markdown, JSON, an HTML page and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
     from metatl.experiments.comparison import Score
 
 SIGNIFICANT = 0.05
@@ -24,18 +24,18 @@ class Report:
 
     Attributes
     ----------
-    name
-        Its files are called so, as in `table2.md`.
-    parts
+    name : str
+        Stem of the names of its files, as in `table2.md`.
+    parts : sequence of PagePart
         The text, the tables and the images.
-    data
-        The figures, as JSON can hold them.
-    pictures
-        Name of a file to its bytes; what the text shows, and other forms of it.
+    data : dict of str to Any
+        The figures, as JSON types.
+    pictures : dict of str to bytes
+        Name of a file to its bytes: the pictures of the text, and the same pictures in other formats.
     """
 
     name: str
-    parts: Sequence[Part]
+    parts: Sequence[PagePart]
     data: dict[str, Any]
     pictures: dict[str, bytes]
 
@@ -45,9 +45,9 @@ def write_report(out: Path, report: Report) -> list[Path]:
 
     Parameters
     ----------
-    out
-        Where to write; made if it is not there.
-    report
+    out : Path
+        Folder to write to; made if it does not exist.
+    report : Report
         The report.
 
     Returns
@@ -66,14 +66,14 @@ def write_report(out: Path, report: Report) -> list[Path]:
 
 
 def with_interval(score: Score) -> str:
-    """Write a mean with its interval: ± over seeds, or the ends over users where there is one seed."""
+    """Format a mean with its interval: ± over seeds, or the ends over users if there is one seed."""
     if score.seeds == 1:
         return f"{score.mean:.4f} [{score.low:.4f}, {score.high:.4f}]"
     return f"{score.mean:.4f} ± {score.half:.4f}"
 
 
 def marked(texts: Sequence[str], values: Sequence[float]) -> list[str]:
-    """Set the best of a column in bold and mark the second best with †; equals share their mark."""
+    """Set the best value of a column in bold and mark the second best with †; equal values share it."""
     order = sorted(set(values), reverse=True)
     marks = {order[0]: "**{}**"} if order else {}
     if len(order) > 1:
@@ -82,17 +82,17 @@ def marked(texts: Sequence[str], values: Sequence[float]) -> list[str]:
 
 
 def p_value(value: float) -> str:
-    """Write a p-value."""
+    """Format a p-value."""
     return "< .0001" if value < 1e-4 else f"{value:.4f}"  # noqa: PLR2004 (what four digits can show)
 
 
 def interval_note(seeds: int) -> str:
-    """Say what the intervals of a report are."""
+    """Describe the intervals of a report."""
     if seeds == 1:
         return "One seed; intervals are 95 % bootstrap intervals over the test users."
     return f"Means over {seeds} seeds with 95 % t intervals over them."
 
 
 def listed(names: Sequence[str], conjunction: str) -> str:
-    """Write names as a list, with the conjunction before the last: `a, b or c`."""
+    """Join names with commas and a conjunction: `a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {conjunction} {names[-1]}"

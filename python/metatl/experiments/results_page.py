@@ -1,37 +1,31 @@
-"""Regenerate `docs/results.md`: every system on every data set, for several K and over several seeds.
+"""The page `docs/results.md`: every system on every data set, for several K and over several seeds.
 
-`make results` runs it. :mod:`metatl.experiments.grid` fits and evaluates the cells. With `--kept` the
-finished cells are also stored in the repository (:mod:`metatl.experiments.published_cells`). Stored cells are
-not computed again, and the page needs no data for them.
+`make results` writes it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from metatl.cli.errors import Command
-from metatl.cli.metatl.reproduce import parse_ks
-from metatl.common.files import write_text
-from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text, markdown, write_bytes
+from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
 from metatl.evaluation.report.plots import png
-from metatl.experiments.comparison import RANKINGS, standings
+from metatl.experiments.comparison import standings
 from metatl.experiments.figure2 import figure2_rows, mrr_over_k
 from metatl.experiments.recommended_system import advice, choose, everywhere, simple_leaders, why_not_ahead
 from metatl.experiments.report_files import interval_note, listed, with_interval
 from metatl.experiments.table2 import lead
-from metatl.experiments.table_rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP, table_rows
+from metatl.experiments.table_rows import KNN, OFFICIAL, TUNED, UNTRAINED, WITHOUT_STEP
+from metatl.metrics.names import RANKINGS
 from metatl.metrics.significance import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.evaluation.report.pages import Part
-    from metatl.experiments.comparison import Ranking, Standings
-    from metatl.experiments.grid import Outcome
+    from metatl.evaluation.report.pages import PagePart
+    from metatl.experiments.comparison import Standings
+    from metatl.experiments.outcome import Outcome
     from metatl.experiments.recommended_system import Choice
+    from metatl.metrics.names import RankingName
 
 METRICS = ("HR@1", "HR@10", "NDCG@10", "MRR")
 
@@ -59,14 +53,14 @@ NOTES = (
 )
 
 
-def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], seeds: int) -> list[Part]:
+def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], seeds: int) -> list[PagePart]:
     """Write the page from a grid's figures.
 
     Parameters
     ----------
-    outcome
+    outcome : Outcome
         Results of the grid.
-    names
+    names : sequence of str
         Names of the data sets.
     ks, seeds
         Values of K and number of seeds of the grid.
@@ -76,7 +70,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         for name in names
     }
     chosen = [(standing, choose(outcome, standing)) for of_ks in found.values() for standing in of_ks]
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Results", 1),
         Text(
             f"{simple_leaders([standing for standing, _ in chosen])} "
@@ -117,7 +111,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
 def scores_table(standing: Standings, seeds: int) -> Table:
     """Build the table of means with intervals; a row with fewer seeds states their number."""
     header = ("system", *METRICS, *(f"{metric}, full" for metric in METRICS))
-    columns: list[tuple[Ranking, str]] = [(ranking, metric) for ranking in RANKINGS for metric in METRICS]
+    columns: list[tuple[RankingName, str]] = [(ranking, metric) for ranking in RANKINGS for metric in METRICS]
     best = {column: max(standing.mean(row, *column) for row in standing.scores) for column in columns}
     rows = []
     for row, scores in standing.scores.items():
@@ -181,7 +175,7 @@ def findings(outcome: Outcome, standing: Standings) -> list[str]:
     return texts
 
 
-def _difference(outcome: Outcome, standing: Standings, one: str, other: str, ranking: Ranking) -> str:
+def _difference(outcome: Outcome, standing: Standings, one: str, other: str, ranking: RankingName) -> str:
     """Describe the MRR difference of two rows, paired over the seeds that both have."""
     of_one, of_other = (
         dict(
@@ -198,76 +192,3 @@ def _difference(outcome: Outcome, standing: Standings, one: str, other: str, ran
         return "no shared seed"
     mean, ends = mean_interval(paired)
     return f"{mean:+.4f}" if ends is None else f"{mean:+.4f} ± {(ends[1] - ends[0]) / 2:.4f}"
-
-
-@click.command(cls=Command)
-@click.option(
-    "--data",
-    "data",
-    multiple=True,
-    default=["wines"],
-    show_default=True,
-    metavar="NAME=PATH",
-    help="`wines`, or a name and a file. The page also shows stored results of other data sets.",
-)
-@click.option("--k", "ks", default="2,3,4", show_default=True, callback=parse_ks, help="Values of K.")
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs/results"),
-    show_default=True,
-    help="Folder in which cells are computed.",
-)
-@click.option(
-    "--kept",
-    type=click.Path(path_type=Path),
-    help="Folder of stored cells. Stored cells are not computed again; new ones are added.",
-)
-@click.option("--markdown", "page", type=click.Path(path_type=Path), required=True, help="The page to write.")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), help="Cells at a time.  [default: one for each processor]"
-)
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option("--only-finished", is_flag=True, help="Fit nothing; write the page from the finished cells.")
-def main(
-    data: tuple[str, ...],
-    ks: tuple[int, ...],
-    seeds: int,
-    out: Path,
-    kept: Path | None,
-    page: Path,
-    jobs: int | None,
-    device: str,
-    only_finished: bool,
-) -> None:
-    """Fit and evaluate every system on every data set, then write the page."""
-    from rich.console import Console
-
-    from metatl.experiments.data_sources import Source, parse_sources
-    from metatl.experiments.grid import gather, num_processors, plan, run_grid
-    from metatl.experiments.published_cells import kept_fingerprints
-
-    sources, rows = parse_sources(data), table_rows("tuned")
-    cells = plan(sources, rows, ks=ks, seeds=seeds)
-    failures: list[str] = []
-    if not only_finished:
-        jobs = num_processors() if jobs is None else jobs
-        failures = run_grid(
-            cells, out, console=Console(), jobs=jobs, device=device, kept=kept, keep_new=True
-        ).failures
-    names = [source.name for source in sources]
-    found = {} if kept is None else kept_fingerprints(kept, without=names)
-    absent = [Source(name, data="") for name in found]
-    cells += plan(absent, rows, ks=ks, seeds=seeds, fingerprints=found)
-    outcome = gather(cells, out, failures, kept=kept)
-    parts = results_page(outcome, [*names, *found], ks=ks, seeds=seeds)
-    for part in parts:
-        if isinstance(part, Image):
-            write_bytes(page.with_name(part.file), part.content)
-    write_text(page, markdown(parts))
-    outcome.check()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
-"""Where `metatl tune` looks for settings: a table for each system.
+"""The search spaces of `metatl tune`, one for each system.
 
-A space holds the fields that matter and ranges that reach well beyond the preset `tuned`. What it leaves out
-stays as in the preset. A system that is not here has nothing to tune.
+A space holds the most important fields, with ranges well beyond the preset `tuned`. Other fields keep
+the value of the preset. A system without a space cannot be tuned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Real:
-    """A number from `low` to `high`; by its logarithm where the range spans magnitudes."""
+    """A number from `low` to `high`, uniform or, with `log`, log-uniform."""
 
     low: float
     high: float
@@ -24,7 +24,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from `low` to `high`."""
+    """An integer from `low` to `high`, uniform or, with `log`, log-uniform."""
 
     low: int
     high: int
@@ -32,41 +32,41 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Choice:
+class OneOf:
     """One of a few values."""
 
     values: tuple[str | int | float | bool | None, ...]
 
 
-Range: TypeAlias = "Real | Whole | Choice"
+Range: TypeAlias = "Real | Whole | OneOf"
 
 _SEQUENCES: Mapping[str, Range] = {
     "lr": Real(3e-4, 3e-2, log=True),
-    "dim": Choice((32, 64, 128)),
-    "max_length": Choice((5, 10, 20, 50)),
+    "dim": OneOf((32, 64, 128)),
+    "max_length": OneOf((5, 10, 20, 50)),
     "start_length": Real(0.3, 5.0, log=True),
     "item_dropout": Real(0.0, 0.7),
-    "shared_negatives": Choice((0, 256, 512, 1024)),
-    "shuffle_share": Choice((0.0, 0.5, 1.0)),
-    "max_steps": Choice((400, 500, 600, 1000)),
+    "shared_negatives": OneOf((0, 256, 512, 1024)),
+    "shuffle_share": OneOf((0.0, 0.5, 1.0)),
+    "max_steps": OneOf((400, 500, 600, 1000)),
 }
-"""What all sequential baselines have to choose."""
+"""The fields that all sequential baselines share."""
 
 SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     "metatl": {
-        "dim": Choice((64, 128, 192)),
+        "dim": OneOf((64, 128, 192)),
         "trend_weight": Real(0.0, 1.0),
         "temperature": Real(10.0, 200.0, log=True),
         "learner_bias": Real(-6.0, 0.0),
         "item_dropout": Real(0.0, 0.6),
         "inner_lr": Real(0.05, 20.0, log=True),
-        "window_share": Choice((0.0, 0.5, 1.0)),
-        "shuffle_share": Choice((0.0, 0.5, 1.0)),
+        "window_share": OneOf((0.0, 0.5, 1.0)),
+        "shuffle_share": OneOf((0.0, 0.5, 1.0)),
         "meta_lr": Real(1e-4, 2e-2, log=True),
-        "max_steps": Choice((150, 300, 600)),
+        "max_steps": OneOf((150, 300, 600)),
     },
     "knn": {
-        "window": Choice((2, 5, 10, 20, None)),
+        "window": OneOf((2, 5, 10, 20, None)),
         "distance_decay": Real(0.0, 1.5),
         "length_discount": Real(0.0, 1.0),
         "history_exponent": Real(0.3, 1.0),
@@ -80,7 +80,7 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
         "neighbours": Whole(50, 4000, log=True),
         "recency": Real(0.4, 1.0),
         "length_exponent": Real(0.0, 1.0),
-        "half_life": Choice((None, 0.5, 1.0, 2.0)),
+        "half_life": OneOf((None, 0.5, 1.0, 2.0)),
         "distance_decay": Real(0.0, 1.5),
         "candidate_exponent": Real(0.0, 1.0),
         "shrinkage": Real(1.0, 500.0, log=True),
@@ -95,28 +95,28 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     },
     "bpr": {
         "lr": Real(3e-4, 3e-2, log=True),
-        "dim": Choice((32, 64, 128)),
-        "loss": Choice(("bpr", "softmax")),
+        "dim": OneOf((32, 64, 128)),
+        "loss": OneOf(("bpr", "softmax")),
         "regularisation": Real(1e-4, 0.1, log=True),
         "user_dropout": Real(0.0, 0.7),
         "fold_in_rate": Real(0.1, 10.0, log=True),
         "fold_in_regularisation": Real(1e-4, 1.0, log=True),
-        "max_steps": Choice((1500, 3000, 6000)),
+        "max_steps": OneOf((1500, 3000, 6000)),
     },
     "transrec": {
         "lr": Real(3e-4, 3e-2, log=True),
-        "dim": Choice((32, 64, 128)),
+        "dim": OneOf((32, 64, 128)),
         "start_length": Real(0.3, 5.0, log=True),
         "temperature": Real(0.1, 3.0, log=True),
         "item_dropout": Real(0.0, 0.7),
-        "user_translations": Choice((False, True)),
-        "shuffle_share": Choice((0.0, 0.5, 1.0)),
-        "max_steps": Choice((300, 600, 1500)),
+        "user_translations": OneOf((False, True)),
+        "shuffle_share": OneOf((0.0, 0.5, 1.0)),
+        "max_steps": OneOf((300, 600, 1500)),
     },
     "gru4rec": {
         **_SEQUENCES,
         "input_scale": Real(1.0, 12.0, log=True),
-        "hidden": Choice((64, 128, 256)),
+        "hidden": OneOf((64, 128, 256)),
         "state_dropout": Real(0.0, 0.7),
     },
     "tcn": {
@@ -128,37 +128,37 @@ SEARCH_SPACES: Mapping[str, Mapping[str, Range]] = {
     "sasrec": {
         **{
             name: values for name, values in _SEQUENCES.items() if name != "start_length"
-        },  # it starts at random
-        "blocks": Choice((1, 2)),
-        "heads": Choice((1, 2)),
+        },  # its vectors start at random
+        "blocks": OneOf((1, 2)),
+        "heads": OneOf((1, 2)),
         "dropout": Real(0.0, 0.7),
     },
     "bert4rec": {
         **_SEQUENCES,
-        "blocks": Choice((1, 2)),
-        "heads": Choice((1, 2)),
+        "blocks": OneOf((1, 2)),
+        "heads": OneOf((1, 2)),
         "dropout": Real(0.0, 0.5),
         "mask_share": Real(0.1, 0.7),
         "last_share": Real(0.0, 1.0),
     },
     "melu": {
         "lr": Real(3e-4, 3e-2, log=True),
-        "dim": Choice((64, 128)),
+        "dim": OneOf((64, 128)),
         "item_dropout": Real(0.0, 0.7),
         "inner_lr": Real(0.01, 1.0, log=True),
-        "negatives": Choice((1, 4, 16)),
-        "shuffle_share": Choice((0.0, 0.5, 1.0)),
-        "max_steps": Choice((300, 600, 1200)),
+        "negatives": OneOf((1, 4, 16)),
+        "shuffle_share": OneOf((0.0, 0.5, 1.0)),
+        "max_steps": OneOf((300, 600, 1200)),
     },
     "metacf": {
         "lr": Real(3e-4, 3e-2, log=True),
-        "dim": Choice((32, 64, 128)),
+        "dim": OneOf((32, 64, 128)),
         "layers": Whole(0, 3),
         "edge_share": Real(0.5, 1.0),
         "item_dropout": Real(0.0, 0.7),
         "inner_lr": Real(0.01, 1.0, log=True),
-        "negatives": Choice((1, 4, 8)),
-        "shuffle_share": Choice((0.0, 0.5, 1.0)),
-        "max_steps": Choice((150, 300, 600)),
+        "negatives": OneOf((1, 4, 8)),
+        "shuffle_share": OneOf((0.0, 0.5, 1.0)),
+        "max_steps": OneOf((150, 300, 600)),
     },
 }

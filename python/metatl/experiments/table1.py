@@ -1,4 +1,4 @@
-"""Table 1: what the data sets look like, beside what the paper says of its own."""
+"""Table 1: the statistics of data sets, beside those of the paper."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from metatl.data.dataset_statistics import Statistics
-    from metatl.evaluation.report.pages import Part
-    from metatl.experiments.data_sources import Source
+    from metatl.evaluation.report.pages import PagePart
+    from metatl.experiments.data_sources import DataSource
     from metatl.experiments.paper import PublishedStatistics
 
 _EQUAL = 0.005
 """Lengths are printed with two decimals."""
 
 
-def table1(sources: Sequence[Source]) -> Report:
+def table1(sources: Sequence[DataSource]) -> Report:
     """Describe data sets, each of the paper's at its own T.
 
     Raises
@@ -33,7 +33,7 @@ def table1(sources: Sequence[Source]) -> Report:
         If data cannot be read.
     """
     found = {source: statistics(datasets.load(source.data), cutoff=source.cutoff) for source in sources}
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Table 1: data sets", 1),
         Text(
             "After items with fewer than 10 interactions are dropped. The paper's data are split at the "
@@ -53,8 +53,8 @@ def table1(sources: Sequence[Source]) -> Report:
     return Report("table1", parts, data, {"table1.png": picture})
 
 
-def differences(source: Source, ours: Statistics) -> list[str]:
-    """Say in words where a data set is not what the paper describes."""
+def differences(source: DataSource, ours: Statistics) -> list[str]:
+    """List where a data set differs from the description in the paper."""
     if source.column is None:
         return [f"{source.name}: the paper does not have it."]
     paper = TABLE_1[source.column]
@@ -79,7 +79,7 @@ def differences(source: Source, ours: Statistics) -> list[str]:
     return texts or [f"{name}: users, items and mean length are those of the paper."]
 
 
-def _table(found: Mapping[Source, Statistics]) -> Table:
+def _table(found: Mapping[DataSource, Statistics]) -> Table:
     header = (
         "data set", "users", "items", "interactions", "mean length", "T",
         "train users", "new users, K = 2", "K = 3", "K = 4", "time ties",
@@ -101,7 +101,7 @@ def _table(found: Mapping[Source, Statistics]) -> Table:
         )
         if source.column is not None:
             rows.append(_paper_row(TABLE_1[source.column], len(header)))
-    # All of the paper's, also where the data are not at hand.
+    # All data sets of the paper, including those that were not given.
     shown = {source.column for source in found}
     rows += [_paper_row(row, len(header)) for column, row in TABLE_1.items() if column not in shown]
     return Table(header, tuple(rows))
@@ -119,7 +119,7 @@ def _paper_row(row: PublishedStatistics, width: int) -> tuple[str, ...]:
     return (*cells, *[""] * (width - len(cells)))
 
 
-def _panels(found: Mapping[Source, Statistics]) -> list[DotPanel]:
+def _panels(found: Mapping[DataSource, Statistics]) -> list[DotPanel]:
     names = tuple(source.name for source in found)
     pairs = [
         (ours, None if source.column is None else TABLE_1[source.column]) for source, ours in found.items()
@@ -137,10 +137,10 @@ def _panels(found: Mapping[Source, Statistics]) -> list[DotPanel]:
             title=title,
             names=names,
             series=(
-                Series("ours", tuple(_dot(place, value) for place, (value, _) in enumerate(values))),
+                Series("ours", tuple(_dot(index, value) for index, (value, _) in enumerate(values))),
                 Series(
                     "paper",
-                    tuple(_dot(place, value) for place, (_, value) in enumerate(values) if value is not None),
+                    tuple(_dot(index, value) for index, (_, value) in enumerate(values) if value is not None),
                 ),
             ),
             label=title,
@@ -149,8 +149,8 @@ def _panels(found: Mapping[Source, Statistics]) -> list[DotPanel]:
     ]
 
 
-def _dot(place: int, value: float) -> Point:
-    return Point(place, value, value, value)
+def _dot(index: int, value: float) -> Point:
+    return Point(index, value, value, value)
 
 
 def _plain(ours: Statistics) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from metatl.evaluation.report.pages import Heading, Image, Points, Table, Text
 from metatl.evaluation.report.plots import DotPanel, Point, Series, draw_dots, png
-from metatl.experiments.comparison import RANKINGS, standings
+from metatl.experiments.comparison import standings
 from metatl.experiments.paper import SOURCE, TABLE_1, TABLE_2, TABLE_2_K
 from metatl.experiments.report_files import (
     SIGNIFICANT,
@@ -17,16 +17,18 @@ from metatl.experiments.report_files import (
     p_value,
     with_interval,
 )
+from metatl.metrics.names import RANKINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.evaluation.report.pages import Part
-    from metatl.experiments.comparison import Ranking, Standings
-    from metatl.experiments.data_sources import Source
-    from metatl.experiments.grid import Outcome
+    from metatl.evaluation.report.pages import PagePart
+    from metatl.experiments.comparison import Standings
+    from metatl.experiments.data_sources import DataSource
+    from metatl.experiments.outcome import Outcome
     from metatl.experiments.paper import PublishedScore
     from metatl.experiments.table_rows import Budget, Row
+    from metatl.metrics.names import RankingName
 
 METRICS = ("HR@1", "MRR")
 _DESCRIPTION = "MRR of every system with its interval, among 100 negatives and in the full catalogue"
@@ -34,7 +36,7 @@ _DESCRIPTION = "MRR of every system with its interval, among 100 negatives and i
 
 def table2(
     outcome: Outcome,
-    sources: Sequence[Source],
+    sources: Sequence[DataSource],
     rows: Sequence[Row],
     *,
     ks: Sequence[int],
@@ -45,10 +47,10 @@ def table2(
 
     Parameters
     ----------
-    outcome
-        What the grid left.
+    outcome : Outcome
+        The results of the grid.
     sources, rows, ks, seeds, budget
-        What was asked of it.
+        The arguments of the grid.
     """
     found = [
         (source, standing)
@@ -58,9 +60,9 @@ def table2(
     ]
     published = {row.title: row.published for row in rows}
     panels = [panel for source, standing in found for panel in _panels(source, standing, published)]
-    # Without a cell there is nothing to draw.
+    # Without a finished cell there is nothing to draw.
     pictures = {"table2.png": png(draw_dots(panels))} if found else {}
-    parts: list[Part] = [
+    parts: list[PagePart] = [
         Heading("Table 2: all systems under one protocol", 1),
         Text(
             f"Preset budget `{budget}`. {interval_note(seeds)} Among 100 negatives, and ranked in the full "
@@ -92,7 +94,7 @@ def table2(
 
 
 def leaders(standing: Standings) -> list[str]:
-    """Name the best system of each ranking, whichever it is, and whether the next differs from it."""
+    """Name the best system of each ranking, and say whether the second differs from it."""
     where = {"sampled": "among 100 negatives", "full": "in the full catalogue"}
     return [
         f"{standing.dataset}, K = {standing.k}, {where[ranking]}: {lead(standing, ranking)}."
@@ -100,8 +102,8 @@ def leaders(standing: Standings) -> list[str]:
     ]
 
 
-def lead(standing: Standings, ranking: Ranking) -> str:
-    """Say which system has the best MRR, and by how much it is ahead of the next."""
+def lead(standing: Standings, ranking: RankingName) -> str:
+    """Name the system with the best MRR, and its lead over the second."""
     best, after = standing.best[ranking], standing.next_best(ranking)
     text = f"{best} has the best MRR"
     if after is None or after not in standing.against_best[ranking]:
@@ -128,8 +130,10 @@ def paper_table() -> Table:
     return Table(header, tuple(zip(TABLE_2, *columns, strict=True)))
 
 
-def _section(source: Source, standing: Standings, published: dict[str, str | None], seeds: int) -> list[Part]:
-    parts: list[Part] = [
+def _section(
+    source: DataSource, standing: Standings, published: dict[str, str | None], seeds: int
+) -> list[PagePart]:
+    parts: list[PagePart] = [
         Heading(f"{source.name}, K = {standing.k}"),
         Text(f"{standing.test_users:,} test users."),
     ]
@@ -189,10 +193,10 @@ def _tests(standing: Standings) -> Table:
             if test is None:
                 cells += ["best" if row == standing.best[ranking] else "", "", "", ""]
                 continue
-            found = test.comparison
+            comparison = test.comparison
             cells += [
-                f"{found.difference:+.4f}",
-                f"[{found.low:+.4f}, {found.high:+.4f}]",
+                f"{comparison.difference:+.4f}",
+                f"[{comparison.low:+.4f}, {comparison.high:+.4f}]",
                 p_value(test.t_p),
                 p_value(test.wilcoxon_p),
             ]
@@ -205,13 +209,13 @@ def _absent(rows: Sequence[Row]) -> list[str]:
     return [f"Not here, because this version has no such system: {', '.join(missing)}."] if missing else []
 
 
-def _panels(source: Source, standing: Standings, published: dict[str, str | None]) -> list[DotPanel]:
+def _panels(source: DataSource, standing: Standings, published: dict[str, str | None]) -> list[DotPanel]:
     titles = tuple(standing.scores)
     labels = {"sampled": "MRR among 100 negatives", "full": "MRR in the full catalogue"}
     panels = []
     for ranking in RANKINGS:
         scores = [of[ranking]["MRR"] for of in standing.scores.values()]
-        dots = tuple(Point(place, score.mean, score.low, score.high) for place, score in enumerate(scores))
+        dots = tuple(Point(index, score.mean, score.low, score.high) for index, score in enumerate(scores))
         series = [Series("ours", dots)]
         if source.column is not None and standing.k == TABLE_2_K and ranking == "sampled":
             reported = [_published(published.get(row), source.column) for row in titles]
@@ -219,8 +223,8 @@ def _panels(source: Source, standing: Standings, published: dict[str, str | None
                 Series(
                     "paper",
                     tuple(
-                        Point(place, score.mrr, score.mrr, score.mrr)
-                        for place, score in enumerate(reported)
+                        Point(index, score.mrr, score.mrr, score.mrr)
+                        for index, score in enumerate(reported)
                         if score is not None
                     ),
                 )

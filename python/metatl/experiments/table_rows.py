@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from metatl.models import System
 
 Budget: TypeAlias = Literal["smoke", "paper", "tuned"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "paper", "tuned")
 
 SMOKE_STEPS = 20
 """Steps of a training under the budget `smoke`: enough to prove that everything runs."""
@@ -25,14 +24,14 @@ class Row:
 
     Attributes
     ----------
-    title
-        The name that tables print; no two rows of a table share one.
-    model, preset
+    title : str
+        The name in tables, unique in each table.
+    model, preset : str
         As `metatl train` takes them.
-    config
+    config : mapping of str to Any
         Fields of the system's config that differ from the preset.
-    published
-        The row of the paper's Table 2 or Figure 2 that it stands beside; None for other systems.
+    published : str or None
+        The row of the paper's Table 2 or Figure 2 that it is compared with; None for other systems.
     """
 
     title: str
@@ -51,9 +50,9 @@ WITHOUT_STEP = "MetaTL−− `tuned`"
 TUNED = "MetaTL `tuned`"
 
 SIMPLE = ("popularity", "markov", "session-knn", "knn")
-"""Simple systems come first, the weakest at the top."""
+"""The simple systems, which tables list first, from the weakest to the strongest."""
 
-# What the registry's titles may say where Table 2 says otherwise.
+# The titles of systems whose names in Table 2 differ.
 _PUBLISHED_AS = {"BPR": "BPR-MF", "NextItNet": "TCN", "TCN (NextItNet)": "TCN"}
 
 
@@ -62,9 +61,9 @@ def table_rows(budget: Budget) -> list[Row]:
 
     Parameters
     ----------
-    budget
-        `paper` takes each system's preset `paper` where it has one, `tuned` each preset `tuned`, beside
-        MetaTL's other presets; `smoke` the rows of `tuned` with next to no training.
+    budget : Budget
+        `paper` takes the preset `paper` of each system that has one, `tuned` the preset `tuned` and the other
+        presets of MetaTL; `smoke` the rows of `tuned`, trained for a few steps.
     """
     systems = [SYSTEMS[name] for name in SIMPLE]
     systems += [system for name, system in SYSTEMS.items() if name not in (*SIMPLE, "metatl")]
@@ -80,7 +79,7 @@ def table_rows(budget: Budget) -> list[Row]:
         *(_row(system, "tuned") for system in systems),
         Row(PAPER, "metatl", "paper"),
         Row(OFFICIAL, "metatl", "official"),
-        # One step of next to no size: what the spectral start is worth without any training.
+        # One step with a tiny rate: the spectral initialisation without training.
         Row(UNTRAINED, "metatl", "tuned", {"inner_steps": 0, "max_steps": 1, "meta_lr": 1e-9}),
         Row(WITHOUT_STEP, "metatl", "tuned", {"inner_steps": 0}, published="MetaTL−−"),
         Row(TUNED, "metatl", "tuned", published="MetaTL"),
@@ -89,14 +88,14 @@ def table_rows(budget: Budget) -> list[Row]:
 
 
 def smoke_row(row: Row) -> Row:
-    """Cut a row's training short."""
+    """Shorten the training of a row to a few steps."""
     if "max_steps" not in SYSTEMS[row.model].config_class().model_fields:
         return row
     return Row(row.title, row.model, row.preset, {"max_steps": SMOKE_STEPS, **row.config}, row.published)
 
 
 def published_title(system: System) -> str:
-    """Name a system as the paper does."""
+    """Give the name of a system in the paper."""
     return _PUBLISHED_AS.get(system.title, system.title)
 
 

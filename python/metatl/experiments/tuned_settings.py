@@ -1,7 +1,7 @@
-"""What `metatl tune` found, as files that `metatl reproduce --configs` reads.
+"""The results of `metatl tune`, as files that `metatl reproduce --configs` reads.
 
-One JSON file for each system and data set: the fields that differ from the preset `tuned`, and what they
-were chosen on.
+One JSON file for each system and data set: the fields that differ from the preset `tuned`, and the data of
+the search.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ class TunedSettings(BaseModel):
 
     Attributes
     ----------
-    model, preset
+    model, preset : str
         The system, and the preset that `config` differs from.
-    config
+    config : dict of str to Any
         Fields and values, as `metatl train --set` takes them.
-    validation_mrr
-        MRR on validation users, what the search went by.
-    trials
-        Settings that were tried, failed ones too.
-    data, dataset_fingerprint, k, seed
-        What they were tried on.
+    validation_mrr : float
+        MRR on validation users, which the search maximises.
+    trials : int
+        Number of settings that were tried, including those that failed.
+    data : str
+        The data of the search.
+    dataset_fingerprint : str
+        Their fingerprint.
+    k, seed : int
+        K, and the seed of the search.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,14 +54,14 @@ class TunedSettings(BaseModel):
 
 
 def write_tuned_settings(out: Path, settings: TunedSettings) -> Path:
-    """Write what a search found; returns the file."""
+    """Write the result of a search and return the file."""
     path = out / f"{settings.model}{_ENDING}"
     write_json(path, settings.model_dump(mode="json"))
     return path
 
 
 def check_tuned_settings(out: Path, model: str, *, dataset_fingerprint: str, k: int, seed: int) -> None:
-    """Refuse to replace what another search of the system has found.
+    """Refuse to replace the result of another search of the system.
 
     Raises
     ------
@@ -76,12 +80,12 @@ def check_tuned_settings(out: Path, model: str, *, dataset_fingerprint: str, k: 
 
 
 def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Read what searches found.
+    """Read the results of searches.
 
     Parameters
     ----------
-    path
-        The directory that `metatl tune --out` wrote, or one that holds several of them.
+    path : Path
+        The directory that `metatl tune --out` wrote, or a parent of several such directories.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     Raises
     ------
     ConfigError
-        If there are none, one is not what `metatl tune` writes, or two are for one system and data set.
+        If there is no file, one is not written by `metatl tune`, or two are of one system and data set.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for file in sorted(path.rglob(f"*{_ENDING}")):

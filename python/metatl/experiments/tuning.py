@@ -1,7 +1,7 @@
-"""Search for a system's settings by its validation MRR; never by a test figure.
+"""Search for the settings of a system by its MRR on validation users.
 
-Every system gets equally many trials, the first of them its preset `tuned`. A trial that fails, as where a
-training diverges, counts: whoever searches a wilder space pays for it.
+Every system gets the same number of trials; the first one is its preset `tuned`. A trial that fails, for
+example because a training diverges, counts as a trial. Test users are never looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from metatl import datasets
 from metatl.exceptions import ConfigError, MetatlError
-from metatl.experiments.search_spaces import SEARCH_SPACES, Choice, Whole
+from metatl.experiments.search_spaces import SEARCH_SPACES, OneOf, Whole
 from metatl.experiments.tuned_settings import (
     TunedSettings,
     check_tuned_settings,
@@ -39,20 +39,20 @@ _PRESET = "tuned"
 
 @dataclass(frozen=True)
 class Search:
-    """What is tuned, and on what.
+    """The system to tune, the data, and the number of trials.
 
     Attributes
     ----------
-    model
+    model : str
         The system.
-    data
+    data : str
         `wines`, or the path of a file.
-    split
+    split : SplitSettings
         How the data are split.
-    seed
+    seed : int
         Seed of the fits and of the search.
-    trials
-        Settings to try, those of earlier calls counted.
+    trials : int
+        Number of settings to try, including those of earlier calls.
     """
 
     model: str
@@ -69,17 +69,17 @@ def tune(
     device: str = "auto",
     on_trial: Callable[[int, float | None], None] | None = None,
 ) -> TunedSettings:
-    """Search for the settings of one system, or go on with an earlier search.
+    """Search for the settings of one system, or continue an earlier search.
 
     Parameters
     ----------
-    search
-        What to tune.
-    out
-        Where the search is kept (`trials.log`, one for all systems) and its result is written.
-    device
+    search : Search
+        The search.
+    out : Path
+        Folder of the search (`trials.log`, one for all systems) and of its result.
+    device : str
         `auto`, `cpu` or `cuda`.
-    on_trial
+    on_trial : callable, optional
         Called after each trial with the number of trials that are done and the best validation MRR.
 
     Returns
@@ -119,7 +119,7 @@ def tune(
         try:
             return _validation_mrr(search, config, interactions, out, device)
         except (TrainingStopped, KeyboardInterrupt):
-            # Optuna would count it as failed.
+            # Otherwise Optuna counts the trial as failed.
             _take_back(study, trial.number, trial.params)
             raise
         except MetatlError as error:
@@ -127,7 +127,8 @@ def tune(
             raise
 
     while (done := _count(study, optuna)) < search.trials:
-        # A search that goes on must not draw what it has drawn; one that was not interrupted draws the same.
+        # The seed depends on the number of finished trials: a continued search draws new settings, and the
+        # same settings as a search that was not interrupted.
         study.sampler = optuna.samplers.TPESampler(seed=(search.seed * 1_000_003 + done) % 2**32)
         study.optimize(objective, n_trials=1, catch=(MetatlError,))
         if on_trial is not None:
@@ -175,7 +176,7 @@ def _open_study(optuna: Any, search: Search, out: Path, fingerprint: str) -> Stu
 
 
 def _forget_unfinished(study: Study, optuna: Any) -> None:
-    """Take back the trials that an earlier call was killed in."""
+    """Take back the trials during which an earlier call was killed."""
     for trial in study.trials:
         if trial.state == optuna.trial.TrialState.RUNNING:
             _take_back(study, trial.number, trial.params)
@@ -183,7 +184,7 @@ def _forget_unfinished(study: Study, optuna: Any) -> None:
 
 
 def _take_back(study: Study, number: int, params: Mapping[str, Any]) -> None:
-    """Let an interrupted trial not count, and try its settings again."""
+    """Do not count an interrupted trial, and try its settings again."""
     study.set_user_attr(f"interrupted {number}", value=True)
     study.enqueue_trial(dict(params))
 
@@ -209,7 +210,7 @@ def _best_value(study: Study, optuna: Any) -> float | None:
 def _suggest(trial: Trial, space: Mapping[str, Range]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for name, values in space.items():
-        if isinstance(values, Choice):
+        if isinstance(values, OneOf):
             config[name] = trial.suggest_categorical(name, values.values)
         elif isinstance(values, Whole):
             config[name] = trial.suggest_int(name, values.low, values.high, log=values.log)
@@ -221,7 +222,7 @@ def _suggest(trial: Trial, space: Mapping[str, Range]) -> dict[str, Any]:
 def _validation_mrr(
     search: Search, config: Mapping[str, Any], interactions: Interactions, out: Path, device: str
 ) -> float:
-    # Of a trial only the settings and the figure are kept.
+    # The run directory of a trial is not kept.
     directory = out / f"{search.model}.trial"
     shutil.rmtree(directory, ignore_errors=True)
     try:

@@ -1,7 +1,8 @@
-"""Processes that work on cells: started afresh, told apart from the terminal, each failing for itself alone.
+"""Run cells in worker processes; a failure ends one cell and no other.
 
-`concurrent.futures` gives up all its work when one process dies (a killed one, out of memory, say) and knows
-no progress within a task. Here a process that dies loses its own cell, and another takes its place.
+`concurrent.futures` is not used: it breaks the whole pool when one process dies, for instance for lack of
+memory, and reports no progress within a task. Here a process that dies loses its own cell only, and a new
+process replaces it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from metatl.training.outer_loop import Progress
 
 STOPPING_SECONDS = 60.0
-"""How long a training may take to finish its step and save before its process is killed."""
+"""Time for a training to finish its step and save, before its process is killed."""
 
 _MESSAGE_SECONDS = 0.5
 
@@ -39,7 +40,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A training has come this far."""
+    """A training has reached a step."""
 
     cell: Cell
     step: int
@@ -59,9 +60,9 @@ class Failed:
 
     Attributes
     ----------
-    cell
+    cell : Cell
         The cell.
-    reason
+    reason : str
         Why, in one line.
     """
 
@@ -79,22 +80,22 @@ class _Worker:
 def work(
     cells: Sequence[Cell], out: Path, *, jobs: int, threads: int, device: str
 ) -> Generator[Started | Stepped | Finished | Failed]:
-    """Run cells in processes of their own, and tell what happens.
+    """Run cells in worker processes, and yield the events.
 
-    Leaving the iteration early, as Ctrl-C does, asks the processes to stop and waits until trainings have
-    saved their checkpoints.
+    If the iteration ends early, as after Ctrl-C, the processes are asked to stop, and the call waits until
+    the trainings have saved their checkpoints.
 
     Parameters
     ----------
-    cells
-        What to do, in this order.
-    out
+    cells : sequence of Cell
+        The cells, in the order in which they start.
+    out : Path
         Directory of the experiment.
-    jobs
+    jobs : int
         Processes.
-    threads
+    threads : int
         Threads of each.
-    device
+    device : str
         `auto`, `cpu` or `cuda`.
 
     Yields
@@ -138,14 +139,14 @@ def _give(worker: _Worker) -> None:
     try:
         worker.pipe.send(worker.cell)
     except OSError:
-        # The process has died; reading from its pipe tells, as it does of any other death.
+        # The process has died; the next read from its pipe reports it.
         return
 
 
 def _receive(worker: _Worker) -> Stepped | Finished | Failed:
     cell = worker.cell
     if cell is None:
-        raise AssertionError("only processes with a cell are listened to")
+        raise AssertionError("only processes with a cell are read from")
     try:
         kind, *values = worker.pipe.recv()
     except (EOFError, OSError):
@@ -172,8 +173,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 def _work(pipe: Connection, out: Path, threads: int, device: str) -> None:
-    # The terminal sends Ctrl-C to its whole group. Here it is for the parent, which asks each process once: a
-    # second signal would end a training before it has saved. What stops and continues the group is for all.
+    # The terminal sends Ctrl-C to the whole process group. Workers ignore it: the parent asks each of them to
+    # stop once, and a second signal would end a training before it has saved.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Read by OpenMP when torch is loaded, and by the kernels.
@@ -188,7 +189,7 @@ def _work(pipe: Connection, out: Path, threads: int, device: str) -> None:
             return
         try:
             run_cell(cell, out, threads=threads, device=device, on_progress=_reporter(pipe))
-        except Exception as error:  # noqa: BLE001 (one cell's fault, whatever it is, is not the others')
+        except Exception as error:  # noqa: BLE001 (any failure ends one cell only)
             (cell.path(out) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             pipe.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"))
             if isinstance(error, TrainingStopped):
@@ -198,7 +199,7 @@ def _work(pipe: Connection, out: Path, threads: int, device: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """End at once when the parent is gone: nobody would hear of the cell, and the next call wants it."""
+    """End at once when the parent has died: its next run starts the cell again."""
     parent = parent_process()
     if parent is not None:
         parent.join()

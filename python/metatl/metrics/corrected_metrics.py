@@ -1,8 +1,8 @@
 """Metrics of the full catalogue, estimated from ranks among a few sampled negatives.
 
 Krichene and Rendle, *On sampled metrics for item recommendation*, KDD 2020: a metric of the rank among
-sampled candidates is not the metric of the rank in the catalogue, not even on average. They put another
-function of the sampled rank in its place, which is chosen to come near the metric of the full rank.
+sampled candidates is not the metric of the rank in the catalogue, not even on average. They replace it by
+another function of the sampled rank, chosen so that it is close to the metric of the full rank.
 
 A user's target has rank r among N + 1 items, N of which are negatives. Only its rank s among n of them,
 drawn without replacement, is seen. Of the r − 1 negatives that beat the target s − 1 are drawn, a
@@ -20,29 +20,27 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 
 from metatl.exceptions import InvalidArgumentError
-from metatl.metrics.rank_metrics import ordered_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from metatl.metrics.rank_metrics import Metric, TieRule
+    from metatl.metrics.names import TieRule
+    from metatl.metrics.rank_metrics import Metric
 
 Estimator: TypeAlias = Literal["bias_variance", "unbiased_rank"]
 ESTIMATORS: tuple[Estimator, ...] = ("unbiased_rank", "bias_variance")
-"""`bias_variance` weighs the bias against the variance; `unbiased_rank` estimates the rank first."""
+"""`unbiased_rank` estimates the rank first; `bias_variance` trades the bias against the variance."""
 
 DEFAULT_GAMMA = 0.01
 """The paper's weight of the variance; docs/evaluation.md says what simulations find for others."""
 
 MAX_TABLES = 8
-"""Tables of one call: users with other populations share the nearest."""
+"""The most tables of one call; each user takes the table of the nearest population."""
 
 EXACT_RANKS = 4096
-"""Ranks at either end, the best and the worst, that are always added up one by one."""
-
-MIN_USERS = 2
+"""The number of best and of worst ranks that are always summed one by one."""
 
 _QUADRATURE_NODES = 16
 _ROW_BLOCK = 1024
@@ -58,20 +56,20 @@ _GAINS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def metric_of_ranks(metric: Metric, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Evaluate a metric at ranks that need not be whole.
+    """Evaluate a metric at ranks that need not be integers.
 
     Parameters
     ----------
-    metric
+    metric : Metric
         HR@k is 1, NDCG@k is 1/log2(1 + rank) and MRR@k is 1/rank where rank ≤ k, else 0; without a cutoff
-        they are not cut.
-    ranks
-        Float64, at least 1, of any shape.
+        k is infinite.
+    ranks : ndarray
+        float64 of any shape, at least 1.
 
     Returns
     -------
     ndarray
-        Float64 of the same shape.
+        float64 of the same shape.
     """
     gains = _GAINS[metric.kind](ranks)
     return gains if metric.cutoff is None else np.where(ranks <= metric.cutoff, gains, 0.0)
@@ -99,17 +97,17 @@ def corrected_table(
 
     Parameters
     ----------
-    metrics
+    metrics : sequence of Metric
         M metrics.
-    n
+    n : int
         Sampled negatives, n ≥ 1.
-    population
+    population : int
         N, the negatives that they are drawn from, N ≥ n. Beyond 16,384 the sum over ranks in the middle is
         replaced by a quadrature, which is off by less than 1e-9 for the three kinds of metric.
-    estimator
-        Which estimator.
-    gamma
-        γ of `bias_variance`, from 0 to 1; of no use to `unbiased_rank`.
+    estimator : {"bias_variance", "unbiased_rank"}
+        The estimator.
+    gamma : float
+        γ of `bias_variance`, from 0 to 1; `unbiased_rank` ignores it.
 
     Returns
     -------
@@ -119,17 +117,17 @@ def corrected_table(
     Raises
     ------
     InvalidArgumentError
-        For an argument outside its range.
+        If an argument is outside its range.
 
     Examples
     --------
-    All negatives sampled, the estimate is the metric:
+    If all negatives are sampled, the estimate is the metric:
 
     >>> from metatl.metrics.rank_metrics import Metric
     >>> corrected_table([Metric("MRR", None)], n=3, population=3)[:, 0].round(4).tolist()
     [1.0, 0.5, 0.3333, 0.25]
 
-    A third of them sampled, the first of four is not sure to be the first of ten:
+    If a third of them are sampled, the first of four need not be the first of ten:
 
     >>> corrected_table([Metric("MRR", None)], 3, 9, "unbiased_rank")[:, 0].round(4).tolist()
     [1.0, 0.25, 0.1429, 0.1]
@@ -161,7 +159,7 @@ def corrected_user_metrics(
 ) -> NDArray[np.float64]:
     """Estimate each user's metrics in the catalogue from the counts among sampled negatives.
 
-    A single user's estimate says little: it can be below 0 or above 1. The mean over users is what counts.
+    The estimate of a single user can be below 0 or above 1; only the mean over users is meaningful.
 
     Where users have more than eight different populations N, eight sizes are used, evenly spaced on a
     logarithmic scale, and each user takes the nearest. N is then off by at most a factor of
@@ -169,20 +167,20 @@ def corrected_user_metrics(
 
     Parameters
     ----------
-    greater, equal
+    greater, equal : ndarray
         (B,) int64, the two arrays of ``RankCounts`` among n sampled negatives.
-    metrics
+    metrics : sequence of Metric
         M metrics.
-    n
+    n : int
         Sampled negatives per user.
-    populations
-        (B,) int64: N of each user, the negatives that theirs were drawn from. Under the protocol it is the
-        number of items less those that the user interacted with.
-    ties
-        Where the target stands among negatives with its score; under ``mean`` an estimate is the mean over
-        the places.
-    estimator, gamma
-        As for :func:`corrected_table`.
+    populations : ndarray
+        (B,) int64: N of each user, the number of items that the negatives are drawn from. Under the protocol
+        it is the number of items that the user does not interact with.
+    ties : {"worst", "mean", "best"}
+        The rank of the target among negatives with the same score; under ``mean`` an estimate is the mean
+        over these ranks.
+    estimator, gamma : Estimator, float
+        As in :func:`corrected_table`.
 
     Returns
     -------
@@ -192,8 +190,7 @@ def corrected_user_metrics(
     Raises
     ------
     InvalidArgumentError
-        If the arrays differ in length, if `populations` holds less than n, or for an argument outside its
-        range.
+        If the arrays differ in length, a population is less than n, or an argument is outside its range.
     """
     if not len(greater) == len(equal) == len(populations):
         raise InvalidArgumentError(
@@ -218,38 +215,11 @@ def corrected_user_metrics(
         raise InvalidArgumentError(f"ties: found {ties!r}, expected 'worst', 'mean' or 'best'")
     sizes, size_of_user = _table_sizes(populations)
     values = np.empty((len(greater), len(metrics)))
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         table = corrected_table(metrics, n, int(size), estimator, gamma)
-        users = size_of_user == place
+        users = size_of_user == index
         values[users] = _mean_rows(table, first[users], last[users])
     return values
-
-
-def standard_errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the standard error of the mean of each column.
-
-    For corrected values it covers the spread of the users and that of the sampled ranks, both of which are in
-    the values. It does not cover the bias.
-
-    Parameters
-    ----------
-    values
-        (B, M) float64 with B ≥ 2: one row per user, one column per metric.
-
-    Returns
-    -------
-    ndarray
-        (M,) float64: standard deviation, with B − 1 in the denominator, over √B.
-
-    Raises
-    ------
-    InvalidArgumentError
-        If there are fewer than two users.
-    """
-    if len(values) < MIN_USERS:
-        raise InvalidArgumentError(f"values: found {len(values)} users, expected at least {MIN_USERS}")
-    squares = (values - ordered_mean(values)) ** 2
-    return np.sqrt(ordered_mean(squares) / (len(values) - 1))
 
 
 def _mean_rows(
@@ -265,11 +235,11 @@ def _mean_rows(
 
 
 def _table_sizes(populations: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose at most `MAX_TABLES` sizes; also say which of them each user has."""
+    """Choose at most `MAX_TABLES` sizes, and the index of the size of each user."""
     sizes, size_of_user = np.unique(populations, return_inverse=True)
     if len(sizes) <= MAX_TABLES:
         return sizes, size_of_user
-    # The middles of equal parts of a logarithmic scale: no population is further than half a part from one.
+    # The middles of equal parts of a logarithmic scale: every population is within half a part of one.
     edges = np.linspace(np.log(sizes[0]), np.log(sizes[-1]), 2 * MAX_TABLES + 1)
     middles = np.rint(np.exp(edges[1::2])).astype(np.int64)
     parts = (np.log(populations) - edges[0]) / (edges[2] - edges[0])
@@ -323,8 +293,8 @@ def _posterior_means(metrics: Sequence[Metric], n: int, population: int) -> NDAr
 def _log_binomials(tops: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """Logarithms of the binomial coefficients of `tops` over 0 … n, a row for each top."""
     # Factor by factor: a difference of log-gammas of ten million keeps only eight digits.
-    places = np.arange(n)
-    factors = np.maximum(tops[:, None] - places, 0.0) / (places + 1)
+    steps = np.arange(n)
+    factors = np.maximum(tops[:, None] - steps, 0.0) / (steps + 1)
     with np.errstate(divide="ignore"):
         logs = np.log(factors)
     return np.concatenate([np.zeros((len(tops), 1)), np.cumsum(logs, axis=1)], axis=1)
@@ -365,8 +335,8 @@ def _gauss_sum(start: int, stop: int) -> tuple[NDArray[np.float64], NDArray[np.f
     if size <= _QUADRATURE_NODES:
         nodes = np.arange(start, stop, dtype=np.float64)
         return nodes, np.ones_like(nodes)
-    places, vectors = eigh_tridiagonal(*_chebyshev_recurrence(size, _QUADRATURE_NODES))
-    return np.asarray(start + places), np.asarray(size * vectors[0] ** 2)
+    offsets, vectors = eigh_tridiagonal(*_chebyshev_recurrence(size, _QUADRATURE_NODES))
+    return np.asarray(start + offsets), np.asarray(size * vectors[0] ** 2)
 
 
 def _chebyshev_recurrence(points: int, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Users who are alike in what is measured are counted once: ranks among 101 candidates make 101 groups."""
+"""Groups of users with equal values, which are computed once: 101 candidates give 101 groups at most."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class UserGroups(NamedTuple):
     Attributes
     ----------
     columns : tuple of ndarray
-        For each column (G,) int64: its value in each group; groups ascend by the first column, then the
-        second and so on.
+        For each column (G,) int64: its value in each group. Groups are sorted by the first column, then by
+        the second and so on.
     counts : ndarray
         (G,) int64, users of each group, at least 1.
     """
@@ -26,13 +26,12 @@ class UserGroups(NamedTuple):
 
 
 def group_users(*columns: np.ndarray) -> UserGroups:
-    """Group users by what they have in common.
+    """Group users with equal values.
 
     Parameters
     ----------
     *columns : ndarray
-        (B,) int64 each, at least 0, and small enough for the product of their ranges to fit into 63
-        bits.
+        (B,) int64 each, at least 0; the product of their ranges fits into 63 bits.
 
     Returns
     -------
@@ -46,12 +45,12 @@ def group_users(*columns: np.ndarray) -> UserGroups:
         keys += column
     if int(np.prod([float(values) for values in ranges])) <= _COUNTED_KEYS:
         numbers = np.bincount(keys)
-        found = np.flatnonzero(numbers)
-        counts = numbers[found]
+        distinct = np.flatnonzero(numbers)
+        counts = numbers[distinct]
     else:
-        found, counts = np.unique(keys, return_counts=True)
-    parts = []
+        distinct, counts = np.unique(keys, return_counts=True)
+    values_of_groups = []
     for values in reversed(ranges):
-        found, part = np.divmod(found, values)
-        parts.append(part)
-    return UserGroups(tuple(reversed(parts)), counts)
+        distinct, column = np.divmod(distinct, values)
+        values_of_groups.append(column)
+    return UserGroups(tuple(reversed(values_of_groups)), counts)

@@ -1,4 +1,4 @@
-"""What the recommended lists of all users have in common: how much of the catalogue, and how popular."""
+"""Metrics of the recommended lists of all users: catalogue coverage and popularity."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class ListMetrics:
     Attributes
     ----------
     n : int
-        N, items of a list.
+        N, the length of the lists.
     coverage : float
         Share of the catalogue that is in at least one list.
     popularity : float
         Mean number of training interactions of a recommended item.
     popularity_bias : float or None
-        That mean over the mean of the items that the users chose next: above 1 the lists are more popular
-        than what is wanted. None where no chosen item has a training interaction.
+        `popularity` divided by the same mean over the targets: above 1 the recommended items are more popular
+        than the items that users chose. None if no target has a training interaction.
     """
 
     n: int
@@ -31,21 +31,21 @@ class ListMetrics:
 
 
 def list_metrics(lists: np.ndarray, targets: np.ndarray, item_counts: np.ndarray) -> ListMetrics:
-    """Measure lists.
+    """Compute the metrics of lists.
 
     Parameters
     ----------
     lists : ndarray
         (B, N) int64, the items recommended to each user; -1 where a list is shorter.
     targets : ndarray
-        (B,) int64, the item that each user chose next; -1 for one that is not in the catalogue.
+        (B,) int64, the item that each user chose next; -1 if it is not in the catalogue.
     item_counts : ndarray
         (I,) int64, training interactions of each item of the catalogue.
 
     Returns
     -------
     ListMetrics
-        Over all users; a list that is shorter than N counts with what it has.
+        Over all items of all lists.
     """
     recommended = lists[lists >= 0]
     coverage = np.count_nonzero(np.bincount(recommended, minlength=len(item_counts))) / len(item_counts)

@@ -1,7 +1,7 @@
 """Metrics of one relevant item per user: reciprocal rank, hit rate, NDCG, and the rank itself.
 
-From the counts of a ranking (`metatl.ranking.rank.RankCounts`) and a tie rule to one value per user, and from
-these to means in a fixed order with bootstrap intervals.
+The counts of a ranking and a tie rule give one value per user; the values give means, summed in a fixed
+order, with bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -9,33 +9,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from scipy import special
 
 from metatl import _metatl
 from metatl.exceptions import ConfigError
+from metatl.metrics.names import DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TieRule: TypeAlias = Literal["worst", "mean", "best"]
-"""Where the target stands among items with its score: last, anywhere with equal chance, first."""
+    from metatl.metrics.names import TieRule
 
-DEFAULT_METRICS = ("MRR", "HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 BOOTSTRAP_RESAMPLES = 1000
 CONFIDENCE = 0.95
 
 GROUP_COST = 6
-"""Drawing how often a group of users is hit costs about as much as drawing so many users one by one."""
+"""Drawing the count of one group of users costs about as much as drawing this many single users."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """A metric that a user's rank determines.
 
-    With rank the place of the target, counted from 1: MRR is 1/rank, uncut; MRR@k is 1/rank, HR@k is 1 and
+    With the rank of the target counted from 1, MRR is 1/rank for every rank; MRR@k is 1/rank, HR@k is 1 and
     NDCG@k is 1/log2(1 + rank), all three if rank ≤ k, else 0. Under the tie rule ``mean`` each is its
     expectation over random tie breaking.
 
@@ -52,7 +51,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """The usual way to write it, such as ``HR@10``."""
+        """The usual notation, such as ``HR@10``."""
         return self.kind if self.cutoff is None else f"{self.kind}@{self.cutoff}"
 
 
@@ -75,7 +74,7 @@ class Estimate:
 
 
 def parse_metrics(names: Sequence[str] | str) -> tuple[Metric, ...]:
-    """Read the names of metrics.
+    """Parse the names of metrics.
 
     Parameters
     ----------
@@ -85,12 +84,12 @@ def parse_metrics(names: Sequence[str] | str) -> tuple[Metric, ...]:
     Returns
     -------
     tuple of Metric
-        In the order given, repetitions dropped.
+        In the given order, without repetitions.
 
     Raises
     ------
     ConfigError
-        If there is no name, or one is not known; the message says which are.
+        If there is no name, or a name is not known; the message lists the known names.
     """
     given = names
     if isinstance(names, str):
@@ -158,17 +157,17 @@ def ranks(greater: np.ndarray, equal: np.ndarray, *, ties: TieRule = "worst") ->
 
 
 def ordered_mean(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Average over users, adding them up one after the other.
+    """Average over users, summing them one after the other.
 
-    ``ndarray.mean`` groups the terms as suits the processor; the last digits of a result should not depend on
-    it.
+    The order in which ``ndarray.mean`` sums depends on the processor, and so do the last digits of its
+    result.
 
     Parameters
     ----------
     values : ndarray
         (B, M) float64 with B ≥ 1.
     counts : ndarray, optional
-        (B,) int64, how many users each row stands for; one each by default.
+        (B,) int64: the number of users of each row; 1 by default.
 
     Returns
     -------
@@ -223,11 +222,11 @@ def estimate(
     values : ndarray
         (B, M) float64 with B ≥ 1, C-contiguous: one row per user, one column per metric.
     counts : ndarray, optional
-        (B,) int64: a row stands for so many users (see `metatl.metrics.equal_users`); one each by default.
+        (B,) int64: the number of users of each row (see `metatl.metrics.equal_users`); 1 by default.
     seed : int
         Seed of the resampling.
     resamples : int
-        How often the users are drawn again.
+        Number of resamples.
     num_threads : int, optional
         Threads of the kernel.
 
@@ -256,30 +255,30 @@ def estimate(
 
 
 def estimate_median(values: np.ndarray, counts: np.ndarray) -> Estimate:
-    """Find the median over users and the interval that its order statistics give, whatever the distribution.
+    """Find the median over users, with an interval of order statistics that holds for any distribution.
 
     The number of users below the median is binomial with probability 1/2, so the l-th and u-th smallest
-    values hold the median between them with at least 95 % where l and u are the quantiles of that number.
+    values enclose the median with probability of at least 95 % if l and u are quantiles of that number.
 
     Parameters
     ----------
     values : ndarray
         (G,) float64 with G ≥ 1, ascending.
     counts : ndarray
-        (G,) int64: how many users have each, at least 1.
+        (G,) int64: the number of users with each value, at least 1.
 
     Returns
     -------
     Estimate
-        Its standard error is that of a normal estimate with an interval of the same width.
+        The standard error is that of a normal distribution with an interval of the same width.
     """
     ends = np.cumsum(counts)
     users = int(ends[-1])
 
-    def smallest(place: int) -> float:
-        return float(values[np.searchsorted(ends, place, side="right")])
+    def smallest(rank: int) -> float:
+        return float(values[np.searchsorted(ends, rank, side="right")])
 
-    # With few users not even the extremes are far enough apart; they are the best that there is.
+    # With very few users even the interval from the smallest to the largest value covers less than 95 %.
     outside = max(0, math.floor(float(special.bdtrik((1 - CONFIDENCE) / 2, users, 0.5))))
     low, high = smallest(outside), smallest(users - 1 - outside)
     middle = (smallest((users - 1) // 2) + smallest(users // 2)) / 2

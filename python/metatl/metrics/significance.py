@@ -1,7 +1,7 @@
-"""Is one system better than another, and by how much? Paired tests over users, corrected for their number.
+"""Paired comparisons of two systems over the same users: tests, intervals, effect sizes, corrections.
 
-All systems rank the same candidates for the same users, so that a user's two values belong together and the
-test looks at their difference.
+All systems rank the same candidates for the same users, so the tests use the difference of the two values of
+each user.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIN_PAIRS = 2
 RESAMPLES = 10_000
 POWER = 0.8
-"""The chance of seeing a difference that a study is usually planned for: Cohen 1988, section 2.4."""
+"""The power that studies are usually planned for: Cohen 1988, section 2.4."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Comparison:
 
     Attributes
     ----------
-    difference, low, high
+    difference, low, high : float
         Mean of the paired differences, and the ends of its t interval.
-    t_p
+    t_p : float
         p-value of the paired t test, two-sided.
-    wilcoxon_p
+    wilcoxon_p : float
         p-value of the signed-rank test, two-sided.
     """
 
@@ -53,27 +53,26 @@ def compare(one: ArrayLike, other: ArrayLike, *, confidence: float = CONFIDENCE)
 
     The paired t test asks whether the mean difference is 0. The signed-rank test of Wilcoxon, *Individual
     comparisons by ranking methods*, Biometrics Bulletin 1945, asks whether the differences are symmetric
-    about 0; users without a difference, of whom a ranking has many, take part in the ranking of the
-    differences and in nothing else (Pratt, *Remarks on zeros and ties in the Wilcoxon signed rank
-    procedures*, JASA 1959).
+    about 0. Differences of 0, which are frequent in rankings, are ranked with the others and then dropped
+    (Pratt, *Remarks on zeros and ties in the Wilcoxon signed rank procedures*, JASA 1959).
 
     Parameters
     ----------
-    one, other
-        (B,) values of one system and of the other, the same user in the same place, B ≥ 2.
-    confidence
-        Of the interval.
+    one, other : array_like
+        (B,) float64 with B ≥ 2: the values of the two systems, in the same order of users.
+    confidence : float
+        Confidence level of the interval.
 
     Returns
     -------
     Comparison
-        Of `one` minus `other`. Where no user differs both p-values are 1; where all differ by the same, the t
-        test leaves no doubt and its p-value is 0.
+        `one` minus `other`. If all differences are 0, both p-values are 1. If they are equal but not 0, the
+        p-value of the t test is 0.
 
     Raises
     ------
     InvalidArgumentError
-        If the two have other lengths than each other, fewer than two users, or values that are not finite.
+        If the lengths differ, there are fewer than two users, or a value is not finite.
 
     Examples
     --------
@@ -92,7 +91,7 @@ def compare(one: ArrayLike, other: ArrayLike, *, confidence: float = CONFIDENCE)
     if not np.isfinite(differences).all():
         raise InvalidArgumentError("values: found one that is not finite")
     mean = float(differences.mean())
-    # The mean of equal floats can be off by a rounding, which would pass for a spread.
+    # The rounded mean of equal floats may differ from them, and the standard deviation would not be 0.
     if (differences == differences[0]).all():
         mean = float(differences[0])
         t_p = 1.0 if mean == 0 else 0.0
@@ -119,22 +118,22 @@ def randomisation_p_values(
 ) -> NDArray[np.float64]:
     """Test by randomisation whether the signs of paired differences can be chance.
 
-    Fisher, *The Design of Experiments*, 1935: were two systems alike, each user's difference could as well
-    have had the other sign. The p-value is the share of sign flips that leave the sum at least as far from
-    0 as it is. Flips are drawn at random, and the one that turns no sign is counted with them, so that no
-    p-value is 0: (1 + c) / (1 + resamples) for c of them (Phipson and Smyth, *Permutation p-values should
+    Fisher, *The Design of Experiments*, 1935: if two systems are equally good, the sign of each user's
+    difference is random. The p-value is the share of sign flips whose sum is at least as far from 0 as the
+    observed sum. The flips are drawn at random, and the identity counts as one of them, so that no p-value
+    is 0: it is (1 + c) / (1 + resamples) for c such flips (Phipson and Smyth, *Permutation p-values should
     never be zero*, 2010).
 
     Parameters
     ----------
-    differences
-        (B, M) float64 with B ≥ 1, C-contiguous: one row per user, one column per metric. A flip turns a
-        user's row as a whole.
-    resamples
+    differences : ndarray
+        (B, M) float64 with B ≥ 1, C-contiguous: one row per user, one column per metric. A flip changes the
+        sign of whole rows.
+    resamples : int
         Number of flips.
-    seed
+    seed : int
         Seed of the flips.
-    num_threads
+    num_threads : int, optional
         Threads of the kernel.
 
     Returns
@@ -147,7 +146,7 @@ def randomisation_p_values(
     NotANumberError
         If a difference is NaN.
     InvalidArgumentError
-        For another shape or dtype, no row, or differences that are not finite.
+        If the shape or the dtype is not as above, or a difference is infinite.
 
     Examples
     --------
@@ -168,17 +167,17 @@ def estimate_differences(
 ) -> list[Estimate]:
     """Average paired differences, with percentile intervals from resampling the users.
 
-    A resample draws users, and with a user both of their values: the pairs stay together.
+    A resample draws users, each with both values.
 
     Parameters
     ----------
-    one, other
-        (B, M) float64 with B ≥ 1: one row per user, the same user in the same row, one column per metric.
-    resamples
-        How often the users are drawn again.
-    seed
+    one, other : ndarray
+        (B, M) float64 with B ≥ 1: one row per user, in the same order, and one column per metric.
+    resamples : int
+        Number of resamples.
+    seed : int
         Seed of the resampling.
-    num_threads
+    num_threads : int, optional
         Threads of the kernel.
 
     Returns
@@ -189,7 +188,7 @@ def estimate_differences(
     Raises
     ------
     InvalidArgumentError
-        If the two have other shapes than each other.
+        If the shapes differ.
     NotANumberError
         If a difference is NaN.
     """
@@ -202,27 +201,27 @@ def estimate_differences(
 def detectable_difference(
     half_width: float, users: int, *, confidence: float = CONFIDENCE, power: float = POWER
 ) -> float:
-    """Compute the smallest true difference that a paired t test is likely to see.
+    """Compute the smallest true difference that a paired t test is likely to detect.
 
-    The test sees a difference δ with the stated power where δ = (t_{(1 + confidence) / 2} + t_{power}) · s/√B
+    The test detects a difference δ with this power where δ = (t_{(1 + confidence) / 2} + t_{power}) · s/√B
     with s the standard deviation of the differences and both quantiles of B − 1 degrees of freedom (Bloom,
-    *Minimum detectable effects*, Evaluation Review 1995): a smaller one is more likely to be missed.
+    *Minimum detectable effects*, Evaluation Review 1995).
 
     Parameters
     ----------
-    half_width
+    half_width : float
         Half the width of the t interval of the paired differences, t_{(1 + confidence) / 2} · s/√B.
-    users
-        B ≥ 2, how many there are.
-    confidence
-        Of the interval, and of the test: it rejects at 1 − confidence.
-    power
-        The chance of seeing the difference, between 0 and 1.
+    users : int
+        B ≥ 2, the number of users.
+    confidence : float
+        Confidence level of the interval; the test rejects at level 1 − confidence.
+    power : float
+        Probability that the test rejects, between 0 and 1.
 
     Returns
     -------
     float
-        In the unit of `half_width`.
+        The difference, in the unit of `half_width`.
 
     Examples
     --------
@@ -242,18 +241,18 @@ def effect_size(differences: ArrayLike) -> float | None:
 
     Parameters
     ----------
-    differences
-        (B,) paired differences, B ≥ 2.
+    differences : array_like
+        (B,) float64 with B ≥ 2: paired differences.
 
     Returns
     -------
     float or None
-        0 where no user differs; None where all differ by the same, which has no spread to be measured in.
+        0 if all differences are 0; None if they are equal but not 0.
 
     Raises
     ------
     InvalidArgumentError
-        If there are fewer than two differences, or some that are not finite.
+        If there are fewer than two differences, or one is not finite.
 
     Examples
     --------
@@ -267,7 +266,7 @@ def effect_size(differences: ArrayLike) -> float | None:
         )
     if not np.isfinite(values).all():
         raise InvalidArgumentError("differences: found one that is not finite")
-    # The mean of equal floats can be off by a rounding, which would pass for a spread.
+    # The rounded mean of equal floats may differ from them, and the standard deviation would not be 0.
     if (values == values[0]).all():
         return 0.0 if values[0] == 0 else None
     return float(values.mean() / values.std(ddof=1))
@@ -277,13 +276,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for the number of tests.
 
     Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 1979:
-    the smallest of m p-values is multiplied by m, the next by m − 1, and so on; none falls below one before
-    it. Rejecting where the result is below a level keeps the chance of any false rejection below the level,
-    however the tests depend on each other.
+    the smallest of m p-values is multiplied by m, the next by m − 1, and so on; the results are made
+    non-decreasing. Rejecting the tests whose result is below a level keeps the probability of any false
+    rejection below that level, whatever the dependence between the tests.
 
     Parameters
     ----------
-    p_values
+    p_values : sequence of float
         One for each test.
 
     Returns
@@ -303,51 +302,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     corrected = [0.0] * len(p_values)
     largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if not 0 <= p_values[place] <= 1:
-            raise InvalidArgumentError(f"p_values: found {p_values[place]}, expected values from 0 to 1")
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
-
-
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values so that few of the rejections are false.
-
-    Benjamini and Hochberg, *Controlling the false discovery rate*, Journal of the Royal Statistical Society B
-    1995: the largest of m p-values stays, the next is multiplied by m / (m − 1), the one of rank r by m / r;
-    none rises above one after it. Rejecting where the result is below a level keeps the expected share of
-    false rejections among all of them below the level, for tests that are independent or depend on each
-    other positively. Holm's correction, which bounds the chance of even one, is stricter.
-
-    Parameters
-    ----------
-    p_values
-        One for each test.
-
-    Returns
-    -------
-    list of float
-        The corrected p-values, in the same order.
-
-    Raises
-    ------
-    InvalidArgumentError
-        If one is not in [0, 1].
-
-    Examples
-    --------
-    >>> benjamini_hochberg([0.01, 0.04, 0.03])
-    [0.03, 0.04, 0.04]
-    """
-    corrected = [0.0] * len(p_values)
-    smallest = 1.0
-    places = sorted(range(len(p_values)), key=p_values.__getitem__)
-    for rank, place in reversed(list(enumerate(places, start=1))):
-        if not 0 <= p_values[place] <= 1:
-            raise InvalidArgumentError(f"p_values: found {p_values[place]}, expected values from 0 to 1")
-        smallest = min(smallest, p_values[place] * len(p_values) / rank)
-        corrected[place] = smallest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if not 0 <= p_values[index] <= 1:
+            raise InvalidArgumentError(f"p_values: found {p_values[index]}, expected values from 0 to 1")
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
     return corrected
 
 
@@ -358,17 +317,17 @@ def mean_interval(
 
     Parameters
     ----------
-    values
+    values : sequence of float
         One for each seed.
-    confidence
-        Of the interval.
+    confidence : float
+        Confidence level of the interval.
 
     Returns
     -------
     mean : float
         Their mean.
     ends : tuple of float, or None
-        The ends of the interval; None for a single value, which says nothing of its spread.
+        The ends of the interval; None for a single value.
     """
     mean = float(np.mean(values))
     if len(values) < MIN_PAIRS:
@@ -379,13 +338,13 @@ def mean_interval(
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """How far two orders of the same systems agree: 1 for the same order, −1 for the reverse.
+    """How far two orders of the same systems agree: 1 for the same order, −1 for the reverse order.
 
     Attributes
     ----------
-    kendall
+    kendall : float
         Kendall's τ_b.
-    spearman
+    spearman : float
         Spearman's ρ.
     """
 
@@ -398,13 +357,13 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> RankCorrel
 
     Parameters
     ----------
-    one, other
-        A value of each system by one measurement and by the other.
+    one, other : sequence of float
+        The values of the systems by the two measurements.
 
     Returns
     -------
     RankCorrelation or None
-        None where one of the two gives no order: fewer than two systems, or all with the same value.
+        None if there are fewer than two systems, or one measurement gives all systems the same value.
     """
     if len(set(one)) < MIN_PAIRS or len(set(other)) < MIN_PAIRS:
         return None

@@ -76,7 +76,7 @@ def rank_candidates(
 
 
 def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
-    """Rank the users of candidate sets; what a training chooses its weights by.
+    """Compute the default metrics of the users of candidate sets. Training chooses its weights by them.
 
     Parameters
     ----------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -87,37 +89,77 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
     return config
 
 
+@dataclass(frozen=True)
+class _Defaults:
+    """The values of the arguments of `fit` that are not given; of a resumed run, those in its record."""
+
+    data: str = datasets.BUNDLED
+    columns: tuple[str, str, str] | None = None
+    model: str = "metatl"
+    preset: str = "tuned"
+    seed: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    compiled: bool = False
+
+    @classmethod
+    def of_run(cls, directory: Path) -> _Defaults:
+        """Read the record of the run in a directory; a directory without a run has the usual defaults."""
+        if not (directory / "run.json").exists():
+            return cls()
+        record = read_record(directory)
+        return cls(
+            data=datasets.BUNDLED if record.data is None else record.data,
+            columns=record.columns,
+            model=record.model,
+            preset=record.preset,
+            seed=record.seed,
+            # K belongs to the split.
+            config={name: value for name, value in record.config.items() if name != "k"},
+            split=record.split,
+            compiled=record.compiled,
+        )
+
+    def merge_split(self, split: SplitSettings | None, k: int | None) -> SplitSettings:
+        """Replace the settings of the split that are given."""
+        given = {} if split is None else split.model_dump(include=split.model_fields_set)
+        return SplitSettings(**{**self.split.model_dump(), **given, **({} if k is None else {"k": k})})
+
+
 def fit(
-    data: str | Path | Interactions = "wines",
+    data: str | Path | Interactions | None = None,
     *,
-    model: str = "metatl",
-    preset: str = "tuned",
+    model: str | None = None,
+    preset: str | None = None,
     k: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     out: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     split: SplitSettings | None = None,
     columns: tuple[str, str, str] | None = None,
     device: str = "auto",
-    compiled: bool = False,
+    compiled: bool | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Fit a system on the training users of a cold-start split.
 
+    With `resume`, an argument that is not given has the value in the record of the run, and so has a field of
+    `config` or `split` that is not given.
+
     Parameters
     ----------
     data
-        `wines`, the path of an interactions file, or interactions in memory.
+        `wines`, the path of an interactions file, or interactions in memory; `wines` by default.
     model
-        Name of a system: one of :data:`metatl.models.SYSTEMS`.
+        Name of a system: one of :data:`metatl.models.SYSTEMS`; `metatl` by default.
     preset
-        `tuned`, or another that the system has.
+        One of the presets of the system; `tuned` by default.
     k
         Interactions that a new user has shown, K; overrides `split.k`.
     seed
-        Seed of weights, tasks, dropout and validation candidates.
+        Seed of weights, tasks, dropout and validation candidates; 0 by default.
     out
         Run directory to write; None keeps the system in memory.
     config
@@ -132,9 +174,10 @@ def fit(
         Have torch.compile fuse the kernels of a training step, where the system can: ten to twenty seconds at
         the start, then steps that are up to two and a half times as fast on CUDA and 1.5 times on the
         processor, where it takes a C++ compiler. Sums are formed in another order, so that weights differ
-        by rounding.
+        by rounding. False by default.
     resume
-        Continue the run in `out` with the settings that it has; a finished one is loaded.
+        Continue the run in `out`; other settings than it has are refused. A finished run is loaded. Where
+        `out` holds no run, a new one is started.
     overwrite
         Replace the run in `out`. A finished one stays in `out`/.previous until the new one is finished, and
         comes back where that fails before its first checkpoint.
@@ -155,14 +198,23 @@ def fit(
     """
     if columns is not None and isinstance(data, Interactions):
         raise InvalidArgumentError("columns: interactions in memory have theirs; expected None")
-    system = find_system(model, preset)
     directory = None if out is None else Path(out)
+    defaults = _Defaults() if directory is None or not resume else _Defaults.of_run(directory)
+    data = defaults.data if data is None else data
+    model = defaults.model if model is None else model
+    preset = defaults.preset if preset is None else preset
+    seed = defaults.seed if seed is None else seed
+    compiled = defaults.compiled if compiled is None else compiled
+    if columns is None and not isinstance(data, Interactions):
+        columns = defaults.columns
+    system = find_system(model, preset)
     if directory is not None:
         _check_directory(directory, model, preset, resume=resume, overwrite=overwrite)
-    split = SplitSettings() if split is None else split
-    check_type("split", split, SplitSettings, "metatl.SplitSettings, as in metatl.SplitSettings(k=3)")
-    split_settings = _with_k(split, k)
-    settings = configure(system, preset, config or {}, k=split_settings.k)
+    check_type(
+        "split", split, (SplitSettings, NoneType), "metatl.SplitSettings, as in metatl.SplitSettings(k=3)"
+    )
+    split_settings = defaults.merge_split(split, k)
+    settings = configure(system, preset, {**defaults.config, **(config or {})}, k=split_settings.k)
     device = resolve_device(device)
     if compiled and not system.compiles:
         can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
@@ -292,10 +344,6 @@ def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, 
     if resume:
         # Before the settings are read, which are those of the system.
         _refuse_changes(directory, read_record(directory).model_dump(), {"model": model, "preset": preset})
-
-
-def _with_k(split: SplitSettings, k: int | None) -> SplitSettings:
-    return split if k is None else SplitSettings(**{**split.model_dump(), "k": k})
 
 
 def _check_finished(

@@ -15,7 +15,7 @@ import in_process
 from metatl.cli.metatl.main import main
 from metatl.experiments import ablation, figure2, grid, table_rows
 from metatl.experiments.ablation import TO_PAPER, TO_TUNED
-from metatl.experiments.data_sources import Source
+from metatl.experiments.data_sources import DataSource
 from metatl.experiments.grid import plan, run_grid
 from metatl.experiments.table_rows import Row, smoke_row
 from planted_data import write_ring
@@ -77,7 +77,7 @@ def test_kept_cells_are_not_made_again(ring, tmp_path, monkeypatch):
     data, kept = ["--data", f"ring={ring}", "--budget", "smoke"], tmp_path / "kept"
     missing = reproduce("table2", *data, "--out", tmp_path / "out", "--kept", kept)
     assert_one_line(missing, "--kept", str(kept))
-    cells = plan([Source("ring", str(ring))], ROWS[:1], ks=[3], seeds=1)
+    cells = plan([DataSource("ring", str(ring))], ROWS[:1], ks=[3], seeds=1)
     run_grid(cells, tmp_path / "grid", console=Console(stderr=True), kept=kept, keep_new=True)
     files = {path: path.read_bytes() for path in kept.rglob("*.parquet")}
     assert len(files) == 1

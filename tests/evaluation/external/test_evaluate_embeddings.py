@@ -9,7 +9,6 @@ import torch
 
 import metatl
 from candidate_data import NUM_ITEMS, small_candidates, small_split
-from metatl.evaluation.evaluate_runs import evaluate_users
 from metatl.evaluation.external import evaluate_embeddings as embedding_evaluation
 from metatl.evaluation.external.evaluate_embeddings import evaluate_embeddings
 from metatl.exceptions import ConfigError, DataError, NotANumberError
@@ -120,7 +119,7 @@ def test_a_run_of_ours_gives_the_same_figures_by_its_vectors():
     run = metatl.fit(
         interactions, config=config, split=metatl.SplitSettings(k=3, min_item_count=1), device="cpu"
     )
-    ours = evaluate_users(run, data=interactions, candidates="uni20", seed=3)
+    ours = metatl.evaluate(run, data=interactions, candidates="uni20", seed=3)
     split = run.record.split.split(interactions)
     sets = metatl.sample_candidate_sets(split, split.test, n=20, seed=3)
     with torch.no_grad():
@@ -139,7 +138,7 @@ def test_a_run_of_ours_gives_the_same_figures_by_its_vectors():
     assert theirs.results.lists == ours.results.lists
     assert theirs.results.ties == ours.results.ties
     assert theirs.per_user.equals(ours.per_user)
-    again = evaluate_users(
+    again = metatl.evaluate(
         run, data=interactions, candidates="uni20", seed=3, by=["item_popularity", "history_length"]
     )
     assert theirs.results.slices == again.results.slices

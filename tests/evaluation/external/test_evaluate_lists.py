@@ -162,7 +162,7 @@ def test_tables_that_do_not_fit():
             read_lists(table)
     with pytest.raises(NotANumberError, match="score: found 1 NaN in 2 scores, the first for user "):
         read_lists(lists.with_columns(score=pl.Series([1.0, float("nan")]), rank=pl.Series([1, 2])))
-    with pytest.raises(DataError, match="do the ids agree"):
+    with pytest.raises(DataError, match="check that the ids agree"):
         evaluate_lists(lists, pl.DataFrame({"user_id": ["x"], "target": ["i1"]}))
     with pytest.raises(DataError, match="found no such file"):
         read_lists("none.txt")

@@ -133,19 +133,19 @@ def test_every_form_of_file_gives_the_figures_by_hand(form, sets, file, scores, 
 
 
 def test_arrays_tensors_and_frames_are_scores_too(sets, scores):
-    expected = metatl.evaluate(scores, sets, metrics=METRICS).metrics
+    expected = metatl.evaluate_scores(scores, sets, metrics=METRICS).metrics
     for given in (torch.from_numpy(scores), wide(sets, scores), pairs(sets, scores)):
-        assert metatl.evaluate(given, sets, metrics=METRICS).metrics == expected
-    assert metatl.evaluate(np.asfortranarray(scores), sets, metrics=METRICS).metrics == expected
+        assert metatl.evaluate_scores(given, sets, metrics=METRICS).metrics == expected
+    assert metatl.evaluate_scores(np.asfortranarray(scores), sets, metrics=METRICS).metrics == expected
 
 
 def test_pandas_frames(sets, scores):
-    expected = metatl.evaluate(scores, sets, metrics=METRICS).metrics
+    expected = metatl.evaluate_scores(scores, sets, metrics=METRICS).metrics
     for frame in (pairs(sets, scores), wide(sets, scores)):
         given = pd.DataFrame({name: frame[name].to_list() for name in frame.columns})
         numbers = [name for name in frame.columns if name.startswith("score")]
         given[numbers] = given[numbers].astype(np.float32)
-        assert metatl.evaluate(given, sets, metrics=METRICS).metrics == expected
+        assert metatl.evaluate_scores(given, sets, metrics=METRICS).metrics == expected
 
 
 @pytest.mark.parametrize("ties", ["worst", "mean", "best"])
@@ -160,15 +160,15 @@ def test_tie_rules(ties, sets, scores):
 
 def test_a_constant_model_scores_chance_or_nothing(sets):
     constant = np.zeros(sets.candidates.shape, np.float32)
-    mean = metatl.evaluate(constant, sets, metrics="HR@5,NDCG@5", ties="mean").metrics.sampled
+    mean = metatl.evaluate_scores(constant, sets, metrics="HR@5,NDCG@5", ties="mean").metrics.sampled
     assert mean["HR@5"].value == pytest.approx(5 / (1 + NEGATIVES))
     assert mean["AUC"].value == pytest.approx(0.5)
-    worst = metatl.evaluate(constant, sets, metrics="HR@5,NDCG@5").metrics.sampled
+    worst = metatl.evaluate_scores(constant, sets, metrics="HR@5,NDCG@5").metrics.sampled
     assert worst["HR@5"].value == worst["NDCG@5"].value == worst["AUC"].value == 0
 
 
 def test_without_candidates_it_says_what_was_not_checked(scores):
-    results = metatl.evaluate(scores, metrics=METRICS)
+    results = metatl.evaluate_scores(scores, metrics=METRICS).results
     assert results.candidates is None
     assert results.metrics.corrected is None
     assert "nobody has checked that column 0 is the target" in results.notes[0]
@@ -177,12 +177,12 @@ def test_without_candidates_it_says_what_was_not_checked(scores):
 
 
 def test_corrected_metrics_come_from_uniform_candidates_only(sets, scores):
-    assert set(metatl.evaluate(scores, sets).metrics.corrected) == {"unbiased_rank", "bias_variance"}
+    assert set(metatl.evaluate_scores(scores, sets).metrics.corrected) == {"unbiased_rank", "bias_variance"}
     split = small_split()
     popular = metatl.sample_candidate_sets(split, split.test, n=NEGATIVES, kind="popularity")
-    assert metatl.evaluate(scores, popular).metrics.corrected is None
+    assert metatl.evaluate_scores(scores, popular).metrics.corrected is None
     loose = metatl.sample_candidate_sets(split, split.test, n=NEGATIVES, exclude="history")
-    assert metatl.evaluate(scores, loose).metrics.corrected is None
+    assert metatl.evaluate_scores(scores, loose).metrics.corrected is None
 
 
 def test_rows_of_nobody_s_candidates_are_noted(sets, scores):
@@ -190,29 +190,31 @@ def test_rows_of_nobody_s_candidates_are_noted(sets, scores):
         {"user_id": ["nobody", sets.user_ids[0]], "item_id": ["i0", "nothing"], "score": [1.0, 2.0]},
         schema_overrides={"score": pl.Float32},
     )
-    results = metatl.evaluate(pl.concat([pairs(sets, scores), more]), sets, metrics=METRICS)
+    results = metatl.evaluate_scores(pl.concat([pairs(sets, scores), more]), sets, metrics=METRICS).results
     assert results.notes == ["2 rows of scores are of nobody's candidates and were not used."]
-    assert results.metrics == metatl.evaluate(scores, sets, metrics=METRICS).metrics
+    assert results.metrics == metatl.evaluate_scores(scores, sets, metrics=METRICS).metrics
 
 
 def test_slices_by_history_length_and_attributes(sets, scores):
     attributes = pl.DataFrame({"user_id": sets.user_ids, "half": np.arange(len(scores)) % 2})
-    results = metatl.evaluate(
+    results = metatl.evaluate_scores(
         scores, sets, metrics=METRICS, by=["history_length", "half"], attributes=attributes
-    )
+    ).results
     assert [(part.by, part.value) for part in results.slices] == [
         ("history_length", "3"), ("half", "0"), ("half", "1"),
     ]  # fmt: skip
     assert results.slices[1].metrics.sampled["MRR"].value == pytest.approx(by_hand(scores[::2])[:, 0].mean())
     with pytest.raises(ConfigError, match=r"^by: found 'colour', expected one of history_length"):
-        metatl.evaluate(scores, sets, by=["colour"])
+        metatl.evaluate_scores(scores, sets, by=["colour"])
 
 
 def test_slices_by_the_popularity_of_the_target_in_training(sets, scores):
     train = small_split().train
     counts = Counter(train.to_frame()["item_id"].to_list())
     popularity = np.array([counts[item] for item in sets.item_ids.gather(sets.candidates[:, 0])])
-    results = metatl.evaluate(scores, sets, metrics=METRICS, by=["item_popularity"], train=train)
+    results = metatl.evaluate_scores(
+        scores, sets, metrics=METRICS, by=["item_popularity"], train=train
+    ).results
     assert sum(part.users for part in results.slices) == len(scores)
     for part in results.slices:
         low, _, high = part.value.partition("–")
@@ -221,7 +223,7 @@ def test_slices_by_the_popularity_of_the_target_in_training(sets, scores):
         mean = by_hand(scores[members])[:, 0].mean()
         assert part.metrics.sampled["MRR"].value == pytest.approx(mean)
     with pytest.raises(ConfigError, match=r"^train: found interactions, but no candidates"):
-        metatl.evaluate(scores, metrics=METRICS, train=train)
+        metatl.evaluate_scores(scores, metrics=METRICS, train=train)
 
 
 def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch):
@@ -230,11 +232,11 @@ def test_nan_is_counted_over_the_whole_file(sets, scores, tmp_path, monkeypatch)
     broken[[5, 6, len(scores) - 1], [3, 0, NEGATIVES]] = np.nan
     says = rf"found 3 NaN in {scores.size:,} scores, the first in row 5, column 3 \(counted from 0\)"
     with pytest.raises(NotANumberError, match=f"^scores: {says}"):
-        metatl.evaluate(broken, sets)
+        metatl.evaluate_scores(broken, sets)
     for form in ("npy", "npz", "wide parquet", "wide tsv"):
         path = write(form, tmp_path, sets, broken)
         with pytest.raises(NotANumberError, match=f"^{re.escape(str(path))}: scores: {says}"):
-            metatl.evaluate(path, sets)
+            metatl.evaluate_scores(path, sets)
     infinite = scores.copy()
     infinite[0, 0], infinite[1, 0] = np.inf, -np.inf
     frame = evaluate_scores(infinite, sets, metrics="MRR").per_user
@@ -262,18 +264,18 @@ def test_arrays_that_do_not_fit_are_refused(sets, scores):
         (pairs(sets, scores).with_columns(user_id=pl.lit(3)), "column 'user_id': found ids of type Int32"),
     ):
         with pytest.raises(DataError, match=message):
-            metatl.evaluate(given, sets)
+            metatl.evaluate_scores(given, sets)
     stranger = wide(sets, scores).with_columns(
         user_id=pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("x")).otherwise("user_id")
     )
     with pytest.raises(DataError, match=r"row 5, column 'user_id': found the user 'x', who is not among"):
-        metatl.evaluate(stranger, sets)
+        metatl.evaluate_scores(stranger, sets)
     with pytest.raises(DataError, match="mean nothing without the candidates"):
-        metatl.evaluate(pairs(sets, scores))
+        metatl.evaluate_scores(pairs(sets, scores))
     with pytest.raises(DataError, match="at least one negative"):
-        metatl.evaluate(scores[:, :1].copy())
+        metatl.evaluate_scores(scores[:, :1].copy())
     with pytest.raises(DataError, match="found no rows"):
-        metatl.evaluate(scores[:0])
+        metatl.evaluate_scores(scores[:0])
 
 
 def npy(array, cut=0, extra=b""):
@@ -317,7 +319,7 @@ def test_broken_files_are_named_in_one_line(name, content, message, sets, scores
     path = tmp_path / name
     path.write_bytes(content(scores))
     with pytest.raises(DataError, match=message) as caught:
-        metatl.evaluate(path, sets)
+        metatl.evaluate_scores(path, sets)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -337,7 +339,7 @@ def test_what_is_wrong_far_inside_a_text_is_named_with_its_line(form, sets, scor
         with pytest.raises(
             DataError, match=f"line {place + 1}, column '{name}': found {found}, expected a"
         ) as e:
-            metatl.evaluate(path, sets)
+            metatl.evaluate_scores(path, sets)
         assert str(e.value).startswith(str(path))
 
 
@@ -358,7 +360,7 @@ def test_rows_with_too_many_or_too_few_fields(form, sets, scores, tmp_path, monk
             path.write_text("\n".join(text))
             message = f"{path}, line {place + 1}: found {found} fields, expected {width}"
             with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-                metatl.evaluate(path, sets)
+                metatl.evaluate_scores(path, sets)
 
 
 def test_lines_may_end_inside_quotes(scores, tmp_path, monkeypatch):
@@ -366,14 +368,14 @@ def test_lines_may_end_inside_quotes(scores, tmp_path, monkeypatch):
     users = [f"u{place}\n" * 5 for place in range(len(scores))]
     columns = {f"s{place}": scores[:, place] for place in range(scores.shape[1])}
     pl.DataFrame({"user_id": users, **columns}).write_csv(tmp_path / "s.csv")
-    found = metatl.evaluate(tmp_path / "s.csv", metrics=METRICS).metrics
-    assert found == metatl.evaluate(scores, metrics=METRICS).metrics
+    found = metatl.evaluate_scores(tmp_path / "s.csv", metrics=METRICS).metrics
+    assert found == metatl.evaluate_scores(scores, metrics=METRICS).metrics
     # Each row takes six lines, the fields of scores being on the last of them.
     text = (tmp_path / "s.csv").read_text()
     (tmp_path / "s.csv").write_text(text.rstrip("\n")[:-1] + "x\n")
     last = 2 + 6 * (len(scores) - 1)
     with pytest.raises(DataError, match=rf"line {last}, column 's{NEGATIVES}': found '.*x', expected a numb"):
-        metatl.evaluate(tmp_path / "s.csv")
+        metatl.evaluate_scores(tmp_path / "s.csv")
 
 
 def test_text_is_read_as_numpy_reads_it(tmp_path):
@@ -398,50 +400,50 @@ def test_a_row_group_that_is_damaged_or_lacks_numbers(sets, scores, tmp_path):
     )
     holes.write_parquet(tmp_path / "holes.parquet", row_group_size=11)
     with pytest.raises(DataError, match="row 26, column 'score_3': found nothing, expected a number"):
-        metatl.evaluate(tmp_path / "holes.parquet", sets)
+        metatl.evaluate_scores(tmp_path / "holes.parquet", sets)
     with pytest.raises(DataError, match="row 26, column 'score_3': found nothing, expected a number"):
-        metatl.evaluate(holes, sets)
+        metatl.evaluate_scores(holes, sets)
     content = bytearray(path.read_bytes())
     place = len(content) * (groups - 1) // groups
     content[place : place + 200] = bytes(200)
     path.write_bytes(content)
     with pytest.raises(DataError, match="found a damaged Parquet file") as caught:
-        metatl.evaluate(path, sets)
+        metatl.evaluate_scores(path, sets)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_missing_files_and_folders(sets, tmp_path):
     with pytest.raises(DataError, match=r"none\.npy: found no such file"):
-        metatl.evaluate(tmp_path / "none.npy", sets)
+        metatl.evaluate_scores(tmp_path / "none.npy", sets)
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(DataError, match="found a folder"):
-        metatl.evaluate(tmp_path / "folder.npy", sets)
+        metatl.evaluate_scores(tmp_path / "folder.npy", sets)
     os.mkfifo(tmp_path / "pipe.npy")
     with pytest.raises(DataError, match=r"pipe\.npy: found a pipe .* that can be read more than once"):
-        metatl.evaluate(tmp_path / "pipe.npy", sets)
+        metatl.evaluate_scores(tmp_path / "pipe.npy", sets)
     os.mkfifo(tmp_path / "pipe.parquet")
     with pytest.raises(DataError, match=r"pipe\.parquet: found a pipe .* that can be read more than once"):
-        metatl.evaluate(np.zeros((3, 2), np.float32), tmp_path / "pipe.parquet")
+        metatl.evaluate_scores(np.zeros((3, 2), np.float32), tmp_path / "pipe.parquet")
     with pytest.raises(DataError, match=r"none\.parquet: found no such file"):
-        metatl.evaluate(np.zeros((3, 2), np.float32), tmp_path / "none.parquet")
+        metatl.evaluate_scores(np.zeros((3, 2), np.float32), tmp_path / "none.parquet")
 
 
 def test_archives_that_lie(sets, scores, tmp_path):
     np.savez(tmp_path / "two.npz", one=scores, two=scores)
     with pytest.raises(DataError, match=r"expected one, or one that is called 'scores'"):
-        metatl.evaluate(tmp_path / "two.npz", sets)
+        metatl.evaluate_scores(tmp_path / "two.npz", sets)
     with zipfile.ZipFile(tmp_path / "short.npz", "w") as archive:
         archive.writestr("scores.npy", npy(scores, cut=4))
     with pytest.raises(DataError, match=r"short\.npz: found fewer scores than its header says"):
-        metatl.evaluate(tmp_path / "short.npz", sets)
+        metatl.evaluate_scores(tmp_path / "short.npz", sets)
     damaged = bytearray((tmp_path / "two.npz").read_bytes())
     np.savez_compressed(tmp_path / "bad.npz", scores)
     damaged = bytearray((tmp_path / "bad.npz").read_bytes())
     damaged[len(damaged) // 2] ^= 255
     (tmp_path / "bad.npz").write_bytes(damaged)
     with pytest.raises(DataError, match=r"bad\.npz: found a damaged archive"):
-        metatl.evaluate(tmp_path / "bad.npz", sets)
+        metatl.evaluate_scores(tmp_path / "bad.npz", sets)
 
 
 def test_a_header_that_claims_too_much(sets, tmp_path):
@@ -451,7 +453,7 @@ def test_a_header_that_claims_too_much(sets, tmp_path):
     )
     (tmp_path / "huge.npy").write_bytes(header.getvalue() + b"\0" * 64)
     with pytest.raises(DataError, match=r"huge\.npy: (scores: )?found"):
-        metatl.evaluate(tmp_path / "huge.npy", sets)
+        metatl.evaluate_scores(tmp_path / "huge.npy", sets)
 
 
 def test_progress_ends_at_all(sets, scores, monkeypatch):

@@ -10,7 +10,6 @@ import jsonschema
 import pytest
 
 from metatl.evaluation.report.results import (
-    SCHEMA_FILE,
     BootstrapReport,
     CandidatesReport,
     DatasetReport,
@@ -65,7 +64,7 @@ def results():
 
 
 def test_the_schema_file_is_that_of_the_code():
-    assert (ROOT / SCHEMA_FILE).read_text(encoding="utf-8") == results_schema()
+    assert (ROOT / "docs/results.schema.json").read_text(encoding="utf-8") == results_schema()
 
 
 def test_results_are_valid_under_the_schema(results, tmp_path):

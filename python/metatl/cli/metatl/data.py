@@ -47,8 +47,8 @@ def list_data_sets() -> None:
 def download(name: str, folder: Path, *, yes: bool) -> None:
     """Download the data set NAME from its publisher; `metatl data list` names them.
 
-    Shows what the publisher allows and what to cite, then asks. A download that breaks off goes on where it
-    was when the command is run again. The SHA-256 is checked, or recorded where none is published.
+    Shows the licence and the citation, then asks. If a download is interrupted, the next call continues it.
+    The SHA-256 is checked, or recorded if none is published.
 
     \b
     Examples:
@@ -75,7 +75,7 @@ def download(name: str, folder: Path, *, yes: bool) -> None:
 
 
 def can_ask() -> bool:
-    """Whether there is somebody to answer a question."""
+    """Whether the command can ask the user a question."""
     return sys.stdin.isatty()
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def download_progress(console: Console) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar from the first byte on, where there is a terminal to show it on.
+    """Show a progress bar from the first byte on, if the console is a terminal.
 
-    Yields the function that moves it: bytes that are there, bytes of the whole or None.
+    Yields the function that updates the bar; it takes the bytes so far, and all bytes or None.
     """
     bar = Progress(
         TextColumn("downloading"),

@@ -12,9 +12,9 @@ COMMANDS = ("data", "recommend", "reproduce", "settings", "stats", "train", "tun
 @click.group(cls=LazyGroup, commands_at={name: f"metatl.cli.metatl.{name}:{name}" for name in COMMANDS})
 @click.version_option(package_name="metatl")
 def main() -> None:
-    """MetaTL: recommend to users whom you met three clicks ago.
+    """MetaTL: sequential recommendation for users with a few interactions.
 
-    See also `metatl-eval`, which evaluates what `metatl train` wrote, and anybody's scores.
+    See also `metatl-eval`, which evaluates the runs of `metatl train` and the scores of any other system.
     """
 
 

@@ -1,4 +1,4 @@
-"""`metatl recommend`: what new users may want next, from what they did so far."""
+"""`metatl recommend`: recommend items to new users from their histories."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import Command
-from metatl.cli.item_table import item_table_option
-from metatl.cli.options import columns_option
+from metatl.cli.options import columns_option, device_option, item_table_option
 from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -27,10 +25,10 @@ if TYPE_CHECKING:
     "--input",
     "source",
     type=click.Path(path_type=Path),
-    help="Interactions of many users, one answer for each.",
+    help="Interactions of many users; each gets a list.",
 )
 @columns_option
-@click.option("--out", type=click.Path(path_type=Path), help="Where the answers to --input go, as Parquet.")
+@click.option("--out", type=click.Path(path_type=Path), help="File for the lists of --input, as Parquet.")
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 @device_option
@@ -48,11 +46,10 @@ def recommend(
 ) -> None:
     """Recommend items to new users with the run directory RUN; nothing is trained.
 
-    Where the run's data had columns of its own names, --input is expected to have them too, unless --columns
-    says otherwise.
+    --input has the column names of the run's data, unless --columns names others.
 
-    A user's last 50 items count. Items that the run does not know are left out and reported. A user without
-    known items gets the most popular ones.
+    The last 50 items of a history count. Items that the run does not know are left out and reported. A user
+    without known items gets the most popular items.
 
     \b
     Examples:
@@ -78,7 +75,7 @@ def recommend(
 
 
 def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, threads: int | None) -> None:
-    """Print one user's items."""
+    """Print the items for one user."""
     from rich.console import Console
     from rich.table import Table
 
@@ -96,14 +93,14 @@ def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, thread
     if names is not None:
         table.add_column("name")
     table.add_column("score", justify="right")
-    for place, (item, score) in enumerate(frame.select("item_id", "score").rows()):
-        name = [] if names is None else [names[place] or ""]
+    for index, (item, score) in enumerate(frame.select("item_id", "score").rows()):
+        name = [] if names is None else [names[index] or ""]
         table.add_row(str(item), *name, f"{score:.4f}")
     Console().print(table)
 
 
 def _split_history(history: str) -> list[str]:
-    """Take apart one line of CSV."""
+    """Split one line of CSV."""
     try:
         fields = next(csv.reader([history]), [])
     except csv.Error as error:
@@ -116,11 +113,11 @@ def _split_history(history: str) -> list[str]:
 
 
 def _explain(known_items: int) -> None:
-    """Tell a user with little or no history what their answer rests on."""
+    """Explain a list that rests on little or no history."""
     if known_items == 0:
         click.echo("no known item in the history: these are the most popular items", err=True)
     elif known_items == 1:
-        click.echo("one known item in the history: the answer rests on it alone", err=True)
+        click.echo("one known item in the history: the list rests on it alone", err=True)
 
 
 def _answer_file(
@@ -132,7 +129,7 @@ def _answer_file(
     item_table: ItemFormat,
     threads: int | None,
 ) -> None:
-    """Write the items of every user of a file; its columns are called as in the run's data, or as said."""
+    """Write the items for every user of a file."""
     from metatl.common.files import write_parquet
     from metatl.datasets import load
     from metatl.ranking.recommend import find_names, recommend

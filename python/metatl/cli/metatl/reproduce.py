@@ -1,4 +1,4 @@
-"""`metatl reproduce`: the paper's tables and figure, on the data that a machine has."""
+"""`metatl reproduce`: the tables and the figure of the paper, on the given data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import Command, Group
+from metatl.cli.options import device_option, ks_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,14 +21,6 @@ DATA_HELP = (
 )
 
 
-def parse_ks(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
-    """Read values of K, as in `2,3,4`."""
-    texts = [text.strip() for text in value.split(",")]
-    if not all(text.isdecimal() and int(text) >= 1 for text in texts):
-        raise click.BadParameter(f"found {value!r}, expected numbers as in 2,3,4")
-    return tuple(dict.fromkeys(map(int, texts)))
-
-
 _data_options = (
     click.argument("more_data", nargs=-1, metavar="[NAME=PATH]..."),
     click.option("--data", "data", multiple=True, metavar="NAME=PATH", help=DATA_HELP),
@@ -37,24 +29,27 @@ _data_options = (
 _grid_options = (
     click.option("--seeds", default=5, type=click.IntRange(min=1), help="Seeds; 1 under --budget smoke."),
     click.option(
-        "--jobs", default=1, type=click.IntRange(min=1), help="Fits at a time; they share the processors."
+        "--jobs",
+        default=1,
+        type=click.IntRange(min=1),
+        help="Number of fits at a time; they share the processors.",
     ),
     click.option(
         "--budget",
         default="tuned",
         type=click.Choice(["smoke", "paper", "tuned"]),
-        help="Presets of the systems; smoke: a few steps, to see that everything runs.",
+        help="Presets of the systems; smoke trains for a few steps, to check that everything runs.",
     ),
     device_option,
     click.option(
         "--configs",
         type=click.Path(path_type=Path),
-        help="What `metatl tune --out` wrote: settings in place of the preset tuned.",
+        help="Folder that `metatl tune --out` wrote: its settings replace the preset tuned.",
     ),
     click.option(
         "--kept",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder of finished fits, as docs/results of the repository: those are not made again.",
+        help="Folder of finished fits, such as docs/results of the repository; they are not repeated.",
     ),
 )
 
@@ -68,23 +63,19 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return decorate
 
 
-def _k_option(default: str) -> Callable[[Any], Any]:
-    return click.option("--k", "ks", default=default, callback=parse_ks, help="Values of K, as in 2,3,4.")
-
-
 @click.group(cls=Group)
 def reproduce() -> None:
-    """Reproduce the paper's tables and figure, and write them beside ours.
+    """Reproduce the tables and the figure of the paper, and show the paper's values beside ours.
 
-    Every command leaves Markdown, JSON, pictures and one HTML page in --out. Each fit is kept there too: a
-    second call continues where the first one stopped, and repeats nothing.
+    Every command writes Markdown, JSON, pictures and one HTML page to --out. The fits are kept there as well:
+    a second call continues where the first one stopped.
     """
 
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
 def table1(more_data: tuple[str, ...], data: tuple[str, ...], out: Path | None) -> None:
-    """Describe data sets beside the paper's Table 1, and say what differs.
+    """Describe data sets beside Table 1 of the paper, and list the differences.
 
     \b
     Examples:
@@ -99,10 +90,10 @@ def table1(more_data: tuple[str, ...], data: tuple[str, ...], out: Path | None) 
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
-@_k_option("3")
+@ks_option("3")
 @_with(_grid_options)
 def table2(**options: Any) -> None:
-    """Compare all systems under one protocol, beside the paper's Table 2.
+    """Compare all systems under one protocol, beside Table 2 of the paper.
 
     \b
     Examples:
@@ -117,7 +108,7 @@ def table2(**options: Any) -> None:
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
-@_k_option("2,3,4")
+@ks_option("2,3,4")
 @_with(_grid_options)
 def figure2(**options: Any) -> None:
     """Draw MRR over K of BERT4Rec, MetaTL−−, MetaCF and MetaTL, as the paper's Figure 2 does."""
@@ -129,10 +120,10 @@ def figure2(**options: Any) -> None:
 
 @reproduce.command(cls=Command, context_settings={"show_default": True})
 @_with(_data_options)
-@_k_option("3")
+@ks_option("3")
 @_with(_grid_options)
 def ablation(**options: Any) -> None:
-    """Walk from the released program to the paper to `tuned`, one change at a time."""
+    """Change the released program into the paper's method and then into `tuned`, one change at a time."""
     from metatl.experiments.ablation import ablation as make
     from metatl.experiments.ablation import ablation_rows
 

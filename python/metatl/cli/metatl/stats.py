@@ -1,4 +1,4 @@
-"""`metatl stats`: what a data set looks like under the protocol."""
+"""`metatl stats`: the statistics of a data set under the protocol."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def stats(
     """Describe DATA: an interactions file, or `wines` for the bundled data.
 
     Prints the row of the paper's Table 1 (users, items, interactions, mean length, T) and, under the same
-    protocol, the training users, the new users for K = 2, 3 and 4, the share of neighbouring interactions
-    that have equal times, and the span.
+    protocol, the training users, the new users for K = 2, 3 and 4, the share of successive interactions with
+    equal times, and the time span.
     """
     from metatl.data.dataset_statistics import statistics
     from metatl.datasets import load

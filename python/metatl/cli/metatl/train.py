@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
-from metatl.cli.options import columns_option
+from metatl.cli.options import columns_option, device_option
 from metatl.models import SYSTEMS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-_SPLIT_OPTIONS = {"k", "cutoff", "cutoff_quantile", "min_item_count"}
+_RECORDED = ("data", "columns", "model", "preset", "seed", "compiled")
+_SPLIT_OPTIONS = ("k", "cutoff", "cutoff_quantile", "min_item_count")
 
 
 def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @columns_option
 @click.option("--model", default="metatl", help=f"System to fit: {', '.join(SYSTEMS)}.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
-@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of weights, tasks and candidates.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run directory to write.")
 @click.option(
@@ -57,12 +57,12 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.option("--cutoff-quantile", default=0.75, help="T as a quantile of the users' first interactions.")
 @click.option("--min-item-count", default=10, help="Drop items with fewer interactions.")
 @click.option(
-    "--resume", is_flag=True, help="Continue the run in --out with the settings it was started with."
+    "--resume", is_flag=True, help="Continue the run in --out with the settings that it was started with."
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace the run in --out; it stays in its folder .previous until the new one is finished.",
+    help="Replace the run in --out; it is kept in its folder .previous until the new run is finished.",
 )
 @device_option
 @click.option(
@@ -71,22 +71,15 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.pass_context
 def train(
     context: click.Context,
-    data: str,
-    columns: tuple[str, str, str] | None,
-    model: str,
-    preset: str,
-    k: int,
-    seed: int,
+    /,
     out: Path,
     overrides: dict[str, Any],
     max_steps: int | None,
     cutoff: datetime | None,
-    cutoff_quantile: float,
-    min_item_count: int,
     resume: bool,
     overwrite: bool,
     device: str,
-    compiled: bool,
+    **_: Any,
 ) -> None:
     """Fit a system on the users of a data set and write a run directory.
 
@@ -98,48 +91,25 @@ def train(
       metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
       metatl train --out runs/wines --resume
     """  # noqa: D301 (click reads the character)
-    from metatl.runs.run_directory import SplitSettings, is_finished, read_record
+    from metatl.runs.run_directory import SplitSettings, is_finished
 
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
     if max_steps is not None:
         overrides["max_steps"] = max_steps
-    split = SplitSettings(
-        k=k,
-        cutoff=None if cutoff is None else cutoff.date(),
-        cutoff_quantile=cutoff_quantile,
-        min_item_count=min_item_count,
-    )
-    finished = False
-    if resume and (out / "run.json").exists():
-        finished = is_finished(out)
-        record = read_record(out)
-        given = {
-            name
-            for name in context.params
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        }
-        # What is not said again stays as it was; what is said differently is refused by `fit`.
-        data = data if "data" in given or record.data is None else record.data
-        columns = columns if "columns" in given else record.columns
-        model = model if "model" in given else record.model
-        preset = preset if "preset" in given else record.preset
-        seed = seed if "seed" in given else record.seed
-        compiled = compiled or record.compiled
-        overrides = {**{name: value for name, value in record.config.items() if name != "k"}, **overrides}
-        split = record.split.model_copy(
-            update={name: getattr(split, name) for name in given & _SPLIT_OPTIONS}
-        )
+    if cutoff is not None:
+        given["cutoff"] = cutoff.date()
     _fit(
         out,
-        finished=finished,
-        data=data,
-        columns=columns,
-        model=model,
-        preset=preset,
-        seed=seed,
+        finished=resume and is_finished(out),
+        # Only the given options: `fit` takes the others from the record of the run that it resumes.
+        **{name: given[name] for name in _RECORDED if name in given},
+        split=SplitSettings(**{name: given[name] for name in _SPLIT_OPTIONS if name in given}),
         config=overrides,
-        split=split,
         device=device,
-        compiled=compiled,
         resume=resume,
         overwrite=overwrite,
     )

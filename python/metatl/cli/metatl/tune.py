@@ -1,4 +1,4 @@
-"""`metatl tune`: search for the settings of systems, equally many trials each."""
+"""`metatl tune`: search for the settings of systems, with the same number of trials each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
+from metatl.cli.options import device_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     "--model", "models", multiple=True, help="System to tune; repeatable.  [default: all with a search space]"
 )
 @click.option("--trials", default=30, type=click.IntRange(min=1), help="Settings to try, for each system.")
-@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the fits and of the search.")
 @click.option(
     "--cutoff", type=click.DateTime(["%Y-%m-%d"]), help="T: users who start at or after it are new."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the search is kept.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the search.")
 @device_option
 def tune(
     data: str,
@@ -41,8 +41,9 @@ def tune(
 ) -> None:
     """Search for the settings of systems by MRR on validation users; needs Optuna (`metatl[tune]`).
 
-    Writes the best settings of each as JSON to --out; `metatl reproduce --configs` reads them. A second call
-    goes on where the first one stopped; one for other data, another K or seed needs another --out.
+    Writes the best settings of each system as JSON to --out; `metatl reproduce --configs` reads them. A
+    second call continues where the first one stopped. Other data, another K or another seed needs another
+    --out.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`metatl-eval candidates`: write split and candidates as a file for any other recommender."""
+"""`metatl-eval candidates`: write the split and the candidates for another recommender."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import click
 from metatl.cli.errors import Command
 from metatl.cli.options import columns_option
 from metatl.cli.outputs import check_outputs
+from metatl.metrics.names import CANDIDATE_KINDS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from metatl.data.candidates import CandidateKind, CandidateSets, Excluded, Part
+    from metatl.data.candidates import CandidateSets, Excluded, Part
 
-# As in `metatl.data.candidates`, whose import `--help` does not wait for.
-_KINDS: dict[str, CandidateKind] = {"uni": "uniform", "pop": "popularity"}
 _OWN = {"all": "items", "history": "history"}
 
 
@@ -29,11 +28,14 @@ _OWN = {"all": "items", "history": "history"}
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; a folder for rechorus, what the names of the files start with for ncf.",
+    help="File to write; a folder for rechorus, a prefix of file names for ncf.",
 )
-@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions that a new user has shown.")
+@click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option(
-    "--kind", default="uni", type=click.Choice(list(_KINDS)), help="Negatives: uniform or by popularity."
+    "--kind",
+    default="uni",
+    type=click.Choice(list(CANDIDATE_KINDS)),
+    help="Negatives: uniform or by popularity.",
 )
 @click.option("--n", default=100, type=click.IntRange(min=1), help="Negatives of each user.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the negatives.")
@@ -42,7 +44,7 @@ _OWN = {"all": "items", "history": "history"}
     "--exclude",
     default="all",
     type=click.Choice(["all", "history"]),
-    help="What is no negative: all items of the user, or those of the history alone.",
+    help="Items that are not drawn as negatives: all items of the user, or its history only.",
 )
 @click.option(
     "--cutoff", type=click.DateTime(["%Y-%m-%d"]), help="T: users who start at or after it are new."
@@ -54,12 +56,12 @@ _OWN = {"all": "items", "history": "history"}
     "form",
     default="parquet",
     type=click.Choice(["parquet", "rechorus", "ncf", "qrels"]),
-    help="Form of what is written; parquet alone holds all.",
+    help="Format of the file; only parquet holds everything.",
 )
 @click.option(
     "--train",
     type=click.Path(path_type=Path),
-    help="Write what may be trained on too: the rows of the training users, as Parquet.",
+    help="Also write the rows of the training users, as Parquet.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 def candidates(
@@ -79,11 +81,11 @@ def candidates(
     train: Path | None,
     threads: int | None,
 ) -> None:
-    """Split DATA and write what new users have shown, their next items and the negatives.
+    """Split DATA and write the histories, targets and negatives of the new users.
 
-    DATA is an interactions file, or `wines` for the bundled data. The file holds all that another recommender
-    needs to be evaluated on the same users, one row a user: user_id, history, target, negatives, later.
-    --train writes what it is trained on: user_id, item_id, timestamp.
+    DATA is an interactions file, or `wines` for the bundled data. With the file, which has one row per user
+    (user_id, history, target, negatives, later), another recommender can be evaluated on the same users.
+    --train writes the rows to train it on: user_id, item_id, timestamp.
 
     \b
     Examples:
@@ -122,7 +124,7 @@ def candidates(
             split,
             chosen,
             n=n,
-            kind=_KINDS[kind],
+            kind=CANDIDATE_KINDS[kind],
             seed=seed,
             exclude=exclude,
             num_threads=threads,
@@ -137,7 +139,7 @@ def candidates(
     for label, value in _summary(sets).items():
         table.add_row(label, Text(value, overflow="fold"))
     Console().print(table)
-    # Outside the table, which would break a long path into lines.
+    # Outside the table, which would wrap a long path.
     for path in written:
         click.echo(f"written    {path}")
 

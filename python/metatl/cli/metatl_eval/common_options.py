@@ -1,4 +1,4 @@
-"""Options that all ways of evaluating have in common, and what is done with them."""
+"""The options that all evaluating commands share, and the outputs that they name."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metatl.cli.outputs import check_outputs
+from metatl.metrics.names import DEFAULT_METRICS, TIE_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import polars as pl
 
-    from metatl.evaluation.evaluate_runs import Evaluation
-    from metatl.metrics.rank_metrics import TieRule
-
-# As in `metatl.metrics.rank_metrics`, whose import `--help` does not wait for.
-DEFAULT_METRICS = "MRR,HR@1,HR@5,HR@10,NDCG@5,NDCG@10"
+    from metatl.evaluation.measures import Evaluation
+    from metatl.metrics.names import TieRule
 
 _OPTIONS = (
     click.option(
         "--ties",
         default="worst",
-        type=click.Choice(["worst", "mean", "best"]),
-        help="Where the held-out item stands among items with its score.",
+        type=click.Choice(TIE_RULES),
+        help="Rank of the held-out item among items with the same score.",
     ),
-    click.option("--metrics", default=DEFAULT_METRICS, help="MRR, MRR@k, HR@k, NDCG@k, separated by commas."),
-    click.option("--by", multiple=True, metavar="NAME", help="Slice the users by this; can be repeated."),
+    click.option(
+        "--metrics",
+        default=",".join(DEFAULT_METRICS),
+        help="MRR, MRR@k, HR@k, NDCG@k, separated by commas.",
+    ),
+    click.option("--by", multiple=True, metavar="NAME", help="Column to slice the users by; repeatable."),
     click.option(
         "--attributes",
         type=click.Path(path_type=Path),
@@ -51,7 +53,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What the common options say."""
+    """The values of the common options."""
 
     ties: TieRule
     metrics: str
@@ -64,7 +66,7 @@ class CommonOptions:
     threads: int | None
 
     def check(self, *inputs: Path | str | None) -> None:
-        """Refuse to write over what the command reads, or twice to one file."""
+        """Refuse to overwrite an input, or to write one file twice."""
         outputs = {
             "--json": self.json_file,
             "--markdown": self.markdown,
@@ -74,7 +76,7 @@ class CommonOptions:
         check_outputs([*inputs, self.attributes], outputs)
 
     def arguments(self) -> dict[str, Any]:
-        """Give what every function that evaluates takes."""
+        """Give the arguments that all evaluating functions share."""
         return {
             "ties": self.ties,
             "metrics": self.metrics,
@@ -84,7 +86,7 @@ class CommonOptions:
         }
 
     def of_one(self, name: str) -> CommonOptions:
-        """Take the files to write as folders, and name the files of one of several evaluations in them."""
+        """Treat the outputs as folders, and name the files of one evaluation in them."""
         from metatl.exceptions import ConfigError
 
         def inside(option: str, folder: Path | None, ending: str) -> Path | None:
@@ -108,14 +110,14 @@ class CommonOptions:
 
 
 def evaluation_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the common options; it takes them as keywords, for `CommonOptions`."""
+    """Add the common options to a command, which passes them to `CommonOptions`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def _read_attributes(path: Path | None) -> pl.DataFrame | None:
-    """Read what is known of users."""
+    """Read the columns to slice the users by."""
     if path is None:
         return None
     from metatl.data.user_attributes import read_attributes
@@ -124,25 +126,16 @@ def _read_attributes(path: Path | None) -> pl.DataFrame | None:
 
 
 def deliver(evaluation: Evaluation[Any], outputs: CommonOptions) -> None:
-    """Write an evaluation to the files that were asked for, then to the terminal."""
+    """Write an evaluation to the given files, then to the terminal."""
     from rich.console import Console
 
     from metatl.common.files import write_text
-    from metatl.evaluation.per_user_files import PerUserRecord, write_per_user
     from metatl.evaluation.report.results import write_results
-    from metatl.evaluation.report.tables import latex, markdown, system_name, terminal
+    from metatl.evaluation.report.tables import latex, markdown, terminal
 
     results = evaluation.results
     if outputs.per_user is not None:
-        record = PerUserRecord(
-            system=system_name(results),
-            ties=evaluation.measures.ties,
-            metrics=[metric.name for metric in evaluation.measures.metrics],
-            candidates_sha256=None if results.candidates is None else results.candidates.sha256,
-            dataset_fingerprint=evaluation.dataset_fingerprint,
-            split_sha256=evaluation.split_sha256,
-        )
-        write_per_user(outputs.per_user, evaluation.per_user, record)
+        evaluation.write_per_user(outputs.per_user)
     if outputs.json_file is not None:
         write_results(outputs.json_file, results)
     if outputs.markdown is not None:

@@ -1,4 +1,4 @@
-"""`metatl-eval compare`: whether one system is better than another for the same users, and for whom."""
+"""`metatl-eval compare`: compare systems over the same users."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown.")
 @click.option("--latex", type=click.Path(path_type=Path), help="Write the tables as LaTeX, for booktabs.")
 @click.option(
-    "--users", type=click.Path(path_type=Path), help="Write what every user gains or loses as Parquet."
+    "--users", type=click.Path(path_type=Path), help="Write the gain or loss of every user as Parquet."
 )
 @click.option(
     "--top",
     default=0,
     type=click.IntRange(min=0),
-    help="Show so many users who gain most, and who lose most, by the first metric.",
+    help="Number of users to show who gain most, and who lose most, by the first metric.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the differences: a .png or .svg file.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
@@ -111,7 +111,7 @@ def compare(
 
 
 def _name_apart(evaluations: list[PerUser], files: tuple[Path, ...]) -> list[PerUser]:
-    """Add the files to the names of systems that are called the same, as two runs of one model are."""
+    """Add the file to the names of systems that are equal, as those of two runs of one model."""
     names = [record.system for record, _ in evaluations]
     return [
         (

@@ -1,4 +1,4 @@
-"""`metatl-eval embeddings`: evaluate any model that has a vector for each user and each item."""
+"""`metatl-eval embeddings`: evaluate a model that has a vector for each user and each item."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import click
 
 from metatl.cli.errors import Command
 from metatl.cli.metatl_eval.common_options import CommonOptions, deliver, evaluation_options
+from metatl.metrics.names import DEFAULT_TOP
 
 if TYPE_CHECKING:
-    from metatl.evaluation.external.evaluate_embeddings import Similarity
+    from metatl.models.contract import Similarity
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "--item-ids",
     required=True,
     type=click.Path(path_type=Path),
-    help="Parquet or CSV with item_id, in the order of --items, and perhaps count (training interactions).",
+    help="Parquet or CSV with item_id, in the order of --items, and optionally count (training rows).",
 )
 @click.option("--bias", type=click.Path(path_type=Path), help="(items,) float32, .npy: added to scores.")
 @click.option(
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     help="Inner product, or distance, which counts as a negative score.",
 )
 @click.option(
-    "--top", default=10, type=click.IntRange(min=0), help="Items of the lists that are measured; 0 for none."
+    "--top",
+    default=DEFAULT_TOP,
+    type=click.IntRange(min=0),
+    help="Length of the recommended lists; 0 for none.",
 )
-@click.option("--name", help="What to call the system.  [default: the name of the file of queries]")
+@click.option("--name", help="Name of the system.  [default: the name of the file of queries]")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the bootstrap.")
 @evaluation_options
 def embeddings(
@@ -51,9 +55,9 @@ def embeddings(
 ) -> None:
     """Evaluate a two-tower model on CANDIDATES: among them, and among all items.
 
-    Row i of --queries is the user of row i of the candidates. Among all items the target meets each one that
-    is not the user's, before or after. `--by` takes history_length, item_popularity (where there is a count)
-    and columns of --attributes.
+    Row i of --queries is the vector of the user in row i of the candidates. Among all items the target is
+    compared with every item that the user does not interact with, before or after. `--by` takes
+    history_length, item_popularity (if --item-ids has a count) and columns of --attributes.
 
     \b
     Examples:

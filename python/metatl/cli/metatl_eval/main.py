@@ -19,7 +19,7 @@ COMMANDS = {
 @click.group(cls=LazyGroup, commands_at=COMMANDS, default="run")
 @click.version_option(package_name="metatl")
 def main() -> None:
-    """Rank what users did next, and report how well: our runs, and anybody's recommender.
+    """Evaluate recommenders on the next item of new users: runs of metatl, and any other system.
 
     `metatl-eval RUN` is short for `metatl-eval run RUN`.
 

@@ -1,4 +1,4 @@
-"""`metatl-eval run`: evaluate our runs on their test users."""
+"""`metatl-eval run`: evaluate runs on their test users."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metatl.cli.device import device_option
 from metatl.cli.errors import Command
-from metatl.cli.item_table import item_table_option
 from metatl.cli.metatl_eval.common_options import CommonOptions, deliver, evaluation_options
+from metatl.cli.options import device_option, item_table_option
+from metatl.metrics.names import DEFAULT_TOP
 
 if TYPE_CHECKING:
     from metatl.ranking.item_tables import ItemFormat
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--data", help="The data that the run was fitted on, if it is not where the run says.")
 @click.option(
-    "--k", type=click.IntRange(min=1), help="Interactions that a new user shows.  [default: the run's]"
+    "--k", type=click.IntRange(min=1), help="Interactions in a new user's history.  [default: the run's]"
 )
 @click.option(
     "--candidates",
     default="uni100",
-    help="uniN or popN: N negatives, uniform or by popularity, beside the full catalogue; or full alone.",
+    help="uniN or popN: N negatives, uniform or by popularity, and all items; full: all items only.",
 )
 @click.option(
-    "--top", default=10, type=click.IntRange(min=0), help="Items of the lists that are measured; 0 for none."
+    "--top",
+    default=DEFAULT_TOP,
+    type=click.IntRange(min=0),
+    help="Length of the recommended lists; 0 for none.",
 )
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of candidates and bootstrap.")
 @device_option
@@ -47,7 +50,7 @@ def run(
 ) -> None:
     """Evaluate run directories on the test users of their split.
 
-    With several runs the files to write are folders, which get a file for each run. `--by` takes
+    With several runs the outputs are folders, which get a file for each run. `--by` takes
     history_length, item_popularity (of the held-out item, in quarters) and columns of --attributes.
 
     \b
@@ -62,18 +65,18 @@ def run(
     if repeated is not None:
         raise click.UsageError(f"two runs are called {repeated!r}; their files would have one name")
 
-    from metatl.evaluation.evaluate_runs import evaluate_users
+    from metatl.evaluation.evaluate_runs import evaluate
     from metatl.runs.run_directory import load_run
 
     options = CommonOptions(**common)
     for path, name in zip(runs, names, strict=True):
         written = options if len(runs) == 1 else options.of_one(name)
         written.check(data, *runs)
-        evaluation = evaluate_users(
+        evaluation = evaluate(
             load_run(path, device=device),
+            candidates,
             data=data,
             k=k,
-            candidates=candidates,
             seed=seed,
             top=top,
             item_table=item_table,

@@ -1,4 +1,4 @@
-"""`metatl-eval scores`: evaluate anybody's scores of candidates."""
+"""`metatl-eval scores`: evaluate the scores that any model gives to candidates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from metatl.cli.metatl_eval.common_options import CommonOptions, deliver, evalua
 @click.argument(
     "files", nargs=-1, required=True, metavar="[CANDIDATES] SCORES", type=click.Path(path_type=Path)
 )
-@click.option(
-    "--no-candidates", is_flag=True, help="Rank column 0 against the rest, whatever the scores belong to."
-)
+@click.option("--no-candidates", is_flag=True, help="Rank column 0 among the other columns, without checks.")
 @click.option(
     "--train",
     type=click.Path(path_type=Path),
     help="Training interactions, as `candidates --train` wrote them: for --by item_popularity.",
 )
-@click.option("--name", help="What to call the system.  [default: the name of SCORES]")
+@click.option("--name", help="Name of the system.  [default: the name of SCORES]")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the bootstrap.")
 @evaluation_options
 def scores(
@@ -37,8 +35,8 @@ def scores(
     """Evaluate SCORES that any model gave to the pairs of CANDIDATES.
 
     SCORES is .npy, .npz, .parquet, .csv or .tsv: float32, a row for each user in the order of the candidates'
-    rows, the target's score first; tables may have a user_id in front, which is checked. Or, as a table,
-    pairs: user_id, item_id, score, in any order. `--by` takes history_length, item_popularity
+    rows, the score of the target first. A table may begin with a user_id, which is checked, or hold pairs in
+    any order: user_id, item_id, score. `--by` takes history_length, item_popularity
     (of the target, in quarters, with --train) and columns of --attributes.
 
     \b

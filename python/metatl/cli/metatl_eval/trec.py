@@ -24,9 +24,9 @@ from metatl.cli.metatl_eval.common_options import CommonOptions, deliver, evalua
     "targets",
     required=True,
     type=click.Path(path_type=Path),
-    help="TREC qrels with one relevant item a user, or Parquet with user_id and target, as candidates are.",
+    help="TREC qrels with one relevant item per user, or Parquet with user_id and target, as candidates are.",
 )
-@click.option("--name", help="What to call the system.  [default: the name of the run's file]")
+@click.option("--name", help="Name of the system.  [default: the name of the run's file]")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seed of the bootstrap.")
 @evaluation_options
 def trec(
@@ -36,10 +36,10 @@ def trec(
     seed: int,
     **common: Any,
 ) -> None:
-    """Evaluate ranked lists by the place of what each user chose.
+    """Evaluate ranked lists by the rank of the item that each user chose.
 
-    The score decides, as in trec_eval, and items of one score are ties. A target that is not in its list, and
-    a user without a list, count as 0. `--by` takes columns of --attributes.
+    Items are ranked by score, as in trec_eval, and items with equal scores are ties. A target that is not in
+    its list scores 0, and so does a user without a list. `--by` takes columns of --attributes.
 
     \b
     Examples:

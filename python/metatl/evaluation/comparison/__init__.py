@@ -1,1 +1,1 @@
-"""Systems beside a baseline, over the same users."""
+"""Compare systems with a baseline, over the same users."""

@@ -1,4 +1,4 @@
-"""Systems against a baseline over the same users: by how much they differ, and whether that is chance."""
+"""Compare systems with a baseline over the same users: differences, intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from scipy import stats
 
 from metatl.common.arguments import whole_number
 from metatl.common.files import replace_file
 from metatl.evaluation.comparison.paired_users import pair_users
-from metatl.metrics.rank_metrics import CONFIDENCE, TieRule, ordered_mean
+from metatl.evaluation.report.results import StrictReport
+from metatl.metrics.names import TieRule  # noqa: TC001 (pydantic reads it)
+from metatl.metrics.rank_metrics import CONFIDENCE, ordered_mean
 from metatl.metrics.significance import (
     RESAMPLES,
-    benjamini_hochberg,
     compare,
     effect_size,
     estimate_differences,
@@ -27,14 +29,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from metatl.evaluation.comparison.paired_users import PairedUsers, PerUser
+    from metatl.evaluation.comparison.paired_users import Comparable, PairedUsers
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PValuesReport(_Part):
+class PValuesReport(StrictReport):
     """The p-value of a two-sided test, alone and corrected for the number of tests of its kind."""
 
     p: float
@@ -42,7 +40,7 @@ class PValuesReport(_Part):
     benjamini_hochberg: float = Field(description="bounds the expected share of false rejections")
 
 
-class SizeReport(_Part):
+class SizeReport(StrictReport):
     """By how much a system differs from the baseline, by one metric in one ranking."""
 
     system: str
@@ -70,7 +68,7 @@ class DifferenceReport(SizeReport):
     randomisation: PValuesReport = Field(description="Fisher's randomisation test, by sign flips")
 
 
-class ComparisonReport(_Part):
+class ComparisonReport(StrictReport):
     """Systems compared with a baseline over the same users."""
 
     baseline: str
@@ -91,7 +89,7 @@ class ComparisonReport(_Part):
 
 
 def compare_users(
-    evaluations: Sequence[PerUser],
+    evaluations: Sequence[Comparable],
     *,
     metrics: Sequence[str] | str | None = None,
     ranking: str | None = None,
@@ -103,29 +101,31 @@ def compare_users(
 
     Parameters
     ----------
-    evaluations : sequence of (PerUserRecord, polars.DataFrame)
-        Two or more, as :func:`metatl.evaluation.per_user_files.read_per_user` reads them: the baseline first,
-        then what is compared with it.
+    evaluations : sequence of Evaluation or (PerUserRecord, polars.DataFrame)
+        Two or more, the baseline first: what :func:`metatl.evaluate`, :func:`metatl.evaluate_scores`,
+        :func:`metatl.evaluate_embeddings` and :func:`metatl.evaluate_lists` return, or
+        :func:`metatl.evaluation.per_user_files.read_per_user` reads from a file.
     metrics : str or sequence of str, optional
-        Names of metrics; those that all evaluations have by default.
+        Names of metrics; by default the metrics that all evaluations have.
     ranking : {"sampled", "full", "corrected"}, optional
-        The ranking; those that all evaluations have by default.
+        The ranking; by default every ranking that all evaluations have.
     resamples : int
-        Resamples of the bootstrap, and flips of the randomisation test, at least 1.
+        Resamples of the bootstrap and of the randomisation test, at least 1.
     seed : int
-        Seed of both.
+        Seed of the bootstrap and of the randomisation test.
     num_threads : int, optional
         Threads of the kernels.
 
     Returns
     -------
     ComparisonReport
-        The same for any number of threads and any order of the files' rows.
+        It does not depend on the number of threads or the order of the rows.
 
     Raises
     ------
     InvalidArgumentError
-        If these are no evaluations, fewer than two, or two of the same name, or if there are no resamples.
+        If one is not an evaluation, there are fewer than two, two systems have the same name, or `resamples`
+        is less than 1.
     ConfigError
         If the name of a metric is not known.
     DataError
@@ -139,10 +139,7 @@ def compare_users(
 def compare_pairs(
     paired: PairedUsers, *, resamples: int = RESAMPLES, seed: int = 0, num_threads: int | None = None
 ) -> ComparisonReport:
-    """Compare systems with a baseline whose users are side by side already.
-
-    Takes the other arguments of :func:`compare_users`.
-    """
+    """Compare systems with a baseline, given their paired users; see :func:`compare_users`."""
     resamples = whole_number("resamples", resamples, 1)
     sizes: list[SizeReport] = []
     p_values: list[_PValues] = []
@@ -194,7 +191,7 @@ def write_comparison(path: str | os.PathLike[str], report: ComparisonReport) -> 
     Raises
     ------
     OSError
-        If the file cannot be written; what was there stays.
+        If the file cannot be written; the old file is kept then.
     """
     with replace_file(path) as temporary:
         temporary.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -220,17 +217,17 @@ def _sizes(
             ranking=ranking,
             metric=metric,
             users=len(differences),
-            baseline_mean=float(baseline_means[place]),
-            mean=float(means[place]),
-            difference=estimates[place].value,
-            low=estimates[place].low,
-            high=estimates[place].high,
-            effect_size=effect_size(differences[:, place]),
-            wins=float(np.mean(differences[:, place] > 0)),
-            ties=float(np.mean(differences[:, place] == 0)),
-            losses=float(np.mean(differences[:, place] < 0)),
+            baseline_mean=float(baseline_means[column]),
+            mean=float(means[column]),
+            difference=estimates[column].value,
+            low=estimates[column].low,
+            high=estimates[column].high,
+            effect_size=effect_size(differences[:, column]),
+            wins=float(np.mean(differences[:, column] > 0)),
+            ties=float(np.mean(differences[:, column] == 0)),
+            losses=float(np.mean(differences[:, column] < 0)),
         )
-        for place, metric in enumerate(paired.metrics)
+        for column, metric in enumerate(paired.metrics)
     ]
 
 
@@ -248,5 +245,9 @@ def _p_values(
 
 
 def _correct(p_values: tuple[float, ...]) -> list[PValuesReport]:
-    corrected = zip(p_values, holm(p_values), benjamini_hochberg(p_values), strict=True)
-    return [PValuesReport(p=p, holm=strict, benjamini_hochberg=mild) for p, strict, mild in corrected]
+    # `holm` refuses p-values outside [0, 1].
+    corrected = zip(p_values, holm(p_values), stats.false_discovery_control(p_values).tolist(), strict=True)
+    return [
+        PValuesReport(p=p, holm=familywise, benjamini_hochberg=discovery)
+        for p, familywise, discovery in corrected
+    ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import polars as pl
 
 from metatl.common.arguments import check_type
-from metatl.evaluation.per_user_files import RANKINGS, PerUserRecord
+from metatl.evaluation.measures import Evaluation
+from metatl.evaluation.per_user_files import PER_USER_RANKINGS, PerUserRecord
 from metatl.exceptions import DataError, InvalidArgumentError
 from metatl.metrics.rank_metrics import parse_metrics
 from metatl.metrics.significance import MIN_PAIRS
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PerUser: TypeAlias = tuple[PerUserRecord, pl.DataFrame]
-"""What :func:`metatl.evaluation.per_user_files.read_per_user` reads."""
+"""The values of every user of one system, as `metatl.evaluation.per_user_files.read_per_user` reads them."""
+Comparable: TypeAlias = Evaluation[Any] | PerUser
+"""An evaluation in memory, or read from a per-user file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +33,9 @@ class PairedUsers:
     Attributes
     ----------
     baseline : PerUserRecord
-        Of the first system; the others agree with it in candidates, data and tie rule.
+        The record of the first system; the others have the same candidates, data and tie rule.
     systems : tuple of str
-        The names of all, the baseline's first.
+        The names of all systems, the baseline first.
     rankings : tuple of str
         The rankings.
     metrics : tuple of str
@@ -56,7 +59,7 @@ class PairedUsers:
 
 
 def pair_users(
-    evaluations: Sequence[PerUser],
+    evaluations: Sequence[Comparable],
     *,
     metrics: Sequence[str] | str | None = None,
     ranking: str | None = None,
@@ -65,45 +68,47 @@ def pair_users(
 
     Parameters
     ----------
-    evaluations : sequence of (PerUserRecord, polars.DataFrame)
+    evaluations : sequence of Evaluation or (PerUserRecord, polars.DataFrame)
         Two or more, the baseline first; the systems have different names.
     metrics : str or sequence of str, optional
-        Names of metrics; those that all evaluations have by default.
+        Names of metrics; by default the metrics that all evaluations have.
     ranking : {"sampled", "full", "corrected"}, optional
-        The ranking; those that all evaluations have by default.
+        The ranking; by default every ranking that all evaluations have.
 
     Returns
     -------
     PairedUsers
-        In an order that does not depend on the order of the files' rows.
+        The order of the users does not depend on the order of the rows in the evaluations.
 
     Raises
     ------
     InvalidArgumentError
-        If these are no evaluations, fewer than two, or two of the same name.
+        If one is not an evaluation, there are fewer than two, or two systems have the same name.
     ConfigError
         If the name of a metric is not known.
     DataError
-        If an evaluation lacks the metric or the ranking, or if two differ in their users, their data,
-        what these were split with, their tie rule or, where candidates are ranked, in their candidates.
+        If an evaluation lacks a metric or the ranking, or if two of them differ in their users, data, split,
+        tie rule or, where candidates are ranked, candidates.
     """
-    _check_evaluations(evaluations)
-    records = [record for record, _ in evaluations]
+    values_of_users = _values_of_users(evaluations)
+    records = [record for record, _ in values_of_users]
     systems = tuple(record.system for record in records)
     if len(systems) < 2:  # noqa: PLR2004
         raise InvalidArgumentError(
             f"evaluations: found {len(systems)}, expected at least 2: a baseline and what is compared with it"
         )
     if len(set(systems)) < len(systems):
-        raise InvalidArgumentError(f"evaluations: found the systems {', '.join(systems)}, expected new names")
-    rankings = _shared_rankings(evaluations, ranking)
+        raise InvalidArgumentError(
+            f"evaluations: found the systems {', '.join(systems)}, expected different names"
+        )
+    rankings = _shared_rankings(values_of_users, ranking)
     for record in records[1:]:
         _check_same_test(records[0], record, sampled=rankings != ("full",))
     chosen = _shared_metrics(records, metrics)
     user_ids: dict[str, pl.Series] = {}
     values: dict[tuple[str, str], NDArray[np.float64]] = {}
     for name in rankings:
-        frames = [frame.filter(pl.col("ranking") == name).sort("user_id") for _, frame in evaluations]
+        frames = [frame.filter(pl.col("ranking") == name).sort("user_id") for _, frame in values_of_users]
         user_ids[name] = frames[0]["user_id"]
         if len(user_ids[name]) < MIN_PAIRS:
             raise DataError(
@@ -117,7 +122,7 @@ def pair_users(
 
 
 def user_differences(paired: PairedUsers) -> pl.DataFrame:
-    """List what each user gains or loses by a system that takes the place of the baseline.
+    """List what each user gains or loses when a system replaces the baseline.
 
     Parameters
     ----------
@@ -155,24 +160,23 @@ def extreme_users(
     Parameters
     ----------
     differences : polars.DataFrame
-        What :func:`user_differences` lists, or a part of it.
+        The result of :func:`user_differences`, or some of its rows.
     metric : str
         Name of the metric.
     count : int
-        How many users to give of each kind, for each system and ranking.
+        The number of users of each kind, for each system and ranking.
 
     Returns
     -------
     gainers : polars.DataFrame
-        Rows of users who gain, one system and ranking after the other; the largest gain first, equals in the
-        order of their ids.
+        Rows of users who gain, by system and ranking; the largest gain first, equal gains by user id.
     losers : polars.DataFrame
-        Rows of users who lose, likewise; the largest loss first.
+        Rows of users who lose, in the same form; the largest loss first.
 
     Raises
     ------
     InvalidArgumentError
-        If the metric is none of the columns.
+        If the metric is not one of the columns.
     """
     if metric not in differences.columns[3:]:
         raise InvalidArgumentError(
@@ -189,22 +193,34 @@ def extreme_users(
     return gainers, losers
 
 
-def _check_evaluations(evaluations: Sequence[PerUser]) -> None:
-    expected = "a record and a frame, as metatl.evaluation.per_user_files.read_per_user(path) gives"
-    check_type("evaluations", evaluations, (list, tuple), f"a list of pairs of {expected}")
-    for place, pair in enumerate(evaluations):
-        is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2  # noqa: PLR2004
-        if not (is_pair and isinstance(pair[0], PerUserRecord) and isinstance(pair[1], pl.DataFrame)):
+def _values_of_users(evaluations: Sequence[Comparable]) -> list[PerUser]:
+    """Give the record and the frame of each evaluation."""
+    expected = (
+        "an evaluation, as metatl.evaluate returns it, or a record and a frame, as "
+        "metatl.evaluation.per_user_files.read_per_user(path) returns them"
+    )
+    check_type("evaluations", evaluations, (list, tuple), f"a list; each entry {expected}")
+    values: list[PerUser] = []
+    for index, entry in enumerate(evaluations):
+        if isinstance(entry, Evaluation):
+            values.append((entry.record, entry.per_user))
+            continue
+        is_pair = isinstance(entry, (list, tuple)) and len(entry) == 2  # noqa: PLR2004
+        if not (is_pair and isinstance(entry[0], PerUserRecord) and isinstance(entry[1], pl.DataFrame)):
             raise InvalidArgumentError(
-                f"evaluations[{place}]: found {type(pair).__name__}, expected {expected}"
+                f"evaluations[{index}]: found {type(entry).__name__}, expected {expected}"
             )
+        values.append((entry[0], entry[1]))
+    return values
 
 
 def _shared_rankings(evaluations: Sequence[PerUser], ranking: str | None) -> tuple[str, ...]:
-    if ranking is not None and ranking not in RANKINGS:
-        raise InvalidArgumentError(f"ranking: found {ranking!r}, expected one of {', '.join(RANKINGS)}")
+    if ranking is not None and ranking not in PER_USER_RANKINGS:
+        raise InvalidArgumentError(
+            f"ranking: found {ranking!r}, expected one of {', '.join(PER_USER_RANKINGS)}"
+        )
     found = {record.system: set(frame["ranking"].unique()) for record, frame in evaluations}
-    shared = tuple(name for name in RANKINGS if all(name in names for names in found.values()))
+    shared = tuple(name for name in PER_USER_RANKINGS if all(name in names for names in found.values()))
     if ranking is None and shared:
         return shared
     if ranking in shared:

@@ -1,4 +1,4 @@
-"""A picture of a comparison: how much systems differ from the baseline, and how many users win and lose."""
+"""The plot of a comparison: differences from the baseline, and the shares of users who win and lose."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from metatl.evaluation.comparison.paired_comparison import ComparisonReport, DifferenceReport
 
 _WRITERS = {".png": png, ".svg": svg}
-# None of the colours of the dots, and told apart by the colour-blind too.
+# They differ from the colours of the dots, and the colour-blind can tell them apart.
 _COLOURS = {"wins": "#35978f", "ties": "#dddddd", "losses": "#a6611a"}
 
 
 def check_plot_file(path: str | os.PathLike[str]) -> None:
-    """Check that the name of a picture's file ends in a form that we write.
+    """Check that the file of a plot has a supported ending.
 
     Raises
     ------
     ConfigError
-        If it ends in neither ``.png`` nor ``.svg``.
+        If the name ends in neither ``.png`` nor ``.svg``.
     """
     if Path(path).suffix.lower() not in _WRITERS:
         raise ConfigError(f"plot: found {path}, expected a name that ends in {' or '.join(_WRITERS)}")
 
 
 def write_plot(path: str | os.PathLike[str], report: ComparisonReport) -> None:
-    """Draw a comparison and write it as PNG or SVG, as the name ends.
+    """Draw a comparison and write it as PNG or SVG, by the ending of the name.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ def write_plot(path: str | os.PathLike[str], report: ComparisonReport) -> None:
     Raises
     ------
     ConfigError
-        If the name ends in something else.
+        If the name has another ending.
     OSError
-        If the file cannot be written; what was there stays.
+        If the file cannot be written; the old file is kept then.
     """
     check_plot_file(path)
     content = _WRITERS[Path(path).suffix.lower()](draw_comparison(report))
@@ -70,18 +70,21 @@ def draw_comparison(report: ComparisonReport) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        One row of two panels per ranking; the lines of a panel are the metrics, its series the systems.
+        One row of two panels per ranking; in each panel the rows are metrics and the series are systems.
     """
     height = 1.2 + len(report.metrics) * max(0.35, 0.22 * len(report.systems))
     figure = Figure(figsize=(11, height * len(report.rankings)), layout="constrained")
     grid = figure.subplots(len(report.rankings), 2, squeeze=False, width_ratios=(3, 2))
     for (left, right), ranking in zip(grid, report.rankings, strict=True):
         mine = [
-            [found for found in report.differences if (found.ranking, found.system) == (ranking, system)]
+            [row for row in report.differences if (row.ranking, row.system) == (ranking, system)]
             for system in report.systems
         ]
         series = tuple(
-            Series(system, tuple(_point(place, found) for place, found in enumerate(rows)))
+            Series(
+                system,
+                tuple(Point(index, row.difference, row.low, row.high) for index, row in enumerate(rows)),
+            )
             for system, rows in zip(report.systems, mine, strict=True)
         )
         title = f"{ranking} ranking, {mine[0][0].users:,} users"
@@ -89,26 +92,22 @@ def draw_comparison(report: ComparisonReport) -> Figure:
         draw_dot_panel(left, panel, legend=False)
         left.axvline(0, color="black", linewidth=0.8)
         _draw_shares(right, report, mine)
-    # Below the panels, where they hide nothing.
+    # Below the panels, where the legends cover nothing.
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
     figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside lower right", ncols=len(_COLOURS))
     return figure
-
-
-def _point(place: int, found: DifferenceReport) -> Point:
-    return Point(place, found.difference, found.low, found.high)
 
 
 def _draw_shares(axes: Axes, report: ComparisonReport, systems: Sequence[Sequence[DifferenceReport]]) -> None:
     """Draw a bar for each metric and system, at the height of its dot in the panel beside it."""
     thickness = 0.4 if len(systems) == 1 else 0.9 * (aside(1, len(systems)) - aside(0, len(systems)))
     for number, rows in enumerate(systems):
-        places = [place + aside(number, len(systems)) for place in range(len(rows))]
+        heights = [index + aside(number, len(systems)) for index in range(len(rows))]
         start = [0.0] * len(rows)
         for kind, colour in _COLOURS.items():
-            shares = [100 * getattr(found, kind) for found in rows]
+            shares = [100 * getattr(row, kind) for row in rows]
             label = kind if number == 0 else None
-            axes.barh(places, shares, thickness, left=start, color=colour, label=label)
+            axes.barh(heights, shares, thickness, left=start, color=colour, label=label)
             start = [at + share for at, share in zip(start, shares, strict=True)]
     set_names(axes, report.metrics)
     axes.set_xlim(0, 100)

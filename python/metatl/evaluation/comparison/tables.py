@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         DifferenceReport,
         PValuesReport,
     )
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
 
 _SMALLEST_P = 0.0001
 _TITLES = {
@@ -31,7 +31,7 @@ _TESTS = ("t", "Wilcoxon", "flips")
 
 
 def comparison_table(report: ComparisonReport) -> RenderableType:
-    """Lay a comparison out for a terminal: a table for each system and ranking.
+    """Format a comparison for a terminal: a table for each system and ranking.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def comparison_table(report: ComparisonReport) -> RenderableType:
 
 
 def extremes_table(differences: pl.DataFrame, metric: str, *, count: int) -> RenderableType:
-    """Lay out who gains and who loses most, for a terminal.
+    """Format the users who gain and lose most, for a terminal.
 
     Parameters
     ----------
     differences : polars.DataFrame
-        What :func:`metatl.evaluation.comparison.paired_users.user_differences` lists.
+        The result of :func:`metatl.evaluation.comparison.paired_users.user_differences`.
     metric : str
         The metric to sort by.
     count : int
@@ -93,7 +93,7 @@ def comparison_markdown(report: ComparisonReport) -> str:
     report : ComparisonReport
         The comparison.
     """
-    parts: list[Part] = [Heading(f"Compared with {report.baseline}", level=1)]
+    parts: list[PagePart] = [Heading(f"Compared with {report.baseline}", level=1)]
     headers = (
         "system",
         "metric",

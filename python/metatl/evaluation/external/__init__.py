@@ -1,1 +1,1 @@
-"""What others made: scores, embeddings and ranked lists of any model, evaluated as ours are."""
+"""Evaluate the scores, embeddings or ranked lists of any model."""

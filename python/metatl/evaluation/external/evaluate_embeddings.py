@@ -1,39 +1,41 @@
-"""Evaluate any model that ranks items by a vector of the user and a vector of each item."""
+"""Evaluate any model that scores a pair by a vector of the user and a vector of the item."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, Union, get_args
+from typing import TYPE_CHECKING, TypeAlias, Union, get_args
 
 import numpy as np
 
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
 from metatl.data.readers.regular_files import check_file
-from metatl.evaluation.evaluate_runs import DEFAULT_TOP
 from metatl.evaluation.external.evaluate_scores import known_columns, population, read_candidates
-from metatl.evaluation.external.item_ids import find_places, read_items
-from metatl.evaluation.external.source import Source, evaluate_source
+from metatl.evaluation.external.item_ids import find_indices, read_items
+from metatl.evaluation.external.source import ExternalSource, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.evaluation.report.results import ListsReport
+from metatl.evaluation.user_ranks import rank_blocks
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.metrics.list_metrics import list_metrics
-from metatl.metrics.rank_metrics import DEFAULT_METRICS, TieRule, parse_metrics
-from metatl.ranking.blocks import FactorisedBlock, RankCounts
+from metatl.metrics.names import DEFAULT_METRICS, DEFAULT_TOP
+from metatl.metrics.rank_metrics import parse_metrics
+from metatl.models.contract import Similarity
+from metatl.ranking.blocks import FactorisedBlock
 from metatl.ranking.item_tables import ItemTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import polars as pl
     import torch
 
     from metatl.data.candidates import CandidateSets
-    from metatl.evaluation.evaluate_runs import Evaluation
+    from metatl.evaluation.measures import Evaluation
     from metatl.evaluation.report.results import SourceResults
+    from metatl.metrics.names import TieRule
 
-Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 ArrayLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor"]
 """An `.npy` file, an array or a tensor."""
 
@@ -42,7 +44,7 @@ BLOCK_USERS = 2**16
 
 @dataclass(frozen=True, eq=False)
 class _Catalogue:
-    """The items that are ranked, in the order of their vectors, and how often each was trained on."""
+    """The items, in the order of their vectors, and the training interactions of each."""
 
     vectors: np.ndarray
     bias: np.ndarray | None
@@ -51,11 +53,11 @@ class _Catalogue:
 
 @dataclass(frozen=True, eq=False)
 class _Users:
-    """The users of candidates, with items counted as the catalogue counts them."""
+    """The users of candidates; items are indices of the catalogue."""
 
     candidates: np.ndarray
     history: Histories
-    others: Histories
+    own_items: Histories
 
 
 def evaluate_embeddings(
@@ -78,55 +80,56 @@ def evaluate_embeddings(
 ) -> Evaluation[SourceResults]:
     """Rank each user's target among its candidates and among all items, without writing scores.
 
-    A pair scores q·x (``dot``), -‖q - x‖ (``l2``) or -‖q - x‖² (``squared_l2``), plus the item's bias. Among
-    all items the target meets each one that is not the user's, before or after.
+    The score of a pair is q·x (``dot``), -‖q - x‖ (``l2``) or -‖q - x‖² (``squared_l2``), plus the bias of
+    the item. Among all items the target is compared with every item that its user does not interact with,
+    before or after.
 
     Parameters
     ----------
     candidates : CandidateSets, str or path
         The candidates, or their file.
     queries : ndarray, torch.Tensor, str or path
-        (B, d) float32: a vector for each user, in the order of the candidates' rows.
+        (B, d) float32: the vector of each user, in the order of the candidates' rows.
     items : ndarray, torch.Tensor, str or path
         (I, d) float32.
     item_ids : polars.Series, polars.DataFrame, str or path
         (I,) raw ids of the items, in the order of their vectors: a series, or a table (a frame, Parquet, CSV)
-        with the column ``item_id`` and perhaps ``count``, training interactions, which popularity needs.
+        with the column ``item_id`` and optionally ``count``, the training interactions of the item.
     bias : ndarray, torch.Tensor, str or path, optional
         (I,) float32.
     similarity : {"dot", "l2", "squared_l2"}
-        How a query meets an item.
+        How a query is compared with an item.
     name : str, optional
-        What to call the system.
+        Name of the system; the name of the file of queries by default.
     ties : {"worst", "mean", "best"}
-        Where a target stands among items with its score.
+        The rank of a target among items with the same score.
     metrics : str or sequence of str
         Names of metrics.
     top : int
-        Items of the lists whose coverage and popularity are measured; 0 for none.
+        Length of the lists whose coverage and popularity are reported; 0 for no lists.
     seed : int
         Seed of the bootstrap.
     by : sequence of str
-        What to slice the users by: ``history_length``, ``item_popularity`` (of the target, with ``count``) or
-        columns of `attributes`.
+        Columns to slice the users by: ``history_length``, ``item_popularity`` (the ``count`` of the target,
+        in quarters) or columns of `attributes`.
     attributes : polars.DataFrame, optional
-        What is known of users: ``user_id`` (raw) and columns to slice by.
+        ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
     on_progress : callable, optional
-        Called with the users that are ranked so far, and all.
+        Called with the number of users that are ranked, and the number of all users.
 
     Returns
     -------
     Evaluation
-        The results and the users' ranks.
+        The summary and the ranks of every user.
 
     Raises
     ------
     DataError
-        If a file cannot be read, a shape or a type is not as above, or a candidate is no item.
+        If a file cannot be read, a shape or a type is not as above, or a candidate is not one of the items.
     NotANumberError
-        If a vector, a bias or a score is not a number.
+        If a vector, a bias or a score is NaN.
     ConfigError
         If a metric, the similarity or a column to slice by is unknown.
     """
@@ -147,18 +150,26 @@ def evaluate_embeddings(
         vectors = _array("queries", queries, (len(sets.users), catalogue.vectors.shape[1]))
         users = _in_catalogue(sets, table["item_id"])
     given = {"queries": queries, "items": items, "item_ids": item_ids, "bias": bias}
-    files |= {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
-    vectors_of_items = ItemTable.float32(catalogue.vectors)
-    block = FactorisedBlock(vectors, vectors_of_items, catalogue.bias, similarity, None, num_threads, timings)
-    sampled, full, lists = _rank(block, users, top, on_progress)
-    compared = len(table) - users.others.lengths - 1
+    files |= {role: str(file) for role, file in given.items() if isinstance(file, (str, os.PathLike))}
+    item_table = ItemTable.float32(catalogue.vectors)
+    all_users = FactorisedBlock(vectors, item_table, catalogue.bias, similarity, None, num_threads, timings)
+    ranks = rank_blocks(
+        _blocks(all_users, on_progress),
+        targets=np.ascontiguousarray(users.candidates[:, 0]),
+        candidates=users.candidates,
+        own_items=users.own_items,
+        histories=users.history,
+        top=min(top, len(table)),
+        timings=timings,
+    )
+    compared = len(table) - users.own_items.lengths - 1
     ranked = RankedUsers(
         user_ids=sets.user_ids,
-        sampled=Ranking(sampled, np.full(len(compared), sets.n)),
-        full=Ranking(full, compared),
+        sampled=None if ranks.sampled is None else Ranking(ranks.sampled, np.full(len(compared), sets.n)),
+        full=Ranking(ranks.full, compared),
         catalogue_negatives=population(sets),
     )
-    source = Source(
+    source = ExternalSource(
         kind="embeddings",
         name=name,
         files=files,
@@ -166,7 +177,7 @@ def evaluate_embeddings(
         left_out=sets.dropped,
         columns=_known_columns(sets, users, catalogue),
         candidates=sets,
-        lists=_report_lists(lists, users, catalogue),
+        lists=_report_lists(ranks.lists, users, catalogue),
         notes=_notes(sets, len(table)),
     )
     return evaluate_source(source, ranked, measures, by=by, attributes=attributes, timings=timings)
@@ -198,27 +209,27 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
         raise DataError(f"{argument}: found the shape {given.shape}, expected ({expected})", file=where)
     if not given.flags.c_contiguous:
         raise DataError(f"{argument}: found an array that is not C-contiguous, expected one", file=where)
-    found = np.asarray(given)
-    _check_numbers(argument if where is None else f"{where}: {argument}", found)
-    return found
+    array = np.asarray(given)
+    _check_numbers(argument if where is None else f"{where}: {argument}", array)
+    return array
 
 
-def _check_numbers(name: str, found: np.ndarray) -> None:
+def _check_numbers(name: str, array: np.ndarray) -> None:
     """Raise where an array of one or two dimensions holds NaN, without copying it as a whole."""
-    by_row = np.zeros(len(found), np.int64)
-    for start in range(0, len(found), BLOCK_USERS):
-        block = found[start : start + BLOCK_USERS]
+    by_row = np.zeros(len(array), np.int64)
+    for start in range(0, len(array), BLOCK_USERS):
+        block = array[start : start + BLOCK_USERS]
         by_row[start : start + BLOCK_USERS] = np.isnan(block.reshape(len(block), -1)).sum(axis=1)
     if by_row.any():
         raise NotANumberError(
-            f"{name}: found {by_row.sum():,} NaN in {found.size:,} numbers, the first in row "
+            f"{name}: found {by_row.sum():,} NaN in {array.size:,} numbers, the first in row "
             f"{(by_row > 0).argmax():,} (counted from 0), expected none"
         )
 
 
 def _in_catalogue(sets: CandidateSets, item_ids: pl.Series) -> _Users:
-    places = find_places(sets.item_ids, item_ids)
-    candidates = places[sets.candidates]
+    indices = find_indices(sets.item_ids, item_ids)
+    candidates = indices[sets.candidates]
     unknown = np.flatnonzero((candidates < 0).any(axis=1))
     if len(unknown):
         missing = sets.candidates[candidates < 0]
@@ -226,14 +237,14 @@ def _in_catalogue(sets: CandidateSets, item_ids: pl.Series) -> _Users:
             f"item_ids: found none for {len(np.unique(missing)):,} items of the candidates, such as "
             f"{sets.item_ids[int(missing[0])]!r}"
         )
-    history = _known(sets.histories, places)
-    later = _known(sets.later, places)
+    history = _known(sets.histories, indices)
+    later = _known(sets.later, indices)
     return _Users(candidates, history, _distinct(_joined(history, later), candidates[:, 0]))
 
 
-def _known(rows: Histories, places: np.ndarray) -> Histories:
-    """Count items as the catalogue does; those that it does not have are left out."""
-    items = places[rows.items]
+def _known(rows: Histories, indices: np.ndarray) -> Histories:
+    """Replace items by their indices in the catalogue; leave out items that it does not have."""
+    items = indices[rows.items]
     known = items >= 0
     sums = np.concatenate([[0], np.cumsum(known)])
     return Histories(sums[rows.indptr], np.ascontiguousarray(items[known]))
@@ -246,34 +257,23 @@ def _joined(first: Histories, second: Histories) -> Histories:
 
 
 def _distinct(rows: Histories, targets: np.ndarray) -> Histories:
-    """Keep each item of a row once, and the row's target not at all."""
+    """Keep each item of a row once, and remove the row's target."""
     users = np.repeat(np.arange(len(rows)), rows.lengths)
     pairs = np.unique(np.column_stack([users, rows.items])[rows.items != targets[users]], axis=0)
     indptr = np.searchsorted(pairs[:, 0], np.arange(len(rows) + 1))
     return Histories(indptr, np.ascontiguousarray(pairs[:, 1]))
 
 
-def _rank(
-    whole: FactorisedBlock, users: _Users, top: int, on_progress: Callable[[int, int], None] | None
-) -> tuple[RankCounts, RankCounts, np.ndarray | None]:
-    count = len(users.candidates)
-    sampled = RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
-    full = RankCounts(np.empty(count, np.int64), np.empty(count, np.int64))
-    top = min(top, len(whole.item_table))
-    lists = np.empty((count, top), np.int64) if top else None
+def _blocks(
+    all_users: FactorisedBlock, on_progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[np.ndarray, FactorisedBlock]]:
+    """Cut the users into blocks; report a block as done when the next one is asked for."""
+    count = len(all_users.queries)
     for start in range(0, count, BLOCK_USERS):
-        rows = np.arange(start, min(start + BLOCK_USERS, count))
-        block = whole._replace(queries=whole.queries[start : start + len(rows)])
-        candidates = users.candidates[rows]
-        sampled.greater[rows], sampled.equal[rows] = block.rank_candidates(candidates)
-        targets = np.ascontiguousarray(candidates[:, 0])
-        full.greater[rows], full.equal[rows] = block.rank_catalogue(targets, users.others.select(rows))
-        if lists is not None:
-            with whole.timings.stage("lists"):
-                lists[rows] = block.top_n(top, users.history.select(rows)).items
+        stop = min(start + BLOCK_USERS, count)
+        yield np.arange(start, stop), all_users._replace(queries=all_users.queries[start:stop])
         if on_progress is not None:
-            on_progress(start + len(rows), count)
-    return sampled, full, lists
+            on_progress(stop, count)
 
 
 def _report_lists(lists: np.ndarray | None, users: _Users, catalogue: _Catalogue) -> ListsReport | None:
@@ -281,8 +281,8 @@ def _report_lists(lists: np.ndarray | None, users: _Users, catalogue: _Catalogue
         return None
     if catalogue.counts is not None:
         return ListsReport(**asdict(list_metrics(lists, users.candidates[:, 0], catalogue.counts)))
-    found = list_metrics(lists, users.candidates[:, 0], np.zeros(len(catalogue.vectors), np.int64))
-    return ListsReport(n=found.n, coverage=found.coverage, popularity=None, popularity_bias=None)
+    metrics = list_metrics(lists, users.candidates[:, 0], np.zeros(len(catalogue.vectors), np.int64))
+    return ListsReport(n=metrics.n, coverage=metrics.coverage, popularity=None, popularity_bias=None)
 
 
 def _known_columns(sets: CandidateSets, users: _Users, catalogue: _Catalogue) -> dict[str, pl.Series]:

@@ -1,4 +1,4 @@
-"""Evaluate ranked lists, such as TREC runs, of anybody's model."""
+"""Evaluate the ranked lists of any model, such as TREC runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import polars as pl
 
 from metatl.common.timings import Timings
 from metatl.evaluation.external.ranked_lists import read_lists, read_targets, same_ids
-from metatl.evaluation.external.source import Source, evaluate_source
+from metatl.evaluation.external.source import ExternalSource, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking
 from metatl.exceptions import DataError
-from metatl.metrics.rank_metrics import DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.metrics.names import DEFAULT_METRICS
+from metatl.metrics.rank_metrics import parse_metrics
 from metatl.ranking.blocks import RankCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.evaluation.evaluate_runs import Evaluation
     from metatl.evaluation.external.ranked_lists import ListsLike
+    from metatl.evaluation.measures import Evaluation
     from metatl.evaluation.report.results import SourceResults
+    from metatl.metrics.names import TieRule
 
 
 def evaluate_lists(
@@ -36,21 +38,21 @@ def evaluate_lists(
     attributes: pl.DataFrame | None = None,
     num_threads: int | None = None,
 ) -> Evaluation[SourceResults]:
-    """Find each user's target in the list that a model ranked for them.
+    """Rank each user's target in the list that a model gave for the user.
 
-    A target that is not in the list scores 0, as does a user without one: what is beyond the end of a list
-    is not known, so there is no mean or median rank and no AUC where that happens.
+    A target that is not in its list scores 0, and so does the target of a user without a list. Their ranks
+    are not known; where there are any, the results have no mean rank, no median rank and no AUC.
 
     Parameters
     ----------
     lists : str, path or polars.DataFrame
         Ranked lists; see `metatl.evaluation.external.ranked_lists.read_lists`.
     targets : str, path or polars.DataFrame
-        What each user chose; see `metatl.evaluation.external.ranked_lists.read_targets`.
+        The item that each user chose; see `metatl.evaluation.external.ranked_lists.read_targets`.
     name : str, optional
-        What to call the system; the name of the file by default.
+        Name of the system; the name of the file by default.
     ties : {"worst", "mean", "best"}
-        Where a target stands among items with its score.
+        The rank of a target among items with the same score.
     metrics : str or sequence of str
         Names of metrics.
     seed : int
@@ -58,14 +60,14 @@ def evaluate_lists(
     by : sequence of str
         Columns of `attributes` to slice the users by.
     attributes : polars.DataFrame, optional
-        What is known of users: ``user_id`` (raw) and columns to slice by.
+        ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
 
     Returns
     -------
     Evaluation
-        The results and the users' ranks.
+        The summary and the ranks of every user.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def evaluate_lists(
     given = {"lists": lists, "targets": targets}
     files = {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
     strangers = rows["user_id"].n_unique() - (len(chosen) - without)
-    source = Source(
+    source = ExternalSource(
         kind="lists",
         name=name,
         files=files,
@@ -98,7 +100,7 @@ def evaluate_lists(
 
 
 def _rank(rows: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Ranking, int]:
-    """Rank each target in its list; how many users have no list comes beside it."""
+    """Rank each target in its list; also count the users without a list."""
     scored = chosen.join(
         rows.rename({"item_id": "target", "score": "target_score"}),
         on=["user_id", "target"],
@@ -115,13 +117,13 @@ def _rank(rows: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Ranking, int]:
             pl.len().cast(pl.Int64).alias("length"),
         )
     )
-    found = scored.join(counted, on="user_id", how="left", maintain_order="left")
-    without = found["length"].null_count()
-    if without == len(found):
-        raise DataError("lists: found no list of any user who has a relevant item; do the ids agree?")
-    in_list = found["target_score"].is_not_null().to_numpy()
+    ranked = scored.join(counted, on="user_id", how="left", maintain_order="left")
+    without = ranked["length"].null_count()
+    if without == len(ranked):
+        raise DataError("lists: found no list of any user who has a relevant item; check that the ids agree")
+    in_list = ranked["target_score"].is_not_null().to_numpy()
     greater, equal, length = (
-        found[name].fill_null(0).to_numpy().astype(np.int64) for name in ("greater", "equal", "length")
+        ranked[name].fill_null(0).to_numpy().astype(np.int64) for name in ("greater", "equal", "length")
     )
     return Ranking(RankCounts(greater, equal), np.maximum(length - 1, 0), in_list), without
 

@@ -1,4 +1,4 @@
-"""Evaluate anybody's scores of candidates."""
+"""Evaluate the scores that any model gives to candidates."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from metatl import _metatl
 from metatl.common.timings import Timings
 from metatl.data.candidates import CandidateSets
 from metatl.evaluation.external.score_files import open_scores
-from metatl.evaluation.external.source import Source, evaluate_source
+from metatl.evaluation.external.source import ExternalSource, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.exceptions import ConfigError, NotANumberError
-from metatl.metrics.rank_metrics import DEFAULT_METRICS, TieRule, parse_metrics
+from metatl.metrics.names import DEFAULT_METRICS
+from metatl.metrics.rank_metrics import parse_metrics
 from metatl.ranking.blocks import RankCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from metatl.data.interactions import Interactions
-    from metatl.evaluation.evaluate_runs import Evaluation
     from metatl.evaluation.external.score_blocks import Scores
     from metatl.evaluation.external.score_files import ScoresLike
+    from metatl.evaluation.measures import Evaluation
     from metatl.evaluation.report.results import SourceResults
+    from metatl.metrics.names import TieRule
 
 UNCHECKED = (
     "No candidates were given: nobody has checked that column 0 is the target, that the negatives are "
@@ -55,41 +57,41 @@ def evaluate_scores(
         (B, 1 + n) float32, a row for each user in the order of the candidates' rows, the target's score
         first; or pairs, see `metatl.evaluation.external.score_files`.
     candidates : CandidateSets, str or path, optional
-        The candidates, or their file. Without them column 0 is ranked against the rest, and the results note
-        what could not be checked.
+        The candidates, or their file. If None, column 0 is ranked among the other columns, and the results
+        note what could not be checked.
     train : Interactions, optional
-        Rows of the training users, so that targets can be sliced by how often they occur in them.
+        Rows of the training users, to count how often each target occurs in them.
     name : str, optional
-        What to call the system; the name of the file by default.
+        Name of the system; the name of the file by default.
     ties : {"worst", "mean", "best"}
-        Where a target stands among items with its score.
+        The rank of a target among items with the same score.
     metrics : str or sequence of str
         Names of metrics.
     seed : int
         Seed of the bootstrap.
     by : sequence of str
-        What to slice the users by: ``history_length``, ``item_popularity`` (of the target, in `train`, in
-        quarters) or columns of `attributes`.
+        Columns to slice the users by: ``history_length``, ``item_popularity`` (how often the target occurs
+        in `train`, in quarters) or columns of `attributes`.
     attributes : polars.DataFrame, optional
-        What is known of users: ``user_id`` (raw) and columns to slice by.
+        ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
     on_progress : callable, optional
-        Called with the users that are ranked so far, and all.
+        Called with the number of users that are ranked, and the number of all users.
 
     Returns
     -------
     Evaluation
-        The results and the users' ranks.
+        The summary and the ranks of every user.
 
     Raises
     ------
     DataError
         If scores or candidates cannot be read, or do not fit each other.
     NotANumberError
-        If scores are not numbers; it counts them.
+        If scores are NaN; the message counts them.
     ConfigError
-        If a metric or a column to slice by is unknown, or there is `train` without candidates.
+        If a metric or a column to slice by is unknown, or `train` is given without candidates.
     """
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     if train is not None and candidates is None:
@@ -97,14 +99,14 @@ def evaluate_scores(
     timings = Timings()
     with timings.stage("read"):
         sets, files = read_candidates(candidates)
-        found = open_scores(scores, sets)
+        opened = open_scores(scores, sets)
     name_in_errors = "scores"
     if isinstance(scores, (str, os.PathLike)):
         files["scores"] = str(scores)
         name_in_errors = f"{scores}: scores"
     with timings.stage("rank"):
-        counts = _rank(found, name_in_errors, num_threads, on_progress)
-    source = Source(
+        counts = _rank(opened, name_in_errors, num_threads, on_progress)
+    source = ExternalSource(
         kind="scores",
         name=name,
         files=files,
@@ -112,31 +114,31 @@ def evaluate_scores(
         left_out={} if sets is None else sets.dropped,
         columns=_known_columns(sets, train),
         candidates=sets,
-        notes=[*(() if sets is not None else (UNCHECKED,)), *found.notes],
+        notes=[*(() if sets is not None else (UNCHECKED,)), *opened.notes],
     )
-    users = _ranked_users(sets, counts, found.columns - 1)
+    users = _ranked_users(sets, counts, opened.columns - 1)
     return evaluate_source(source, users, measures, by=by, attributes=attributes, timings=timings)
 
 
 def read_candidates(
     candidates: CandidateSets | str | os.PathLike[str] | None,
 ) -> tuple[CandidateSets | None, dict[str, str]]:
-    """Read candidates if they are a file; beside them the file, for a report."""
+    """Give candidates, read from their file if need be, and the file for the report."""
     if candidates is None or isinstance(candidates, CandidateSets):
         return candidates, {}
     return CandidateSets.load(candidates), {"candidates": str(candidates)}
 
 
 def known_columns(sets: CandidateSets | None) -> dict[str, pl.Series]:
-    """Give what candidates know of their users, to slice them by."""
+    """Columns that candidates provide to slice their users by."""
     return {} if sets is None else {"history_length": pl.Series("history_length", sets.histories.lengths)}
 
 
 def _known_columns(sets: CandidateSets | None, train: Interactions | None) -> dict[str, pl.Series]:
     columns = known_columns(sets)
     if sets is not None and train is not None:
-        places = train.find_items(sets.item_ids.gather(sets.candidates[:, 0]))
-        counts = np.where(places >= 0, train.item_counts[places], 0)
+        targets = train.find_items(sets.item_ids.gather(sets.candidates[:, 0]))
+        counts = np.where(targets >= 0, train.item_counts[targets], 0)
         columns["item_popularity"] = quantile_groups(counts, "item_popularity")
     return columns
 
@@ -161,10 +163,10 @@ def _rank(
         try:
             greater[rows], equal[rows] = _metatl.rank_scores(block, num_threads=num_threads)
         except NotANumberError:
-            places = np.argwhere(np.isnan(block))
-            not_numbers += len(places)
+            nan_entries = np.argwhere(np.isnan(block))
+            not_numbers += len(nan_entries)
             if first is None:
-                first = f"row {start + places[0, 0]:,}, column {places[0, 1]}"
+                first = f"row {start + nan_entries[0, 0]:,}, column {nan_entries[0, 1]}"
         if on_progress is not None:
             on_progress(rows.stop, scores.rows)
     if not_numbers:

@@ -1,4 +1,4 @@
-"""Raw item ids as a stranger gives them, and where in them the items of candidates are."""
+"""Raw item ids of an external system, and the indices of the candidates' items among them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from polars.datatypes import DataType
 
 
-def find_places(wanted: pl.Series, ids: pl.Series) -> np.ndarray:
-    """Find ids in a list of distinct ones.
+def find_indices(wanted: pl.Series, ids: pl.Series) -> np.ndarray:
+    """Find the indices of ids in a series of distinct ids.
 
     Parameters
     ----------
-    wanted
+    wanted : polars.Series
         (B,) ids.
-    ids
+    ids : polars.Series
         (I,) distinct ids of the same type.
 
     Returns
     -------
-    numpy.ndarray
-        int64 (B,): the position of each in `ids`; -1 where it is not there.
+    ndarray
+        (B,) int64: the index of each id in `ids`; -1 where it is not there.
     """
-    table = pl.DataFrame({"id": ids, "place": np.arange(len(ids))})
+    table = pl.DataFrame({"id": ids, "index": np.arange(len(ids))})
     joined = pl.DataFrame({"id": wanted}).join(table, on="id", how="left", maintain_order="left")
-    return joined["place"].fill_null(-1).to_numpy()
+    return joined["index"].fill_null(-1).to_numpy()
 
 
 def read_items(source: pl.Series | pl.DataFrame | str | os.PathLike[str], dtype: DataType) -> pl.DataFrame:
@@ -43,21 +43,21 @@ def read_items(source: pl.Series | pl.DataFrame | str | os.PathLike[str], dtype:
 
     Parameters
     ----------
-    source
-        A series of ids, or a frame, a Parquet file or a CSV file with the column `item_id` and perhaps
-        `count`, an integer of at least 0.
-    dtype
-        Type of the ids that they are to be compared with.
+    source : polars.Series, polars.DataFrame, str or path
+        A series of ids, or a frame, a Parquet file or a CSV file with the column ``item_id`` and optionally
+        ``count``, an integer of at least 0.
+    dtype : polars.DataType
+        The expected type of the ids.
 
     Returns
     -------
     polars.DataFrame
-        `item_id` and, where it is there, `count` (Int64).
+        ``item_id`` and, if the source has it, ``count`` (Int64).
 
     Raises
     ------
     DataError
-        If the file cannot be read, a column is missing or of another type, or an id is there twice.
+        If the file cannot be read, a column is missing or of another type, or an id occurs twice.
     """
     if not isinstance(source, (str, os.PathLike)):
         table = source.to_frame("item_id") if isinstance(source, pl.Series) else source

@@ -1,7 +1,7 @@
-"""Lists of items that a model ranked for each user, and what each user chose: TREC files and tables.
+"""Read ranked lists and the item that each user chose, from TREC files and tables.
 
 A TREC run has lines `user Q0 item rank score tag`, qrels have `user 0 item relevance`; fields are separated
-by white space. As in trec_eval the score decides, not the rank that a line states.
+by white space. As in trec_eval, items are ranked by the score, not by the rank in the file.
 """
 
 from __future__ import annotations
@@ -40,38 +40,37 @@ def read_lists(source: ListsLike) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        ``user_id``, ``item_id`` and ``score`` (Float64, large is good), in the order of the source.
+        ``user_id``, ``item_id`` and ``score`` (Float64, higher is better), in the order of the source.
 
     Raises
     ------
     DataError
-        If the file cannot be read, a column is missing, an item is in a user's list twice, or scores and
-        ranks contradict each other.
+        If the file cannot be read, a column is missing, an item is in a list twice, or the order by score and
+        the order by rank differ.
     NotANumberError
-        If scores are NaN; it counts them.
+        If scores are NaN; the message counts them.
     """
     return _read(source, _run_table)
 
 
 def read_targets(source: ListsLike) -> pl.DataFrame:
-    """Read which item each user chose.
+    """Read the item that each user chose.
 
     Parameters
     ----------
     source : str, path or polars.DataFrame
-        TREC qrels with one relevant item a user, or a table (a frame or Parquet) with ``user_id`` and
-        ``target``: a candidate file is one.
+        TREC qrels with one relevant item per user, or a table (a frame or Parquet) with ``user_id`` and
+        ``target``, such as a candidate file.
 
     Returns
     -------
     polars.DataFrame
-        ``user_id`` and ``target``, one row a user, in the order of the source.
+        ``user_id`` and ``target``, one row per user, in the order of the source.
 
     Raises
     ------
     DataError
-        If the file cannot be read, a column is missing, or a user has another number of relevant items than
-        one.
+        If the file cannot be read, a column is missing, or a user does not have exactly one relevant item.
     """
     return _read(source, _target_table)
 
@@ -91,7 +90,7 @@ def _read(source: ListsLike, check: Callable[[pl.DataFrame], pl.DataFrame]) -> p
 
 
 def _read_trec(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
-    """Read lines of fields that any white space separates."""
+    """Read lines of fields that are separated by white space."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -113,7 +112,7 @@ def _read_trec(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
             f"found {split.list.len()[row]} fields, expected {len(fields)}: {' '.join(fields)}",
             line=int(numbers[row]),
         )
-    columns = {name: split.list.get(place) for place, name in enumerate(fields)}
+    columns = {name: split.list.get(index) for index, name in enumerate(fields)}
     number = "score" if "score" in fields else "relevance"
     values = columns[number].cast(pl.Float64, strict=False)
     if values.null_count():
@@ -154,7 +153,7 @@ def _run_table(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _check_ranks(table: pl.DataFrame) -> None:
-    """Ranks and scores must tell the same story."""
+    """Check that scores do not rise along the ranks of a list."""
     ordered = table.sort("user_id", "rank", maintain_order=True)
     rises = (ordered["score"].diff() > 0) & (ordered["user_id"] == ordered["user_id"].shift(1))
     if rises.any():
@@ -195,13 +194,13 @@ def _no_nulls(table: pl.DataFrame, names: list[str] | tuple[str, ...]) -> None:
 
 
 def same_ids(lists: pl.DataFrame, targets: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Bring ids to one type: text, where either side has text.
+    """Cast ids to a common type: text, if the types differ.
 
     Parameters
     ----------
-    lists
+    lists : polars.DataFrame
         As `read_lists` gives them.
-    targets
+    targets : polars.DataFrame
         As `read_targets` gives them.
     """
 

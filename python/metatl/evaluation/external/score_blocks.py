@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BLOCK_BYTES = 32 * 2**20
-"""Scores that are ranked at once."""
+"""Size of the scores that are ranked at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of B users, to be read block by block.
+    """Scores of B users that are read block by block.
 
     Attributes
     ----------
     rows, columns : int
         B, and 1 + n.
     blocks : callable
-        Gives (first row, (b, 1 + n) float32) for successive blocks of rows.
+        Yields (first row, (b, 1 + n) float32) for successive blocks of rows.
     notes : tuple of str
-        What a reader should know, such as rows that were not used.
+        Remarks for the report, such as the number of unused rows.
     """
 
     rows: int
@@ -37,16 +37,16 @@ class Scores:
 
 
 def block_height(columns: int) -> int:
-    """Give the rows of a block, for rows of so many scores."""
+    """Give the number of rows of a block, for rows of `columns` scores."""
     return max(1, BLOCK_BYTES // (4 * max(columns, 1)))
 
 
 def check_array(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran: bool) -> None:
-    """Raise DataError if an array of this type, shape and order holds no scores."""
+    """Raise DataError if an array of this dtype, shape and order cannot hold scores."""
     if dtype != np.float32:
         raise DataError(
-            f"scores: found {dtype}, expected float32; convert with .astype(np.float32), and know that "
-            "scores closer than its precision become ties"
+            f"scores: found {dtype}, expected float32; convert with .astype(np.float32); "
+            "scores that differ by less than its precision become ties"
         )
     if len(shape) != 2:  # noqa: PLR2004
         raise DataError(f"scores: found the shape {shape}, expected two dimensions: users and candidates")
@@ -68,7 +68,7 @@ def matrix_scores(matrix: np.ndarray) -> Scores:
     Raises
     ------
     DataError
-        If it has another type, or no two dimensions.
+        If it has another dtype, or not two dimensions.
     """
     check_array(matrix.dtype, matrix.shape, fortran=False)
     rows, columns = matrix.shape

@@ -1,7 +1,7 @@
 """Scores of candidates in files and in memory: one row of 1 + n scores per user, the target's first.
 
-An `.npy` file is mapped, an `.npz` unpacked and a wide table read block by block, so that none needs the
-memory of all scores; a table of pairs, which may come in any order, needs that of the candidates' scores.
+An `.npy` file is mapped; an `.npz` file and a wide table are read block by block. None of them needs memory
+for all scores. A table of pairs, which may be in any order, needs memory for the scores of all candidates.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class PandasFrame(Protocol):
-    """What is used of a pandas data frame."""
+    """The part of the interface of a pandas data frame that is used."""
 
     @property
     def columns(self) -> Any:
@@ -52,14 +52,14 @@ ScoresLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor
 
 
 def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
-    """Find the scores of candidates in what a caller has.
+    """Open the scores of candidates.
 
     Parameters
     ----------
     scores : str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
-        A file or the scores; float32 wherever there is a type.
+        A file or the scores, as float32.
     sets : CandidateSets or None
-        The candidates. Without them only rows of scores make sense, and nobody checks what they belong to.
+        The candidates. Without them the scores must be rows, and users and items cannot be checked.
 
     Returns
     -------
@@ -69,8 +69,8 @@ def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
     Raises
     ------
     DataError
-        If the file cannot be read, or its type, its shape, its columns, its users or their order are not
-        those of the candidates.
+        If the file cannot be read, or its type, shape, columns, users or order of users do not fit the
+        candidates.
     """
     if not isinstance(scores, (str, os.PathLike)):
         return _checked(_in_memory(scores, sets), sets)
@@ -87,7 +87,7 @@ def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Say which file an error is in."""
+    """Add the path of the file to errors."""
     try:
         yield
     except DataError as error:
@@ -177,7 +177,7 @@ def _mapped(path: Path) -> Scores:
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, rows, height):
             shape = (min(height, rows - start), columns)
-            # A mapping for each block: what has been read does not stay with the process.
+            # Each block has its own mapping, so that blocks that were read do not stay in memory.
             yield start, np.memmap(path, np.float32, "r", offset + 4 * start * columns, shape)
 
     return Scores(rows, columns, blocks)

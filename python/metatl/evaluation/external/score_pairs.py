@@ -1,4 +1,4 @@
-"""Scores as pairs of a user and an item, put in the order of candidate sets."""
+"""Scores of pairs of a user and an item, put into the order of candidate sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metatl.evaluation.external.item_ids import find_places
+from metatl.evaluation.external.item_ids import find_indices
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def fill_long_scores(
     blocks: Iterable[pl.DataFrame], sets: CandidateSets
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Put scores where their candidates are.
+    """Put the scores of pairs into the order of the candidates.
 
     Parameters
     ----------
     blocks : iterable of polars.DataFrame
-        Rows of ``user_id``, ``item_id`` and ``score`` (Float32), in any order. Pairs that are no candidates
-        are not used.
+        Rows of ``user_id``, ``item_id`` and ``score`` (Float32), in any order. Pairs that are not
+        candidates are not used.
     sets : CandidateSets
         The candidates.
 
@@ -40,7 +40,7 @@ def fill_long_scores(
     Raises
     ------
     DataError
-        If a candidate has no score, or a pair is there twice.
+        If a candidate has no score, or a pair occurs twice.
     """
     num_items = len(sets.item_ids)
     wanted = (np.arange(len(sets.users))[:, None] * num_items + sets.candidates).ravel()
@@ -50,8 +50,8 @@ def fill_long_scores(
     filled = np.zeros(len(wanted), bool)
     unused = 0
     for pairs in blocks:
-        users = find_places(pairs["user_id"], sets.user_ids)
-        items = find_places(pairs["item_id"], sets.item_ids)
+        users = find_indices(pairs["user_id"], sets.user_ids)
+        items = find_indices(pairs["item_id"], sets.item_ids)
         keys = users * num_items + items
         slots = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
         used = (users >= 0) & (items >= 0) & (ascending[slots] == keys)
@@ -77,7 +77,7 @@ def _refuse_repeats(slots: np.ndarray, filled: np.ndarray, sets: CandidateSets) 
         raise DataError(f"scores: found {_pair(sets, int(repeated[0]))} more than once, expected once")
 
 
-def _pair(sets: CandidateSets, place: int) -> str:
-    row, column = divmod(place, sets.candidates.shape[1])
+def _pair(sets: CandidateSets, slot: int) -> str:
+    row, column = divmod(slot, sets.candidates.shape[1])
     item = sets.item_ids[int(sets.candidates[row, column])]
     return f"the user {sets.user_ids[row]!r} and the item {item!r}"

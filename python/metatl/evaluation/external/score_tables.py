@@ -30,16 +30,16 @@ LONG_COLUMNS = ("user_id", "item_id", "score")
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A table, to be read block by block.
+    """A table that is read block by block.
 
     Attributes
     ----------
-    schema
+    schema : dict of str to pl.DataType
         Names and types of the columns.
-    column
-        Gives a whole column.
-    blocks
-        Gives the columns that are named, some rows after the other.
+    column : callable
+        Gives a whole column by its name.
+    blocks : callable
+        Yields the named columns, some rows at a time.
     """
 
     schema: dict[str, pl.DataType]
@@ -48,14 +48,14 @@ class ScoreTable:
 
 
 def table_scores(table: ScoreTable, sets: CandidateSets | None) -> Scores:
-    """Find the scores of candidates in a table.
+    """Take the scores of candidates from a table.
 
     Parameters
     ----------
     table : ScoreTable
-        Wide or long.
+        A wide or a long table.
     sets : CandidateSets or None
-        The candidates; without them a table has to be wide, and its users are not compared with any.
+        The candidates. Without them the table must be wide, and its users cannot be checked.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def table_scores(table: ScoreTable, sets: CandidateSets | None) -> Scores:
     Raises
     ------
     DataError
-        If its columns, their types or its users are not those of scores of the candidates.
+        If its columns, their types or its users do not fit the candidates.
     """
     names = list(table.schema)
     if set(LONG_COLUMNS) <= set(names):
@@ -170,11 +170,11 @@ def _check_users(found: pl.Series, expected: pl.Series) -> None:
 
 
 def frame_table(frame: pl.DataFrame) -> ScoreTable:
-    """Take a data frame as it is."""
+    """Make a table of a data frame."""
     return ScoreTable(dict(frame.schema), frame.get_column, lambda names: iter([frame.select(names)]))
 
 
 def parquet_table(path: Path) -> ScoreTable:
-    """Open a Parquet file, to be read row group by row group."""
+    """Open a Parquet file that is read row group by row group."""
     schema, blocks = open_parquet(path)
     return ScoreTable(schema, lambda name: read_parquet(path, [name]).rows[name], blocks)

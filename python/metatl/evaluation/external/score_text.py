@@ -1,4 +1,4 @@
-"""Tables of scores as text: read some lines at a time, and what is wrong is named with its line."""
+"""Tables of scores as text: they are read some lines at a time, and errors name the line."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreTable:
-    """Open a table of text, to be read some lines at a time.
+    """Open a text table that is read some lines at a time.
 
     Parameters
     ----------
     path : Path
-        The file: UTF-8, a header in its first line.
+        The file: UTF-8, with a header in the first line.
     separator : str
-        What stands between fields.
+        The separator of fields.
     sets : CandidateSets or None
-        The candidates, whose ids say of what type the table's are.
+        The candidates; the ids of the table have the types of their ids.
     """
     lines = _lines(path)
     first = next(lines)
@@ -56,16 +56,16 @@ def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreT
             if not found.null_count():
                 return found
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            pass  # The same again in blocks, to tell where it is wrong.
+            pass  # Read it again in blocks, to find the line of the error.
         return pl.concat([pl.Series(name, [], schema[name]), *(rows[name] for rows in blocks([name]))])
 
     return ScoreTable(schema, column, blocks)
 
 
 def _check_header(header: str, separator: str, line: int) -> None:
-    """Refuse a first line of numbers: a row of scores would be taken for names, and its user lost.
+    """Refuse a first line of numbers: the file has no header, and its first row would be lost.
 
-    0, 1, 2, … are names that some programs give to columns without any.
+    0, 1, 2, … are accepted: some programs write them as the names of unnamed columns.
     """
     names = next(csv.reader([header], delimiter=separator), [])
     try:
@@ -77,7 +77,7 @@ def _check_header(header: str, separator: str, line: int) -> None:
 
 
 def _lines(path: Path) -> Generator[Block]:
-    """Cut a file into its header and blocks of whole rows: a line may end within quotes, a block may not."""
+    """Cut a file into its header and blocks of whole rows; a quoted field may contain line breaks."""
     with path.open("rb") as file:
         blocks = read_blocks(file, expected="UTF-8 text")
         for block in blocks:
@@ -106,7 +106,7 @@ def _parse_block(block: Block, header: str, separator: str, schema: dict[str, pl
         if not any(column.null_count() for column in rows):
             return rows
     except DataError:
-        pass  # The same again as text, to tell where it is wrong.
+        pass  # Parse it again as text, to find the line of the error.
     lines = _lines_of_rows(block, separator, len(schema))
     rows = _parse(text, separator)
     return pl.DataFrame([_cast(rows[name], dtype, lines) for name, dtype in schema.items()])
@@ -123,7 +123,7 @@ def _parse(text: str, separator: str, types: dict[str, pl.DataType] | None = Non
 
 
 def _lines_of_rows(block: Block, separator: str, width: int) -> list[int]:
-    """Find the line on which each row begins, and refuse rows of another width."""
+    """Find the first line of each row, and refuse rows with another number of fields."""
     reader = csv.reader(io.StringIO(block.text, newline="\n"), delimiter=separator)
     lines, line = [], block.line
     try:
@@ -138,7 +138,7 @@ def _lines_of_rows(block: Block, separator: str, width: int) -> list[int]:
 
 
 def _cast(column: pl.Series, dtype: pl.DataType, lines: list[int]) -> pl.Series:
-    """Turn text into ids and numbers; a missing id of text is one, and nobody's."""
+    """Parse text as ids or numbers; a missing text id stays null and matches no id."""
     if dtype == pl.String:
         return column
     text = column.str.strip_chars()

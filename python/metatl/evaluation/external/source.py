@@ -1,24 +1,14 @@
-"""The report of what somebody else made: scores, embeddings, lists."""
+"""The evaluation of an external system: one that gives scores, embeddings or ranked lists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from metatl.data.split import protocol_sha256
-from metatl.evaluation.evaluate_runs import Evaluation
-from metatl.evaluation.measures import Measures, RankedUsers, measure, measure_ties, slices_by
-from metatl.evaluation.report.results import (
-    BootstrapReport,
-    CandidatesReport,
-    ListsReport,
-    SourceReport,
-    SourceResults,
-    UsersReport,
-)
-from metatl.metrics.rank_metrics import BOOTSTRAP_RESAMPLES, CONFIDENCE
+from metatl.evaluation.measures import Evaluation, report_bootstrap, report_figures
+from metatl.evaluation.report.results import SourceReport, SourceResults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,32 +17,34 @@ if TYPE_CHECKING:
 
     from metatl.common.timings import Timings
     from metatl.data.candidates import CandidateSets
+    from metatl.evaluation.measures import Measures, RankedUsers
+    from metatl.evaluation.report.results import ListsReport
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """What is known of a source besides the ranks of its users.
+class ExternalSource:
+    """What an external system gave, without the ranks of its users.
 
     Attributes
     ----------
     kind : {"scores", "embeddings", "lists"}
         What was ranked.
     name : str or None
-        What to call the system; the name of the file `named_by` where it is None.
+        Name of the system; None for the name of the file `named_by`.
     files : dict of str to str
-        What was read, by its part.
+        The files that were read, by their role.
     named_by : str
-        The part whose file gives the name.
+        The role of the file that gives the name.
     left_out : dict of str to int
-        What was left out on the way, by reason.
+        How many users were left out, by reason.
     columns : dict of str to polars.Series
-        (B,) each: what is known of the users, to slice them by.
+        (B,) each: columns to slice the users by.
     candidates : CandidateSets or None
-        The candidates, where there were any.
+        The candidates; None where there are none.
     lists : ListsReport or None
-        Of the users' lists.
+        The report of the users' lists.
     notes : sequence of str
-        What could not be checked, or was not computed.
+        What could not be checked or computed.
     """
 
     kind: Literal["scores", "embeddings", "lists"]
@@ -67,7 +59,7 @@ class Source:
 
 
 def evaluate_source(
-    source: Source,
+    source: ExternalSource,
     users: RankedUsers,
     measures: Measures,
     *,
@@ -75,58 +67,65 @@ def evaluate_source(
     attributes: pl.DataFrame | None,
     timings: Timings,
 ) -> Evaluation[SourceResults]:
-    """Compute all figures of ranked users and put them into a report.
+    """Evaluate the ranked users of an external system.
 
     Parameters
     ----------
-    source : Source
+    source : ExternalSource
         What was ranked.
     users : RankedUsers
         The ranks.
     measures : Measures
         What to compute.
     by : sequence of str
-        What to slice the users by.
+        Columns to slice the users by.
     attributes : polars.DataFrame or None
-        What a caller knows of the users.
+        ``user_id`` (raw) and columns to slice by.
     timings : Timings
-        Of the stages so far.
+        The stages so far; gains the stage ``metrics``.
+
+    Returns
+    -------
+    Evaluation
+        The summary and the ranks of every user.
 
     Raises
     ------
     ConfigError
         If a column to slice by is unknown.
     DataError
-        If `attributes` do not fit.
+        If `attributes` has no ``user_id``, or has a user twice.
     """
     sets = source.candidates
     with timings.stage("metrics"):
-        results = SourceResults(
-            metrics=measure(users, measures),
-            ties=measure_ties(users, measures),
+        figures = report_figures(
+            users,
+            measures,
+            left_out=source.left_out,
             lists=source.lists,
-            users=UsersReport(evaluated=len(users.user_ids), left_out=source.left_out),
-            slices=slices_by(users, by, source.columns, attributes, measures),
-            notes=list(source.notes),
-            candidates=None
-            if sets is None
-            else CandidatesReport(sha256=sets.sha256, kind=sets.kind, n=sets.n, seed=sets.seed),
-            source=SourceReport(
-                kind=source.kind,
-                name=source.name or Path(source.files.get(source.named_by, source.kind)).stem,
-                files=source.files,
-                ties=measures.ties,
-                bootstrap=BootstrapReport(
-                    resamples=BOOTSTRAP_RESAMPLES, confidence=CONFIDENCE, seed=measures.seed
-                ),
-            ),
-            timings={},
-            metatl_version=metadata.version("metatl"),
+            candidates=sets,
+            columns=source.columns,
+            by=by,
+            attributes=attributes,
         )
+    name = source.name or Path(source.files.get(source.named_by, source.kind)).stem
+    results = SourceResults(
+        **figures,
+        notes=list(source.notes),
+        source=SourceReport(
+            kind=source.kind,
+            name=name,
+            files=source.files,
+            ties=measures.ties,
+            bootstrap=report_bootstrap(measures),
+        ),
+        timings=timings.seconds,
+    )
     return Evaluation(
-        results.model_copy(update={"timings": timings.seconds}),
-        users,
-        measures,
-        None if sets is None else sets.dataset_fingerprint,
-        None if sets is None else protocol_sha256(sets.split_protocol),
+        results=results,
+        system=name,
+        users=users,
+        measures=measures,
+        dataset_fingerprint=None if sets is None else sets.dataset_fingerprint,
+        split_sha256=None if sets is None else protocol_sha256(sets.split_protocol),
     )

@@ -1,1 +1,1 @@
-"""What is told of an evaluation: JSON, tables, pages, plots."""
+"""Reports of evaluations: JSON, tables, pages, plots."""

@@ -1,4 +1,4 @@
-"""Tables and text as LaTeX wants them."""
+"""Tables and text in LaTeX."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SIGNS = str.maketrans(
 
 
 def escape(text: str) -> str:
-    """Write text so that LaTeX prints it as it is."""
+    """Escape text, so that LaTeX prints it unchanged."""
     return text.translate(_SIGNS)
 
 
 def number(text: str) -> str:
-    """Write a figure, or an interval, so that its signs are those of mathematics; other text as it is."""
-    # In braces, a relation has no space around it.
+    """Format a number or an interval in math mode; escape other text."""
+    # Braces remove the space around a relation.
     return f"${text.replace('<', '{<}')}$" if text.startswith(("+", "-", "<", "[")) else escape(text)
 
 
@@ -43,13 +43,13 @@ def table(
     Parameters
     ----------
     caption : str
-        What stands above it; LaTeX.
+        The caption, in LaTeX.
     columns : str
-        How each column is aligned, such as ``"lrr"``.
+        Alignment of each column, such as ``"lrr"``.
     header : sequence of str
-        Names of the columns; LaTeX.
+        Names of the columns, in LaTeX.
     blocks : iterable of iterable of sequence of str
-        Rows of cells, LaTeX, with a rule before each block.
+        Rows of cells, in LaTeX, with a rule before each block.
     """
     lines = [
         r"\begin{table}",

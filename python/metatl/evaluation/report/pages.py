@@ -1,4 +1,4 @@
-"""A report as a list of parts, written as Markdown and as one HTML page that needs no other file."""
+"""Write a report, a list of parts, as Markdown or as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `**bold**` and `` `code` `` are understood, here and in lists and tables."""
+    """A paragraph; `**bold**` and `` `code` `` are formatted, also in lists and tables."""
 
     text: str
 
@@ -51,12 +51,12 @@ class Image:
 
     Attributes
     ----------
-    file
-        Its name beside the page.
-    content
+    file : str
+        Name of the file, in the folder of the page.
+    content : bytes
         Its bytes.
-    description
-        What it shows, for those who cannot see it.
+    description : str
+        Text that describes the image.
     """
 
     file: str
@@ -64,7 +64,7 @@ class Image:
     description: str
 
 
-Part: TypeAlias = "Heading | Text | Points | Table | Image"
+PagePart: TypeAlias = "Heading | Text | Points | Table | Image"
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
@@ -76,12 +76,12 @@ img { max-width: 100%; height: auto; }
 """
 
 
-def markdown(parts: Sequence[Part]) -> str:
+def markdown(parts: Sequence[PagePart]) -> str:
     """Write a report as Markdown."""
     return "\n\n".join(_markdown(part) for part in parts) + "\n"
 
 
-def html_page(parts: Sequence[Part]) -> str:
+def html_page(parts: Sequence[PagePart]) -> str:
     """Write a report as an HTML page with its images inside."""
     title = next((part.text for part in parts if isinstance(part, Heading)), "metatl")
     return (
@@ -99,7 +99,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _markdown(part: Part) -> str:
+def _markdown(part: PagePart) -> str:
     if isinstance(part, Heading):
         return f"{'#' * part.level} {part.text}"
     if isinstance(part, Text):
@@ -112,7 +112,7 @@ def _markdown(part: Part) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _html(part: Part) -> str:
+def _html(part: PagePart) -> str:
     if isinstance(part, Heading):
         return f"<h{part.level}>{_inline(part.text)}</h{part.level}>"
     if isinstance(part, Text):

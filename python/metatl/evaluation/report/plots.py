@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DPI = 120
-# No date and no random ids: the same figures give the same file.
+# Without a date and random ids, the same figures give the same file.
 _SVG_METADATA: dict[str, Any] = {"Date": None}
 _SVG_SALT = "metatl"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A value with the ends of its interval; `x` is a number on a line, a place in a list of dots."""
+    """A value with the ends of its interval; `x` is K on a line, and the index of a name among dots."""
 
     x: float
     value: float
@@ -40,18 +40,18 @@ class Series:
 
 @dataclass(frozen=True)
 class DotPanel:
-    """Names from top to bottom, and for each series a dot with its interval beside them.
+    """Names from top to bottom, with a dot and an interval for each series.
 
     Attributes
     ----------
-    title
-        Above the panel.
-    names
-        What stands beside the dots; a point's `x` counts them.
-    series
+    title : str
+        Title of the panel.
+    names : tuple of str
+        Names of the rows; the `x` of a point is an index of them.
+    series : tuple of Series
         The dots.
-    label
-        Of the axis of values.
+    label : str
+        Label of the axis of values.
     """
 
     title: str
@@ -80,19 +80,19 @@ def draw_dots(panels: Sequence[DotPanel]) -> Figure:
 
 
 def draw_dot_panel(axes: Axes, panel: DotPanel, *, legend: bool) -> None:
-    """Draw a panel of dots with intervals on axes of its own."""
+    """Draw a panel of dots with intervals on axes."""
     for number, series in enumerate(panel.series):
-        places = [point.x + aside(number, len(panel.series)) for point in series.points]
+        heights = [point.x + aside(number, len(panel.series)) for point in series.points]
         values = [point.value for point in series.points]
         errors = _errors(series.points)
-        axes.errorbar(values, places, xerr=errors, fmt="os^"[number % 3], ms=4, label=_plain(series.name))
+        axes.errorbar(values, heights, xerr=errors, fmt="os^"[number % 3], ms=4, label=_plain(series.name))
     set_names(axes, panel.names)
     _finish(axes, panel.title, legend=legend)
     axes.set_xlabel(panel.label)
 
 
 def aside(number: int, count: int) -> float:
-    """Give how far below its row, whose height is 1, the one of that number is drawn, of some in a row."""
+    """Give the offset of one of `count` series below the middle of its row; a row has height 1."""
     return min(0.2, 0.8 / count) * (number - (count - 1) / 2)
 
 
@@ -108,7 +108,7 @@ def draw_lines(panels: Sequence[LinePanel]) -> Figure:
     grid = figure.subplots(1, len(panels), squeeze=False)
     for axes, panel in zip(grid[0], panels, strict=True):
         for number, series in enumerate(panel.series):
-            # A little apart, so that no interval hides another.
+            # The lines are shifted a little, so that no interval hides another.
             shift = 0.04 * (number - (len(panel.series) - 1) / 2)
             ks = [point.x + shift for point in series.points]
             values = [point.value for point in series.points]
@@ -139,7 +139,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def _errors(points: Sequence[Point]) -> list[list[float]]:
-    # A bootstrap interval need not hold the mean.
+    # A bootstrap interval may not contain the mean.
     below = [max(0.0, point.value - point.low) for point in points]
     above = [max(0.0, point.high - point.value) for point in points]
     return [below, above]

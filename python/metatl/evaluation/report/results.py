@@ -1,4 +1,4 @@
-"""What an evaluation reports, as JSON, and the schema of that."""
+"""The results of an evaluation as written to JSON, and their schema."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from metatl.metrics.names import CandidateKind, TieRule  # noqa: TC001 (pydantic reads them)
 from metatl.ranking.item_tables import ItemFormat  # noqa: TC001 (pydantic reads it)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_FILE = "docs/results.schema.json"
 
+class StrictReport(BaseModel):
+    """A part of a report: it cannot be changed, and refuses unknown fields."""
 
-class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EstimateReport(_Part):
+class EstimateReport(StrictReport):
     """A mean over test users with the ends of its bootstrap interval, or a median with its interval."""
 
     value: float
@@ -29,7 +30,7 @@ class EstimateReport(_Part):
     standard_error: float | None = Field(default=None, description="of the value, over users")
 
 
-class MetricsReport(_Part):
+class MetricsReport(StrictReport):
     """The metrics by name, for each way of ranking."""
 
     sampled: dict[str, EstimateReport] | None = Field(
@@ -45,16 +46,14 @@ class MetricsReport(_Part):
     )
 
 
-class TiesReport(_Part):
+class TiesReport(StrictReport):
     """Items with the target's score."""
 
     share: float = Field(description="share of users whose target is level with another item")
-    metrics: dict[Literal["worst", "mean", "best"], dict[str, float]] = Field(
-        description="means under each tie rule"
-    )
+    metrics: dict[TieRule, dict[str, float]] = Field(description="means under each tie rule")
 
 
-class ListsReport(_Part):
+class ListsReport(StrictReport):
     """The recommended lists of all users."""
 
     n: int = Field(description="items of a list")
@@ -67,14 +66,14 @@ class ListsReport(_Part):
     )
 
 
-class UsersReport(_Part):
+class UsersReport(StrictReport):
     """Who was evaluated."""
 
     evaluated: int
     left_out: dict[str, int] = Field(description="what was left out on the way, by reason")
 
 
-class SliceReport(_Part):
+class SliceReport(StrictReport):
     """The metrics of some of the users."""
 
     by: str
@@ -83,16 +82,16 @@ class SliceReport(_Part):
     metrics: MetricsReport
 
 
-class CandidatesReport(_Part):
+class CandidatesReport(StrictReport):
     """The negatives that each target is ranked among."""
 
     sha256: str
-    kind: Literal["uniform", "popularity"]
+    kind: CandidateKind
     n: int
     seed: int
 
 
-class DatasetReport(_Part):
+class DatasetReport(StrictReport):
     """The interactions that were evaluated on."""
 
     source: str | None = Field(
@@ -108,7 +107,7 @@ class DatasetReport(_Part):
     catalogue: int = Field(description="the items that the full ranking ranks")
 
 
-class BootstrapReport(_Part):
+class BootstrapReport(StrictReport):
     """How the intervals were computed."""
 
     resamples: int
@@ -116,7 +115,7 @@ class BootstrapReport(_Part):
     seed: int
 
 
-class ProtocolReport(_Part):
+class ProtocolReport(StrictReport):
     """What was done, so that it can be done again."""
 
     k: int
@@ -128,13 +127,13 @@ class ProtocolReport(_Part):
     split_seed: int
     split_fingerprint: str
     users: Literal["test"] = "test"
-    ties: Literal["worst", "mean", "best"]
+    ties: TieRule
     full_excludes: str = "every other item that the user interacts with, before or after the target"
     support_negatives_seed: int
     bootstrap: BootstrapReport
 
 
-class ModelReport(_Part):
+class ModelReport(StrictReport):
     """The system that was evaluated."""
 
     name: str
@@ -147,17 +146,17 @@ class ModelReport(_Part):
     )
 
 
-class SourceReport(_Part):
+class SourceReport(StrictReport):
     """What was evaluated where it is not a run of ours."""
 
     kind: Literal["scores", "embeddings", "lists"]
     name: str = Field(description="what tables call the system")
     files: dict[str, str] = Field(description="what was read, by its part")
-    ties: Literal["worst", "mean", "best"]
+    ties: TieRule
     bootstrap: BootstrapReport
 
 
-class Figures(_Part):
+class Figures(StrictReport):
     """What every evaluation reports, whatever was evaluated."""
 
     metrics: MetricsReport
@@ -195,7 +194,7 @@ def results_schema() -> str:
 
 
 def write_results(path: Path, results: Figures) -> None:
-    """Write an evaluation as JSON in one step; a file that was there stays as it was unless all went well.
+    """Write an evaluation as JSON, in one step; an old file is kept if writing fails.
 
     Parameters
     ----------

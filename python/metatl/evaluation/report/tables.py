@@ -14,24 +14,24 @@ from metatl.evaluation.report.results import EstimateReport, Figures, MetricsRep
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from metatl.evaluation.report.pages import Part
+    from metatl.evaluation.report.pages import PagePart
 
 _ESTIMATORS = {"unbiased_rank": "corrected, unbiased rank", "bias_variance": "corrected, bias-variance"}
 
 
 class TitledTable(NamedTuple):
-    """A table and what stands above it."""
+    """A table with its title."""
 
     title: str
     table: Table
 
 
 def tables(figures: Figures) -> list[TitledTable]:
-    """Lay an evaluation out: the metrics, then the slices.
+    """Make the tables of an evaluation: the metrics, then the slices.
 
     Parameters
     ----------
-    figures
+    figures : Figures
         An evaluation.
     """
     found = [_metrics_table(figures)]
@@ -40,7 +40,7 @@ def tables(figures: Figures) -> list[TitledTable]:
         for name in ("sampled", "full"):
             metrics = [getattr(part.metrics, name) for part in parts]
             if all(metrics):
-                # Three more columns would not fit into a terminal; the JSON has them.
+                # These three columns do not fit into a terminal; the JSON has them.
                 names = [metric for metric in metrics[0] if metric not in ("AUC", "mean rank", "median rank")]
                 header = (by, "users", *names)
                 rows = tuple(
@@ -52,7 +52,7 @@ def tables(figures: Figures) -> list[TitledTable]:
 
 
 def remarks(figures: Figures) -> list[str]:
-    """Say in sentences what the tables do not hold: ties, lists, users, settings, notes, times."""
+    """List what the tables do not hold, as sentences: ties, lists, users, settings, notes, times."""
     found = []
     for name, ties in figures.ties.items():
         first = next(iter(ties.metrics["worst"]))
@@ -87,7 +87,7 @@ def remarks(figures: Figures) -> list[str]:
 
 
 def terminal(figures: Figures) -> RenderableType:
-    """Lay an evaluation out for a terminal of 80 columns: an interval may stand below its value."""
+    """Format an evaluation for a terminal of 80 columns; an interval may wrap below its value."""
     from rich import box
     from rich.console import Group
     from rich.table import Table as RichTable
@@ -96,8 +96,8 @@ def terminal(figures: Figures) -> RenderableType:
     parts: list[RenderableType] = []
     for title, table in tables(figures):
         rich = RichTable(title=Text(title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for place, name in enumerate(table.header):
-            rich.add_column(Text(name), justify="right" if place else "left")
+        for column, name in enumerate(table.header):
+            rich.add_column(Text(name), justify="right" if column else "left")
         for row in table.rows:
             rich.add_row(*(Text(narrow(cell).replace(" [", "\n[")) for cell in row))
         parts.append(rich)
@@ -105,13 +105,13 @@ def terminal(figures: Figures) -> RenderableType:
 
 
 def narrow(cell: str) -> str:
-    """Write numbers between 0 and 1 without their zero; a place in a terminal is dear."""
+    """Drop the zero before the point of numbers between 0 and 1, to save columns of the terminal."""
     return re.sub(r"(?<![\d.])0\.", ".", cell)
 
 
 def markdown(figures: Figures) -> str:
     """Write an evaluation as Markdown."""
-    parts: list[Part] = []
+    parts: list[PagePart] = []
     for title, table in tables(figures):
         parts += [Heading(title), table]
     return pages.markdown([*parts, Points(tuple(remarks(figures)))])
@@ -128,13 +128,13 @@ def latex(figures: Figures) -> str:
 
 
 def with_interval(name: str, found: EstimateReport) -> str:
-    """Write a metric's value with its interval; ranks have their digits before the point."""
+    """Format the value of a metric with its interval; ranks have one decimal."""
     digits = 1 if name.endswith("rank") else 4
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
 def system_name(figures: Figures) -> str:
-    """Name what was evaluated."""
+    """Give the name of the system that was evaluated."""
     if isinstance(figures, Results):
         model = figures.model
         rounded = "" if model.item_table == "float32" else f", {model.item_table} item table"
@@ -174,6 +174,6 @@ def _ranking(figures: Figures, name: str) -> str:
 
 
 def _latex_cell(cell: str) -> str:
-    """Set the value and its interval as mathematics, so that a minus is not a hyphen."""
+    """Format a value and its interval in math mode, which prints a minus sign."""
     value, bracket, interval = cell.partition(" [")
     return number(value) + (f" ${bracket[1:]}{interval}$" if bracket else "")
