@@ -39,7 +39,7 @@ from metatl.evaluation.report.results import (
     Results,
     UsersReport,
 )
-from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
+from metatl.exceptions import ConfigError, DataError, MissingFileError, NoNegativeError, RunError
 from metatl.metrics.list_metrics import list_metrics
 from metatl.metrics.rank_metrics import (
     BOOTSTRAP_RESAMPLES,
@@ -482,7 +482,7 @@ def _recorded_data(run: Run) -> str:
             f"{name} was fitted on interactions in memory; give them as data, or a file with --data"
         )
     if data != datasets.BUNDLED and not Path(data).exists():
-        raise DataError(
+        raise MissingFileError(
             "found no such file, which the run was fitted on; say with --data where it is now", file=data
         )
     return data

@@ -17,6 +17,7 @@ from metatl.data.readers.parquet_files import default_max_bytes, open_parquet, r
 from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.exceptions import DataError
 
+
 def written(frame, **options):
     content = io.BytesIO()
     frame.write_parquet(content, **options)
@@ -154,7 +155,9 @@ def test_a_block_fits_the_limit_where_the_table_does_not():
 def test_one_long_text_in_many_rows_is_refused():
     content = written(pl.DataFrame({"a": ["x" * 5_000] * 40_000}))
     assert len(content) < 10_000
-    assert_refused(content, "found 40000 rows that take 200 MB, expected at most 100 MB", max_bytes=100_000_000)
+    assert_refused(
+        content, "found 40000 rows that take 200 MB, expected at most 100 MB", max_bytes=100_000_000
+    )
     assert read_parquet(content, max_bytes=10**9).rows.height == 40_000
     content = written(pl.DataFrame({"a": [["x" * 5_000] * 40_000]}))
     with pytest.raises(DataError, match="found 1 rows that take 200 MB, expected at most 100 MB"):
@@ -220,7 +223,7 @@ def test_a_file_that_ends_early_is_one_line(tmp_path):
 
 
 def test_damaged_bytes_end_in_one_line_or_a_table():
-    # A fixed set of faults: where a damaged header asks for more memory than there is, polars ends the process.
+    # Fixed faults: where a damaged header asks for more memory than there is, polars ends the process.
     outcomes = set()
     for seed in range(300):
         randomness = random.Random(seed)  # noqa: S311 (test data)

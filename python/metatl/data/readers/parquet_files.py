@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
+    from polars._typing import PolarsDataType
+
 ParquetSource: TypeAlias = "str | os.PathLike[str] | bytes"
 """The path of a file, or the content of one."""
 
@@ -226,7 +228,7 @@ def _row_bytes(schema: dict[str, pl.DataType], columns: Sequence[str]) -> int:
     return sum(_value_bytes(schema[name]) for name in columns)
 
 
-def _value_bytes(dtype: pl.DataType) -> int:
+def _value_bytes(dtype: PolarsDataType) -> int:
     if isinstance(dtype, pl.Array):
         return dtype.size * _value_bytes(dtype.inner)
     return _VALUE_BYTES

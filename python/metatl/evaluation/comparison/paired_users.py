@@ -10,7 +10,7 @@ import polars as pl
 
 from metatl.common.arguments import check_type
 from metatl.evaluation.per_user_files import RANKINGS, PerUserRecord
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import ArgumentTypeError, DataError, InvalidArgumentError
 from metatl.metrics.rank_metrics import parse_metrics
 from metatl.metrics.significance import MIN_PAIRS
 
@@ -195,9 +195,7 @@ def _check_evaluations(evaluations: Sequence[PerUser]) -> None:
     for place, pair in enumerate(evaluations):
         is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2  # noqa: PLR2004
         if not (is_pair and isinstance(pair[0], PerUserRecord) and isinstance(pair[1], pl.DataFrame)):
-            raise InvalidArgumentError(
-                f"evaluations[{place}]: found {type(pair).__name__}, expected {expected}"
-            )
+            raise ArgumentTypeError(f"evaluations[{place}]: found {type(pair).__name__}, expected {expected}")
 
 
 def _shared_rankings(evaluations: Sequence[PerUser], ranking: str | None) -> tuple[str, ...]:
