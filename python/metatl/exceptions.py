@@ -12,7 +12,6 @@ from errno import ENOENT
 
 __all__ = [
     "ArgumentTypeError",
-    "BrokenDownloadError",
     "ChecksumError",
     "ConfigError",
     "DataError",
@@ -140,10 +139,6 @@ class MissingFileError(DataError, _NotFoundError):
 
 class DownloadError(MetatlError):
     """A download cannot be finished, or the file is not the expected one."""
-
-
-class BrokenDownloadError(DownloadError):
-    """A download broke off and can be repeated."""
 
 
 class ChecksumError(DownloadError):

@@ -47,8 +47,8 @@ def list_data_sets() -> None:
 def download(name: str, folder: Path, *, yes: bool) -> None:
     """Download the data set NAME from its publisher; `metatl data list` names them.
 
-    Shows what the publisher allows and what to cite, then asks. A download that breaks off goes on where it
-    was when the command is run again. The SHA-256 is checked, or recorded where none is published.
+    Shows what the publisher allows and what to cite, then asks. A file that is there is not downloaded again.
+    The SHA-256 is checked, or recorded where none is published.
 
     \b
     Examples:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from polars._typing import PolarsDataType
+    from polars.datatypes import DataType, DataTypeClass
 
 ParquetSource: TypeAlias = "str | os.PathLike[str] | bytes"
 """The path of a file, or the content of one."""
@@ -228,7 +228,7 @@ def _row_bytes(schema: dict[str, pl.DataType], columns: Sequence[str]) -> int:
     return sum(_value_bytes(schema[name]) for name in columns)
 
 
-def _value_bytes(dtype: PolarsDataType) -> int:
+def _value_bytes(dtype: DataType | DataTypeClass) -> int:
     if isinstance(dtype, pl.Array):
         return dtype.size * _value_bytes(dtype.inner)
     return _VALUE_BYTES
