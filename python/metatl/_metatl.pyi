@@ -16,12 +16,7 @@ import numpy.typing as npt
 __all__ = [
     "BatchPrefetcher",
     "EpisodeSampler",
-    "ForkError",
     "Interactions",
-    "InvalidArgumentError",
-    "MetatlError",
-    "NoNegativeError",
-    "NotANumberError",
     "SequenceSampler",
     "available_threads",
     "bootstrap_group_means",
@@ -59,12 +54,6 @@ _Overrides: TypeAlias = tuple[_Ids, _Ids, _Rows]
 _Comparisons: TypeAlias = tuple[_Ids, _Ids]
 # users (B,), items (B, pairs + 1), negatives (B, pairs, negatives), shared negatives (shared_negatives,)
 _BatchArrays: TypeAlias = tuple[_Ids, _Ids, _Ids, _Ids]
-
-class MetatlError(Exception): ...
-class InvalidArgumentError(MetatlError): ...
-class NoNegativeError(MetatlError): ...
-class NotANumberError(MetatlError): ...
-class ForkError(MetatlError): ...
 
 @final
 class Interactions:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from metatl import _metatl
-from metatl.exceptions import ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError
+from metatl.exceptions import (
+    ArgumentTypeError,
+    ForkError,
+    InvalidArgumentError,
+    MetatlError,
+    NoNegativeError,
+    NotANumberError,
+)
 
 EDGES = [2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1, 2**32 + 1, 2**53 + 1, 2**63 - 1]
 
@@ -53,8 +60,10 @@ def test_a_wrong_vector_is_named(interactions, value, message):
         "timestamps": lambda: _metatl.group_by_user(good, good, value, 1, keep_repeats=True),
     }
     for argument, call in calls.items():
-        with pytest.raises(InvalidArgumentError, match=f"^{argument}: {message}"):
+        with pytest.raises(InvalidArgumentError, match=f"^{argument}: {message}") as caught:
             call()
+        is_shape = "shape" in message or "misaligned" in message
+        assert type(caught.value) is (InvalidArgumentError if is_shape else ArgumentTypeError)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +109,9 @@ def test_a_wrong_integer_is_named(interactions, value):
     for argument, call in calls.items():
         with pytest.raises(
             InvalidArgumentError, match=f"^({argument}): found .*, expected an integer from 0"
-        ):
+        ) as caught:
             call()
+        assert isinstance(caught.value, TypeError) == (not isinstance(value, int))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1025, 2**64, 1.5, "two"])
@@ -263,7 +273,10 @@ def test_nothing_panics(which, values):
 
 
 def test_exceptions_survive_pickling():
-    for kind in (MetatlError, InvalidArgumentError, NoNegativeError, NotANumberError, ForkError):
+    for kind in (
+        *(MetatlError, InvalidArgumentError, ArgumentTypeError),
+        *(NoNegativeError, NotANumberError, ForkError),
+    ):
         error = pickle.loads(pickle.dumps(kind("why")))  # noqa: S301  # our own bytes
         assert type(error) is kind
         assert error.args == ("why",)

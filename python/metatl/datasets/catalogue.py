@@ -1,9 +1,9 @@
 """The public data sets that `metatl data download` knows.
 
-Addresses are those that the publishers give. A SHA-256 is there where somebody else has published one:
-GroupLens' archives in TensorFlow Datasets (`url_checksums/movielens.txt`), Amazon's ratings in OmniRec
-(ISG Siegen, the loader of Amazon 2014). X-Wines and Yelp are not here: the first is published in a shared
-drive without a lasting address (its slim version is bundled), the second only after a form.
+The addresses are those that the publishers give. A SHA-256 is given where a third party has published it:
+TensorFlow Datasets (`url_checksums/movielens.txt`) for the archives of GroupLens, OmniRec (ISG Siegen, the
+loader of Amazon 2014) for the ratings of Amazon. X-Wines and Yelp are not in the list: X-Wines is in a shared
+drive without a lasting address (its slim version is bundled), and Yelp asks users to fill in a form.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ class PublicDataSet:
 
     Attributes
     ----------
-    name
-        What a command calls it; also the folder that it is put into.
-    title
-        What it is.
-    homepage
-        The page of its publisher.
-    urls
-        Addresses of the file, the first to be tried first: https.
-    licence
-        What the publisher allows, in our words. The publisher's own words are what holds.
-    citation
-        What to cite.
-    max_bytes
-        The largest size of the download.
-    sha256
+    name : str
+        The name that commands use; also the name of the folder.
+    title : str
+        A short description.
+    homepage : str
+        The page of the publisher.
+    urls : tuple of str
+        The addresses of the file, all https; they are tried in this order.
+    licence : str
+        A summary of what the publisher allows. The terms of the publisher apply.
+    citation : str
+        The publications to cite.
+    max_bytes : int
+        The largest size of the download, in bytes.
+    sha256 : str or None
         SHA-256 of the download in hexadecimal; None where none is published.
-    member
+    member : str or None
         The member of a zip archive that holds the interactions; None where the download is the data itself.
-    max_member_bytes
-        The largest size of that member.
+        An archive has a published SHA-256.
     """
 
     name: str
@@ -50,11 +49,10 @@ class PublicDataSet:
     max_bytes: int
     sha256: str | None = None
     member: str | None = None
-    max_member_bytes: int = 0
 
     @property
     def file_name(self) -> str:
-        """Name of the file that is downloaded."""
+        """Name of the downloaded file."""
         return PurePosixPath(urlsplit(self.urls[0]).path).name
 
     @property
@@ -126,7 +124,6 @@ _PUBLIC_DATA_SETS = (
         max_bytes=10 * _MB,
         sha256="a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
         member="ml-1m/ratings.dat",
-        max_member_bytes=50 * _MB,
     ),
     PublicDataSet(
         name="ml-20m",
@@ -138,7 +135,6 @@ _PUBLIC_DATA_SETS = (
         max_bytes=250 * _MB,
         sha256="96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3",
         member="ml-20m/ratings.csv",
-        max_member_bytes=1 * _GB,
     ),
     PublicDataSet(
         name="ml-25m",
@@ -150,7 +146,6 @@ _PUBLIC_DATA_SETS = (
         max_bytes=300 * _MB,
         sha256="8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa",
         member="ml-25m/ratings.csv",
-        max_member_bytes=1 * _GB,
     ),
     PublicDataSet(
         name="movies",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from metatl.common.files import replace_file
-from metatl.datasets.archives import extract_member
+from metatl.common.column_errors import quoted
+from metatl.common.files import replace_file, write_text
 from metatl.datasets.downloads import Downloaded, download, file_sha256
-from metatl.exceptions import BrokenDownloadError, ChecksumError, DownloadError
+from metatl.exceptions import ChecksumError, DataError, DownloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from metatl.datasets.catalogue import PublicDataSet
@@ -25,12 +27,12 @@ class Fetched(NamedTuple):
 
     Attributes
     ----------
-    path
+    path : pathlib.Path
         The file that holds the interactions.
-    sha256
-        SHA-256 of what was downloaded, in hexadecimal.
-    was_there
-        Whether it was there already.
+    sha256 : str
+        SHA-256 of the downloaded file, in hexadecimal.
+    was_there : bool
+        Whether the file was there before the call.
     """
 
     path: Path
@@ -38,35 +40,34 @@ class Fetched(NamedTuple):
     was_there: bool
 
 
-def fetch(
-    data_set: PublicDataSet,
-    folder: Path,
-    *,
-    on_progress: Callable[[int, int | None], None] | None = None,
-    **options: Any,
-) -> Fetched:
+def fetch(data_set: PublicDataSet, folder: Path, **options: Any) -> Fetched:
     """Download a public data set into a folder of its name, unless it is there.
 
-    Where no SHA-256 of it is published, that of the first download is written to `download.json`; a file
-    that is there, or that comes later, must have the same.
+    Where no SHA-256 of the data set is published, that of the first download is written to
+    `download.json`; every later file must have the same.
 
     Parameters
     ----------
-    data_set
-        What to get.
-    folder
-        Where its folder is made.
-    on_progress, options
-        See :func:`metatl.datasets.downloads.download`.
+    data_set : PublicDataSet
+        The data set.
+    folder : pathlib.Path
+        The folder in which the folder of the data set is made.
+    **options
+        Passed to :func:`metatl.datasets.downloads.download`.
+
+    Returns
+    -------
+    Fetched
+        The file that holds the interactions.
 
     Raises
     ------
     ChecksumError
-        If it is not what is expected.
+        If the file has another SHA-256 than expected.
     DownloadError
-        If it comes from none of its addresses.
+        If none of the addresses gives the file.
     DataError
-        If its archive cannot be used.
+        If the archive is damaged.
     OSError
         If a file cannot be written.
     """
@@ -77,29 +78,27 @@ def fetch(
     expected = data_set.sha256 or recorded
     was_there = path.is_file()
     if was_there:
-        found = Downloaded(path.stat().st_size, file_sha256(path))
-        if expected is not None and found.sha256 != expected:
+        url, downloaded = data_set.urls[0], Downloaded(path.stat().st_size, file_sha256(path))
+        if expected is not None and downloaded.sha256 != expected:
             raise ChecksumError(
-                f"{path}: found a file with the SHA-256 {found.sha256}, expected {expected}; "
+                f"{path}: found a file with the SHA-256 {downloaded.sha256}, expected {expected}; "
                 "delete it to download it again"
             )
-        url = data_set.urls[0]
     else:
         try:
-            url, found = _download_from_any(data_set, path, expected, on_progress=on_progress, **options)
+            url, downloaded = _download_from_any(data_set, path, expected, **options)
         except ChecksumError as error:
             if data_set.sha256 is not None:
                 raise
             raise ChecksumError(
                 f"{error}; the expected one is in {record}: delete it to accept another"
             ) from None
-    if recorded != found.sha256:
-        with replace_file(record) as temporary:
-            content = {"url": url, "bytes": found.num_bytes, "sha256": found.sha256}
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+    if recorded != downloaded.sha256:
+        content = {"url": url, "bytes": downloaded.num_bytes, "sha256": downloaded.sha256}
+        write_text(record, json.dumps(content, indent=2) + "\n")
     if data_set.member is not None:
-        extract_member(path, data_set.member, home / data_set.data_name, max_bytes=data_set.max_member_bytes)
-    return Fetched(home / data_set.data_name, found.sha256, was_there)
+        _extract(path, data_set.member, home / data_set.data_name)
+    return Fetched(home / data_set.data_name, downloaded.sha256, was_there)
 
 
 def _download_from_any(
@@ -109,12 +108,36 @@ def _download_from_any(
     for url in data_set.urls:
         try:
             return url, download(url, path, max_bytes=data_set.max_bytes, sha256=sha256, **options)
-        except (BrokenDownloadError, ChecksumError):  # noqa: PERF203 (a download takes longer)
-            # Another address would start from nothing, or give the same.
+        except ChecksumError:  # noqa: PERF203 (a download takes longer)
+            # Another address would give the same.
             raise
         except DownloadError as error:
             errors.append(str(error))
     raise DownloadError("; ".join(errors))
+
+
+def _extract(archive: Path, member: str, target: Path) -> None:
+    """Unpack one member of a zip archive, whose SHA-256 is known, to a file of a given name.
+
+    :class:`pooch.Unzip` would leave a part of the member under its name if it were interrupted, and take it
+    for the whole in the next call.
+    """
+    try:
+        with (
+            zipfile.ZipFile(archive) as file,
+            file.open(member) as unpacked,
+            replace_file(target) as temporary,
+            temporary.open("wb") as copy,
+        ):
+            shutil.copyfileobj(unpacked, copy)
+    except KeyError:
+        raise DataError(
+            f"found no member {member!r} among {quoted(file.namelist())}", file=str(archive)
+        ) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError(
+            f"found a damaged zip archive ({error}); delete it to download it again", file=str(archive)
+        ) from None
 
 
 def _read_record(record: Path) -> str | None:

@@ -29,7 +29,7 @@ from metatl.evaluation.measures import (
 from metatl.evaluation.report.results import DatasetReport, ListsReport, ModelReport, ProtocolReport, Results
 from metatl.evaluation.report.tables import system_name
 from metatl.evaluation.user_ranks import UserRanks, rank_blocks
-from metatl.exceptions import ConfigError, DataError, NoNegativeError, RunError
+from metatl.exceptions import ConfigError, DataError, MissingFileError, NoNegativeError, RunError
 from metatl.metrics.list_metrics import list_metrics
 from metatl.metrics.names import CANDIDATE_KINDS, DEFAULT_METRICS, DEFAULT_TOP
 from metatl.metrics.rank_metrics import parse_metrics
@@ -323,7 +323,7 @@ def _recorded_data(run: Run) -> str:
             f"{name} was fitted on interactions in memory; give them as data, or a file with --data"
         )
     if data != datasets.BUNDLED and not Path(data).exists():
-        raise DataError(
+        raise MissingFileError(
             "found no such file, which the run was fitted on; say with --data where it is now", file=data
         )
     return data

@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metatl.common.files import write_parquet
-from metatl.exceptions import DataError
+from metatl.exceptions import DataError, MissingFileError
 from metatl.metrics.names import RANKINGS, TieRule
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _read(path: Path) -> tuple[PerUserRecord, pl.DataFrame]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError("found no such file") from None
+        raise MissingFileError("found no such file") from None
     try:
         metadata = pl.read_parquet_metadata(io.BytesIO(content))
         if _METADATA_KEY not in metadata:

@@ -12,7 +12,7 @@ import polars as pl
 from metatl.common.arguments import check_type, whole_number
 from metatl.data.histories import Histories
 from metatl.data.interactions import Interactions
-from metatl.exceptions import InvalidArgumentError
+from metatl.exceptions import ArgumentTypeError
 from metatl.ranking.rank import top_n
 from metatl.runs.run_directory import Run
 
@@ -202,7 +202,7 @@ def _lists(argument: str, values: Any) -> list[Any]:
     # A text is a sequence too, of letters; a table is one of columns; a set has no order.
     unlike = (str, bytes, Mapping, pl.DataFrame, set, frozenset)
     if isinstance(values, unlike) or not isinstance(values, Iterable):
-        raise InvalidArgumentError(
+        raise ArgumentTypeError(
             f"{argument}: found {type(values).__name__}, expected a list of item ids for each user, "
             "oldest first"
         )

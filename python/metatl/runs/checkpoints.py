@@ -18,7 +18,7 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from metatl.common.files import replace_file, write_json
-from metatl.exceptions import RunError
+from metatl.exceptions import MissingRunError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
-        raise RunError(f"{path}: no such checkpoint") from None
+        raise MissingRunError(f"{path}: found no such checkpoint", file=str(path)) from None
     except OSError as error:
         raise RunError(f"{path}: the checkpoint cannot be read ({error})") from None
     except (SafetensorError, UnicodeDecodeError) as error:

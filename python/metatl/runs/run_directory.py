@@ -30,25 +30,21 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
     field_validator,
-    model_validator,
 )
 
 from metatl.common.arguments import check_type, config_error, whole_number
 from metatl.common.files import write_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
-from metatl.exceptions import ConfigError, MetatlError, RunError
+from metatl.exceptions import ConfigError, MissingRunError, RunError
 from metatl.models import find_system
 from metatl.models.contract import ScoringModel
 from metatl.runs.checkpoints import load_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from metatl.data.interactions import Interactions
     from metatl.models.contract import Model
@@ -90,17 +86,14 @@ class SplitSettings(BaseModel):
     validation_share: float = Field(default=0.3, strict=True)
     split_seed: int = 0
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _check(cls, settings: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Give our one-line errors in place of pydantic's."""
-        for name in settings if isinstance(settings, dict) else ():
-            if name not in cls.model_fields:
-                raise ConfigError(
-                    f"split: there is no setting {name!r}; there are {', '.join(cls.model_fields)}"
-                )
+    def __init__(self, **settings: Any) -> None:
+        # A validator cannot raise these errors: pydantic makes its own of every ValueError.
+        fields = type(self).model_fields
+        for name in settings:
+            if name not in fields:
+                raise ConfigError(f"split: there is no setting {name!r}; there are {', '.join(fields)}")
         try:
-            return validate(settings)
+            super().__init__(**settings)
         except ValidationError as error:
             raise config_error(error) from None
 
@@ -147,16 +140,6 @@ class RunRecord(BaseModel):
     split_fingerprint: str
     validation_candidates_sha256: str
     num_items: int
-
-    @field_validator("split", mode="wrap")
-    @classmethod
-    def _check_split(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> SplitSettings:
-        try:
-            settings: SplitSettings = validate(value)
-        except MetatlError as error:
-            # An error of the record, so that :func:`read_record` can say which file it is in.
-            raise ValueError(str(error)) from None
-        return settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +215,9 @@ def read_record(path: str | Path) -> RunRecord:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(
-            f"{path}: found no run.json; expected the directory that `metatl train --out` wrote"
+        raise MissingRunError(
+            f"{path}: found no run.json; expected the directory that `metatl train --out` wrote",
+            file=str(file),
         ) from None
     except NotADirectoryError:
         raise RunError(
@@ -278,12 +262,14 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     record = read_record(path)
     if not (path / "best.safetensors").exists():
         if is_finished(path):
-            raise RunError(
+            raise MissingRunError(
                 f"{path}: best.safetensors is missing; train again with "
-                f"`metatl train --out {path} --overwrite`"
+                f"`metatl train --out {path} --overwrite`",
+                file=str(path / "best.safetensors"),
             )
-        raise RunError(
-            f"{path}: the run has no weights yet; continue it with `metatl train --out {path} --resume`"
+        raise MissingRunError(
+            f"{path}: the run has no weights yet; continue it with `metatl train --out {path} --resume`",
+            file=str(path / "best.safetensors"),
         )
     tensors, _ = load_checkpoint(path / "best.safetensors")
     system = find_system(record.model, record.preset)
@@ -306,6 +292,10 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
+    if not (path / "items.parquet").exists():
+        raise MissingRunError(
+            f"{path}: items.parquet is missing; train again", file=str(path / "items.parquet")
+        )
     try:
         items = pl.read_parquet(path / "items.parquet")
         item_ids, counts = items["item_id"], items["count"]

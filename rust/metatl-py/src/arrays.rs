@@ -1,5 +1,6 @@
 //! Checks at the boundary: arrays have exactly the dtype, dimensions and order that a kernel expects, and
-//! anything else is an `InvalidArgumentError` that names the argument. Nothing is ever cast or copied.
+//! anything else is an `InvalidArgumentError` that names the argument, and an `ArgumentTypeError` where its
+//! type is wrong. Nothing is ever cast or copied.
 
 use metatl_core::Error;
 use numpy::{
@@ -7,9 +8,10 @@ use numpy::{
     PyReadonlyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
     dtype, ndarray::Dimension,
 };
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use crate::error::to_py;
+use crate::error::{ArgumentTypeError, to_py};
 
 /// An `InvalidArgumentError`.
 pub(crate) fn invalid(
@@ -18,6 +20,29 @@ pub(crate) fn invalid(
     expected: impl std::fmt::Display,
 ) -> PyErr {
     to_py(Error::invalid(argument, found, expected))
+}
+
+/// An `ArgumentTypeError`, which is an `InvalidArgumentError` and a `TypeError`.
+fn wrong_type(
+    argument: &'static str,
+    found: impl std::fmt::Display,
+    expected: impl std::fmt::Display,
+) -> PyErr {
+    ArgumentTypeError::new_err(Error::invalid(argument, found, expected).to_string())
+}
+
+/// The error for a value that cannot be converted: of a wrong type, or out of range.
+fn unconverted(
+    argument: &'static str,
+    value: &Bound<'_, PyAny>,
+    error: &PyErr,
+    expected: &str,
+) -> PyErr {
+    if error.is_instance_of::<PyTypeError>(value.py()) {
+        wrong_type(argument, display(value), expected)
+    } else {
+        invalid(argument, display(value), expected)
+    }
 }
 
 /// A one-dimensional array of `T`.
@@ -45,11 +70,11 @@ fn borrow<'py, T: Element, D: Dimension>(
     let expected = || format!("a C-contiguous {dimensions}-d array of {element}");
     let Ok(array) = value.cast::<PyUntypedArray>() else {
         let found = value.get_type().fully_qualified_name()?;
-        return Err(invalid(argument, found, expected()));
+        return Err(wrong_type(argument, found, expected()));
     };
     if !array.dtype().is_equiv_to(&element) {
         let found = format!("an array of {}", array.dtype());
-        return Err(invalid(argument, found, expected()));
+        return Err(wrong_type(argument, found, expected()));
     }
     if array.ndim() != dimensions {
         let found = format!("shape {:?}", array.shape());
@@ -74,30 +99,30 @@ fn borrow<'py, T: Element, D: Dimension>(
 pub(crate) fn unsigned(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     value
         .extract()
-        .map_err(|_| invalid(argument, display(value), "an integer from 0 to 2**64 - 1"))
+        .map_err(|error| unconverted(argument, value, &error, "an integer from 0 to 2**64 - 1"))
 }
 
 /// A non-negative Python or numpy integer that counts things in memory.
 pub(crate) fn count(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let count = value
+    let expected = "an integer from 0 to 2**63 - 1";
+    let count: i64 = value
         .extract()
-        .ok()
-        .and_then(|count: i64| usize::try_from(count).ok());
-    count.ok_or_else(|| invalid(argument, display(value), "an integer from 0 to 2**63 - 1"))
+        .map_err(|error| unconverted(argument, value, &error, expected))?;
+    usize::try_from(count).map_err(|_| invalid(argument, display(value), expected))
 }
 
 /// A finite or infinite number.
 pub(crate) fn number(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     value
         .extract()
-        .map_err(|_| invalid(argument, display(value), "a number"))
+        .map_err(|error| unconverted(argument, value, &error, "a number"))
 }
 
 /// A string.
 pub(crate) fn text(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     value
         .extract()
-        .map_err(|_| invalid(argument, display(value), "a string"))
+        .map_err(|error| unconverted(argument, value, &error, "a string"))
 }
 
 /// How a value that was found wrong is shown: its `repr`, shortened.

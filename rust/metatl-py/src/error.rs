@@ -2,39 +2,16 @@
 
 use metatl_core::Error;
 use pyo3::PyErr;
-use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyMemoryError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError};
+use pyo3::import_exception;
 
-create_exception!(
-    metatl.exceptions,
-    MetatlError,
-    PyException,
-    "Base of every error that metatl raises on purpose."
-);
-create_exception!(
-    metatl.exceptions,
-    InvalidArgumentError,
-    MetatlError,
-    "An argument has the wrong type, dtype, shape, order or range; the message names it."
-);
-create_exception!(
-    metatl.exceptions,
-    NoNegativeError,
-    MetatlError,
-    "Too few items are left outside a user's interactions to draw negatives from."
-);
-create_exception!(
-    metatl.exceptions,
-    NotANumberError,
-    MetatlError,
-    "Scores contain NaN; the message counts them."
-);
-create_exception!(
-    metatl.exceptions,
-    ForkError,
-    MetatlError,
-    "An object that owns a thread was used in a forked child process."
-);
+// Defined in Python, where a class can have two bases: an invalid argument is also a `ValueError`.
+import_exception!(metatl.exceptions, ArgumentTypeError);
+import_exception!(metatl.exceptions, ForkError);
+import_exception!(metatl.exceptions, InvalidArgumentError);
+import_exception!(metatl.exceptions, MetatlError);
+import_exception!(metatl.exceptions, NoNegativeError);
+import_exception!(metatl.exceptions, NotANumberError);
 
 /// The Python exception for an error of the core.
 #[expect(

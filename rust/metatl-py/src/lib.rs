@@ -25,11 +25,6 @@ use pyo3::prelude::*;
 /// Kernels of metatl.
 #[pymodule]
 mod _metatl {
-    #[pymodule_export]
-    use crate::error::{
-        ForkError, InvalidArgumentError, MetatlError, NoNegativeError, NotANumberError,
-    };
-
     // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, item_table,
     // metrics, negatives, parallel, randomisation, ranking, rng, sequences.
 

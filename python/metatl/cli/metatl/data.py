@@ -47,8 +47,8 @@ def list_data_sets() -> None:
 def download(name: str, folder: Path, *, yes: bool) -> None:
     """Download the data set NAME from its publisher; `metatl data list` names them.
 
-    Shows the licence and the citation, then asks. If a download is interrupted, the next call continues it.
-    The SHA-256 is checked, or recorded if none is published.
+    Shows the licence and the citation, then asks. A file that is already there is not downloaded again. The
+    SHA-256 is checked, or recorded if none is published.
 
     \b
     Examples:

@@ -18,7 +18,7 @@ from metatl.data.readers.headerless_files import usual_unit
 from metatl.data.readers.json_lines import read_json_lines
 from metatl.data.readers.parquet_files import default_max_bytes, read_column_names, read_parquet
 from metatl.data.readers.text_tables import read_text_table
-from metatl.exceptions import DataError
+from metatl.exceptions import DataError, MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,7 +118,7 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError("found no such file", file=str(path)) from None
+        raise MissingFileError("found no such file", file=str(path)) from None
     with file:
         start = file.peek(2)[:2]
         if start == b"\x1f\x8b":

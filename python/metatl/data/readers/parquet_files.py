@@ -1,48 +1,45 @@
-"""Reading Parquet that somebody else wrote: what it claims to hold is checked before it is unpacked."""
+"""Reading Parquet files, whole or in blocks of rows, within the memory of the machine."""
 
 from __future__ import annotations
 
-import mmap
-import os
+import io
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import polars as pl
 
 from metatl.common.column_errors import quoted
 from metatl.common.memory import memory_bytes
-from metatl.data.readers.parquet_limits import (
-    check_pages,
-    claimed_bytes,
-    read_claims,
-    refuse_large,
-    refuse_overlaps,
-    row_groups,
-)
 from metatl.data.readers.regular_files import check_file
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from metatl.data.readers.parquet_limits import Claims
+    from polars.datatypes import DataType, DataTypeClass
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes"
-"""A file, or what was in one."""
+ParquetSource: TypeAlias = "str | os.PathLike[str] | bytes"
+"""The path of a file, or the content of one."""
 
+_MAGIC = b"PAR1"
 _SHARE_OF_MEMORY = 0.75
+_VALUE_BYTES = 16  # of a text's view, the widest type that polars keeps in a column
+# The rows of a block. Each block unpacks the pages it touches, so small blocks of a wide table are slow.
+_BLOCK_ROWS = 1 << 20
+_BLOCK_BYTES = 1 << 30
 
 
 class ParquetTable(NamedTuple):
-    """A table, and what its writer noted beside it.
+    """A table and the metadata of its file.
 
     Attributes
     ----------
-    rows
+    rows : polars.DataFrame
         The columns that were asked for.
-    metadata
-        Names to texts.
+    metadata : dict of str to str
+        The key-value metadata that the writer of the file added.
     """
 
     rows: pl.DataFrame
@@ -50,14 +47,14 @@ class ParquetTable(NamedTuple):
 
 
 class ParquetBlocks(NamedTuple):
-    """A table that is read row group by row group.
+    """A table that is read in blocks of rows.
 
     Attributes
     ----------
-    schema
+    schema : dict of str to polars.DataType
         Names and types of the columns.
-    blocks
-        Gives the columns that are named, of one row group after the other.
+    blocks : callable
+        Takes names of columns and yields these columns, one data frame for each block of rows.
     """
 
     schema: dict[str, pl.DataType]
@@ -65,27 +62,26 @@ class ParquetBlocks(NamedTuple):
 
 
 def default_max_bytes() -> int:
-    """Give the most bytes that a table may unpack to: three quarters of the memory of this machine."""
+    """Return the largest size in memory of a table, in bytes: three quarters of this machine's memory."""
     return int(_SHARE_OF_MEMORY * memory_bytes())
 
 
 def read_parquet(
-    source: Source, columns: Sequence[str] | None = None, *, max_bytes: int | None = None
+    source: ParquetSource, columns: Sequence[str] | None = None, *, max_bytes: int | None = None
 ) -> ParquetTable:
-    """Read columns of a Parquet file that need not be what it seems.
+    """Read columns of a Parquet file.
 
-    What the file claims to unpack to, in its footer and in the headers of its pages, is compared with
-    `max_bytes` before anything is unpacked; see :mod:`metatl.data.readers.parquet_limits`. A few hundred
-    bytes can claim petabytes.
+    The number of rows in the footer, times the width of the columns, is compared with `max_bytes` before
+    anything is unpacked: a small file can hold many equal values.
 
     Parameters
     ----------
-    source
-        The file, or its content.
-    columns
-        Names of the columns to read; all where they are not given.
-    max_bytes
-        The most bytes that they may take in memory: :func:`default_max_bytes` where it is not given.
+    source : str, os.PathLike or bytes
+        The path of the file, or its content.
+    columns : sequence of str, optional
+        Names of the columns to read. By default all.
+    max_bytes : int, optional
+        The largest size of the columns in memory. By default :func:`default_max_bytes`.
 
     Returns
     -------
@@ -94,133 +90,152 @@ def read_parquet(
 
     Raises
     ------
+    MissingFileError
+        If there is no such file.
     DataError
-        If the file is missing, is none of Parquet or a damaged one, lacks a column, contradicts itself, or is
-        larger than `max_bytes`; in one line that names the file.
+        If the file is not Parquet, is damaged, lacks a column, or is larger than `max_bytes`. The message is
+        one line that names the file.
     OSError
         If the file may not be read.
     """
     limit = default_max_bytes() if max_bytes is None else max_bytes
-    with _opened(source) as content:
-        claims = read_claims(content)
-        wanted = list(claims.names if columns is None else columns)
+    with _errors_named(source):
+        table, schema = _scan(source)
+        wanted = list(schema if columns is None else columns)
         for name in wanted:
-            if name not in claims.names:
-                raise DataError(f"found no column {name!r} among {quoted(claims.names)}")
-        refuse_large(claimed_bytes(claims, wanted), claims, limit)
-        check_pages(content, claims, wanted, limit)
-        # polars reads no more of a file than it needs if it has the path.
-        whole = source if isinstance(source, bytes) else Path(source)
-        with _damage_named():
-            rows = pl.read_parquet(whole, columns=wanted, glob=False).select(wanted)
-        _refuse_long_texts(rows, claims, limit)
-    return ParquetTable(rows, claims.metadata)
+            if name not in schema:
+                raise DataError(f"found no column {name!r} among {quoted(list(schema))}")
+        num_rows = int(table.select(pl.len()).collect().item())
+        _check_size(num_rows * _row_bytes(schema, wanted), num_rows, limit)
+        rows = table.select(wanted).collect()
+        # Rows can share one long text, which is in memory once until an operation copies it.
+        _check_size(sum(_text_bytes(column) for column in rows), num_rows, limit)
+        metadata = pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
+    return ParquetTable(rows, metadata)
 
 
-def open_parquet(source: Source, *, max_bytes: int | None = None) -> ParquetBlocks:
-    """Find the row groups of a Parquet file that need not be what it seems, and that may be large.
+def open_parquet(source: ParquetSource, *, max_bytes: int | None = None) -> ParquetBlocks:
+    """Open a Parquet file that is read in blocks of rows, so that it can be larger than the memory.
 
     Parameters
     ----------
-    source
-        The file, or its content.
-    max_bytes
-        The most bytes that one row group may take in memory: :func:`default_max_bytes` where it is not given.
+    source : str, os.PathLike or bytes
+        The path of the file, or its content.
+    max_bytes : int, optional
+        The largest size of one block in memory. By default :func:`default_max_bytes`.
 
     Returns
     -------
     ParquetBlocks
-        Errors in a row group, those of :func:`read_parquet`, come when it is read.
+        A block raises the errors of :func:`read_parquet` when it is read.
 
     Raises
     ------
+    MissingFileError
+        If there is no such file.
     DataError
-        If the file is missing, is none of Parquet or a damaged one, or has a row group that is larger than
-        `max_bytes`.
+        If the file is not Parquet or is damaged.
     OSError
         If the file may not be read.
     """
     limit = default_max_bytes() if max_bytes is None else max_bytes
-    with _opened(source) as content:
-        claims = read_claims(content)
-        groups = row_groups(claims)
-        for group in groups:
-            refuse_large(claimed_bytes(group, claims.names), group, limit)
-        refuse_overlaps(claims)
-        with _damage_named():
-            table = pl.scan_parquet(source if isinstance(source, bytes) else Path(source), glob=False)
-            schema = dict(table.collect_schema())
+    with _errors_named(source):
+        table, schema = _scan(source)
+        num_rows = int(table.select(pl.len()).collect().item())
 
     def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        start = 0
-        for group in groups:
-            with _opened(source) as content:
-                check_pages(content, group, columns, limit)
-                with _damage_named():
-                    rows = table.select(columns).slice(start, group.num_rows).collect()
-                _refuse_long_texts(rows, group, limit)
+        row_bytes = max(1, _row_bytes(schema, columns))
+        height = max(1, min(_BLOCK_ROWS, min(_BLOCK_BYTES, limit) // row_bytes))
+        for start in range(0, num_rows, height):
+            with _errors_named(source):
+                rows = table.select(columns).slice(start, height).collect()
+                _check_size(sum(_text_bytes(column) for column in rows), rows.height, limit)
             yield rows
-            start += group.num_rows
 
     return ParquetBlocks(schema, blocks)
 
 
-def read_column_names(source: Source) -> list[str]:
+def read_column_names(source: ParquetSource) -> list[str]:
     """Read the names of the columns of a Parquet file.
 
     Parameters
     ----------
-    source
-        The file, or its content.
+    source : str, os.PathLike or bytes
+        The path of the file, or its content.
+
+    Returns
+    -------
+    list of str
+        The names, in the order of the file.
 
     Raises
     ------
+    MissingFileError
+        If there is no such file.
     DataError
-        If the file is missing, is none of Parquet or a damaged one.
+        If the file is not Parquet or is damaged.
     OSError
         If the file may not be read.
     """
-    with _opened(source) as content:
-        return read_claims(content).names
+    with _errors_named(source):
+        return list(_scan(source)[1])
+
+
+def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
+    """Check the marks at both ends of a file, and read its schema."""
+    if not isinstance(source, bytes):
+        check_file(source)
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        start = file.read(len(_MAGIC))
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - len(_MAGIC)))
+        end = file.read()
+    if size == 0:
+        raise DataError("found an empty file, expected Parquet")
+    if start != _MAGIC:
+        raise DataError("found no Parquet, expected a file that starts with PAR1")
+    if size < 3 * len(_MAGIC) or end != _MAGIC:
+        raise DataError("found a damaged Parquet file (it ends early); copy it again")
+    table = pl.scan_parquet(source if isinstance(source, bytes) else Path(source), glob=False)
+    return table, dict(table.collect_schema())
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
+def _errors_named(source: ParquetSource) -> Iterator[None]:
+    """Turn errors of polars into one line, and name the file in every error."""
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"found a damaged Parquet file ({reason})") from None
+        damaged = DataError(f"found a damaged Parquet file ({reason})")
+        raise (damaged if isinstance(source, bytes) else damaged.in_file(source)) from None
+    except DataError as error:
+        if isinstance(source, bytes):
+            raise
+        raise error.in_file(source) from None
 
 
-def _refuse_long_texts(rows: pl.DataFrame, claims: Claims, limit: int) -> None:
-    # Rows may share one long text: it is there once, until somebody works with it.
-    with _damage_named():
-        text_bytes = sum(_text_bytes(column) for column in rows)
-    refuse_large(text_bytes, claims, limit)
+def _check_size(num_bytes: int, num_rows: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise DataError(
+            f"found {num_rows} rows that take {num_bytes / 1e6:,.0f} MB, expected at most "
+            f"{max_bytes / 1e6:,.0f} MB for the memory of this machine"
+        )
 
 
-@contextmanager
-def _opened(source: Source) -> Iterator[Any]:
-    """Give the bytes of a file, mapped into memory; errors in the block name the file."""
-    if isinstance(source, bytes):
-        yield source
-        return
-    path = Path(source)
-    name = str(path)
-    check_file(path)
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise DataError("found an empty file, expected Parquet", file=name)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            try:
-                yield content
-            except DataError as error:
-                raise error.in_file(path) from None
+def _row_bytes(schema: dict[str, pl.DataType], columns: Sequence[str]) -> int:
+    """Bound the size of a row in memory, in bytes, without the letters of texts and the items of lists."""
+    return sum(_value_bytes(schema[name]) for name in columns)
+
+
+def _value_bytes(dtype: DataType | DataTypeClass) -> int:
+    if isinstance(dtype, pl.Array):
+        return dtype.size * _value_bytes(dtype.inner)
+    return _VALUE_BYTES
 
 
 def _text_bytes(column: pl.Series) -> int:
-    """Bytes of the texts of a column, each counted where it stands."""
+    """Count the bytes of the texts of a column, a shared text once for each row that has it."""
     if isinstance(column.dtype, pl.List):
         return _text_bytes(column.explode())
     if column.dtype == pl.String:

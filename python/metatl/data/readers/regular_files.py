@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metatl.exceptions import DataError
+from metatl.exceptions import DataError, MissingFileError
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +26,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     if not path.exists():
-        raise DataError("found no such file", file=str(path))
+        raise MissingFileError("found no such file", file=str(path))
     if path.is_dir():
         raise DataError("found a folder, expected a file", file=str(path))
     if not path.is_file():

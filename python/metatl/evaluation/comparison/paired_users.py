@@ -11,7 +11,7 @@ import polars as pl
 from metatl.common.arguments import check_type
 from metatl.evaluation.measures import Evaluation
 from metatl.evaluation.per_user_files import PER_USER_RANKINGS, PerUserRecord
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import ArgumentTypeError, DataError, InvalidArgumentError
 from metatl.metrics.rank_metrics import parse_metrics
 from metatl.metrics.significance import MIN_PAIRS
 
@@ -207,7 +207,7 @@ def _values_of_users(evaluations: Sequence[Comparable]) -> list[PerUser]:
             continue
         is_pair = isinstance(entry, (list, tuple)) and len(entry) == 2  # noqa: PLR2004
         if not (is_pair and isinstance(entry[0], PerUserRecord) and isinstance(entry[1], pl.DataFrame)):
-            raise InvalidArgumentError(
+            raise ArgumentTypeError(
                 f"evaluations[{index}]: found {type(entry).__name__}, expected {expected}"
             )
         values.append((entry[0], entry[1]))

@@ -14,7 +14,7 @@ import polars as pl
 
 from metatl.common.column_errors import quoted
 from metatl.data.readers.parquet_files import read_parquet
-from metatl.exceptions import DataError, NotANumberError
+from metatl.exceptions import DataError, MissingFileError, NotANumberError
 
 if TYPE_CHECKING:
     import os
@@ -94,7 +94,7 @@ def _read_trec(path: Path, fields: tuple[str, ...]) -> pl.DataFrame:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise DataError("found no such file") from None
+        raise MissingFileError("found no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"found bytes that are not UTF-8 at position {error.start}") from None
     lines = pl.Series(text.splitlines(), dtype=pl.String)
