@@ -86,10 +86,6 @@ and the test users of the split are ranked again. Agreement is with the ranks of
 Means hardly move, single ranks do: in eight bits a third to two thirds of the users get another rank in the
 full catalogue. A comparison of systems should rank all of them with the same format.
 
-Where processors are good at integers, full ranking and top N compare 16-bit integers first, and score those
-items whose comparison the integers leave open: half the cost of a product, and no rank changes
-(`rust/metatl-core/src/ranking/estimates/integers.rs`).
-
 Regenerate with `python benches/item_precision.py docs/item_precision.md wines NAME=PATH …`.
 """
 

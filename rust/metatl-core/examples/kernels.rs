@@ -1,7 +1,8 @@
 //! Runs one kernel a number of times, for instruments that watch a whole process.
 //!
-//! `kernels limits` measures what bounds them on this machine. `kernels list` names the kernels with their units of work; `kernels NAME TIMES` runs one on this thread. What is
-//! between `TIMES` = 0 and 1 is the kernel alone: `benches/instructions.py` counts it under callgrind.
+//! `kernels limits` measures the limits of this machine. `kernels list` prints the kernels and their units of
+//! work. `kernels NAME TIMES` runs a kernel on this thread. The difference between runs with `TIMES` = 0 and 1
+//! is the kernel alone; `benches/instructions.py` counts it under callgrind.
 
 #![allow(clippy::unwrap_used)] // the inputs are made here
 
@@ -35,8 +36,6 @@ use world::{CANDIDATES, DIMENSION, LISTS, NUM_ITEMS, World};
 
 const ROWS: usize = 512;
 const CATALOGUE_USERS: usize = 48;
-/// So many that it pays to write the items as integers first.
-const MANY_USERS: usize = 192;
 const TASKS: usize = 4_096;
 const ROW_LENGTH: usize = 15;
 
@@ -166,21 +165,11 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
             black_box(rank_catalogue(&scoring(users), targets, excluded, &NONE).unwrap());
         }));
     }
-    let scoring = move |users| world.scoring(users, Similarity::Dot, false, false, level);
-    let users = MANY_USERS;
-    let name = format!("rank_catalogue/{users}/{level}");
-    kernels.push(Kernel::new(name, users, move || {
-        let (targets, excluded) = (&world.targets[..users], world.excluded(users));
-        black_box(rank_catalogue(&scoring(users), targets, excluded, &NONE).unwrap());
+    let users = CATALOGUE_USERS;
+    kernels.push(Kernel::new(format!("top_n/{level}"), users, move || {
+        let scoring = world.scoring(users, Similarity::Dot, false, false, level);
+        black_box(top_n(&scoring, 10, world.excluded(users), &NONE).unwrap());
     }));
-    for (name, users) in [
-        (format!("top_n/{level}"), CATALOGUE_USERS),
-        (format!("top_n/{MANY_USERS}/{level}"), MANY_USERS),
-    ] {
-        kernels.push(Kernel::new(name, users, move || {
-            black_box(top_n(&scoring(users), 10, world.excluded(users), &NONE).unwrap());
-        }));
-    }
     kernels.extend(item_tables(world, level));
     kernels.push(Kernel::new(
         format!("rank_scores/{level}"),

@@ -18,7 +18,6 @@
 // Plain kernels take on the instructions of a level only where they are compiled into its functions.
 #![allow(clippy::inline_always)]
 
-pub mod brackets;
 mod scalar;
 
 use std::fmt;
@@ -45,9 +44,6 @@ const PREFETCH_DISTANCE: usize = 16;
 /// Tables of fewer numbers than this stay in the second-level cache and are not prefetched.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_TABLE: usize = 1 << 18;
-
-/// Numbers of `f32` in the longest vector of any level.
-const LONGEST_VECTOR: usize = 16;
 
 /// The environment variable that forces a level, for tests and for measurements.
 pub const LEVEL_VARIABLE: &str = "METATL_SIMD";
@@ -169,17 +165,6 @@ impl Level {
                     format!("a level that this processor can run: {}", names.join(", ")),
                 )
             })
-    }
-}
-
-impl Level {
-    /// The level that multiplies rows in fewer bits: its vectors are read whole, so none is longer than a row.
-    fn for_rows_of(self, dimension: usize) -> Self {
-        if dimension < LONGEST_VECTOR {
-            Self::SCALAR
-        } else {
-            self
-        }
     }
 }
 
@@ -461,81 +446,6 @@ pub fn sequential_dots(
     norms.0.fill(0.0);
     if dimension > 0 {
         dispatch!(level, sequential_dots(query, rows, products, &mut norms.0));
-    }
-}
-
-/// Whether a level has [`products`] that are faster than [`sequential_dots`].
-#[must_use]
-pub fn has_vectors(level: Level) -> bool {
-    match level.0 {
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 | Kind::Avx2 => true,
-        #[cfg(target_arch = "aarch64")]
-        Kind::Neon => false,
-        Kind::Scalar => false,
-    }
-}
-
-/// The dot product of a query with each row of a panel, and each row's squared norm, as [`sequential_dots`], but
-/// summed in whatever order is fastest.
-///
-/// # Panics
-/// As [`sequential_dots`].
-pub fn products(
-    level: Level,
-    query: &[f32],
-    rows: &[f32],
-    products: &mut [f32; LANES],
-    norms: &mut Lanes,
-) {
-    let dimension = query.len();
-    check_panel(dimension, rows.len());
-    products.fill(0.0);
-    norms.0.fill(0.0);
-    if dimension > 0 {
-        dispatch!(level, products(query, rows, products, &mut norms.0));
-    }
-}
-
-/// [`products`] with rows of bfloat16, the upper halves of `f32`.
-///
-/// # Panics
-/// As [`products`].
-pub fn products_of_bf16(
-    level: Level,
-    query: &[f32],
-    rows: &[u16],
-    products: &mut [f32; LANES],
-    norms: &mut Lanes,
-) {
-    let dimension = query.len();
-    check_panel(dimension, rows.len());
-    products.fill(0.0);
-    norms.0.fill(0.0);
-    if dimension > 0 {
-        let level = level.for_rows_of(dimension);
-        dispatch!(level, products_of_bf16(query, rows, products, &mut norms.0));
-    }
-}
-
-/// [`products`] with rows of whole numbers.
-///
-/// # Panics
-/// As [`products`].
-pub fn products_of_int8(
-    level: Level,
-    query: &[f32],
-    rows: &[i8],
-    products: &mut [f32; LANES],
-    norms: &mut Lanes,
-) {
-    let dimension = query.len();
-    check_panel(dimension, rows.len());
-    products.fill(0.0);
-    norms.0.fill(0.0);
-    if dimension > 0 {
-        let level = level.for_rows_of(dimension);
-        dispatch!(level, products_of_int8(query, rows, products, &mut norms.0));
     }
 }
 

@@ -2,11 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::scoring::{Scoring, Similarity, check_item};
-use super::{Comparisons, ItemTable, PRODUCTS_PER_NANOSECOND, check_nan};
+use super::inputs::check_item;
+use super::item_table::ItemTable;
+use super::outputs::{Comparisons, check_nan};
+use super::scoring::{Scoring, Similarity};
 use crate::Error;
 use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk};
 use crate::simd::{self, Level, Table};
+
+/// Products of a query's and an item's coordinate that one thread computes in a nanosecond, at least.
+pub const PRODUCTS_PER_NANOSECOND: u64 = 10;
 
 /// Compares the first candidate of each query, its target, with the others.
 ///

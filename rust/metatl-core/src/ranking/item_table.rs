@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Matrix;
+use super::inputs::Matrix;
 use crate::Error;
 use crate::simd::{self, Level};
 

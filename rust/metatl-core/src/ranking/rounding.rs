@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Matrix;
+use super::inputs::Matrix;
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::Best;
-use super::scoring::check_targets;
-use super::{Comparisons, ItemLists, Matrix, TopN, check_nan, sort_distinct};
+use super::inputs::{ItemLists, Matrix, check_targets, sort_distinct};
+use super::outputs::{Comparisons, TopN, check_nan};
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
 use crate::simd::{self, Counts, Level};
