@@ -18,7 +18,7 @@ use metatl_core::episodes::{EpisodeSampler, EpisodeSettings};
 use metatl_core::grouping::group_by_user;
 use metatl_core::interactions::Interactions;
 use metatl_core::metrics::{TieRule, user_metrics};
-use metatl_core::negatives::{sample_negatives, sample_support_negatives};
+use metatl_core::negatives::sample_support_negatives;
 use metatl_core::parallel::Interrupt;
 use metatl_core::randomisation::sign_flip_counts;
 use metatl_core::ranking::{
@@ -138,9 +138,6 @@ fn negatives<'a>(world: &'a World, interactions: &'a Interactions) -> Vec<Kernel
         })
     });
     let mut kernels = Vec::from(candidates);
-    kernels.push(Kernel::new("sample_negatives", LISTS, move || {
-        black_box(sample_negatives(interactions, &users, 10, 0, 0, None, &NONE).unwrap());
-    }));
     kernels.push(Kernel::new("sample_support_negatives", LISTS, move || {
         let histories = &world.candidates[..LISTS * 3];
         let items = NUM_ITEMS as u64;
