@@ -1,9 +1,9 @@
 //! Vector kernels of the ranking code, chosen at run time: AVX-512, AVX2 with FMA, NEON, or plain Rust.
 //!
-//! This module is the only one of the crate with `unsafe` code. Every public function is safe: a [`Level`] cannot be
-//! made for instructions that the processor lacks, and lengths are checked before pointers are used.
+//! This module is the only one of the crate with `unsafe` code. Every public function is safe: a [`Level`] exists only
+//! for instructions that the processor has, and lengths are checked before pointers are used.
 //!
-//! Two orders of summation are used, each fixed for one level, whatever the number of queries, items or threads:
+//! There are two orders of summation. For one level they do not depend on the number of queries, items or threads:
 //!
 //! * [`dots`] and [`squared_distances`] (rows gathered one by one) run the lanes along the dimensions and add
 //!   the lanes up in a tree;
@@ -11,7 +11,7 @@
 //!   product is one chain over the dimensions, first to last. [`sequential_dot`] is that chain for one pair, and
 //!   [`sequential_dots`] for one query and the rows of a panel: they give the same bits.
 //!
-//! So equal rows get equal scores, to the last bit. Levels agree with each other up to rounding: a level with
+//! Therefore equal rows get equal scores, to the last bit. Levels agree with each other up to rounding: a level with
 //! fused multiply-add rounds once where plain Rust rounds twice (`f32::mul_add` without the instruction is a
 //! slow library call, so the plain level does not use it).
 #![allow(unsafe_code)]
@@ -37,7 +37,7 @@ const ROWS: usize = 8;
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
 
-/// How many rows ahead of the current ones [`dots`] asks for.
+/// How many rows ahead of the current rows [`dots`] prefetches.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_DISTANCE: usize = 16;
 
@@ -45,7 +45,7 @@ const PREFETCH_DISTANCE: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_TABLE: usize = 1 << 18;
 
-/// The environment variable that forces a level, for tests and for measurements.
+/// The environment variable that selects a level, for tests and measurements.
 pub const LEVEL_VARIABLE: &str = "METATL_SIMD";
 
 /// One number for each item of a panel.
@@ -240,9 +240,9 @@ impl<'a> Table<'a> {
 }
 
 /// Writes the dot product of `query` with row `rows[i]` of the table to `scores[i]`, for every element of
-/// `scores`; returns `false`, having written nothing, if the table lacks one of those rows.
+/// `scores`. If one of these rows does not exist, it writes nothing and returns `false`.
 ///
-/// Rows beyond those are only prefetched: pass what comes next, if it is known.
+/// Further elements of `rows` are only prefetched: pass the rows that are needed next, if they are known.
 ///
 /// # Panics
 /// If there are fewer rows than scores, or the query is not as long as the rows.
@@ -308,7 +308,7 @@ pub fn dot_tile(level: Level, panel: &[Lanes], queries: &[QueryCoordinates], til
     dispatch!(level, dot_tile(panel, queries, tile));
 }
 
-/// Writes coordinate k of row i to lane i of `panel[k]`; lanes beyond the rows keep what they held.
+/// Writes coordinate k of row i to lane i of `panel[k]`; lanes after the last row do not change.
 ///
 /// # Panics
 /// If there are more rows than lanes, or `rows` is not a whole number of rows as long as the panel.
@@ -368,13 +368,13 @@ fn transpose_four(rows: &[f32], panel: &mut [Lanes], lane: usize) -> usize {
     whole
 }
 
-/// Elsewhere the plain loop does.
+/// Without SSE, [`transpose`] uses its plain loop.
 #[cfg(not(target_arch = "x86_64"))]
 fn transpose_four(_rows: &[f32], _panel: &mut [Lanes], _lane: usize) -> usize {
     0
 }
 
-/// Asks for numbers that will be needed before long.
+/// Prefetches numbers into the second-level cache.
 pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(LINE * size_of::<f32>() / size_of::<T>()) {
@@ -403,7 +403,7 @@ pub fn widen_bf16(
     }
 }
 
-/// Writes rows of a table of whole numbers, one after the other as `f32`, each times the scale of its row.
+/// Writes rows of a table of integers, one after the other as `f32`, each times the scale of its row.
 ///
 /// # Panics
 /// As [`widen_bf16`], and if a row has no scale.
@@ -421,15 +421,15 @@ pub fn widen_int8(
     }
 }
 
-/// The dot product of one pair, in the arithmetic of [`dot_tile`]: the same bits.
+/// The dot product of one pair, with the same bits as in [`dot_tile`].
 #[must_use]
 pub fn sequential_dot(level: Level, left: &[f32], right: &[f32]) -> f32 {
     dispatch!(level, sequential_dot(left, right))
 }
 
-/// The dot product of a query with each row of a panel, and each row's squared norm, in the arithmetic of
-/// [`dot_tile`] and [`panel_norms`]: the same bits, without transposing the panel first. Lanes beyond the rows
-/// are set to 0.
+/// The dot product of a query with each row of a panel, and each row's squared norm, with the same
+/// bits as in [`dot_tile`] and [`panel_norms`], but without transposing the panel. Lanes after the last row are
+/// set to 0.
 ///
 /// # Panics
 /// If there are more rows than lanes, or `rows` is not a whole number of rows as long as the query.
@@ -463,8 +463,8 @@ pub fn panel_norms(level: Level, panel: &[Lanes]) -> Lanes {
 
 /// Turns the dot products in rows of a tile into squared distances: |q|² + |e|² − 2 q·e.
 ///
-/// Returns whether all of them are finite. Where they are not, infinities may have cancelled, and the caller
-/// takes the distance of the pair itself.
+/// Returns whether all of them are finite. If one is not, infinities may have cancelled, and
+/// the caller computes that distance from the differences.
 #[must_use]
 pub fn tile_to_squared_distances(
     level: Level,
@@ -599,7 +599,7 @@ macro_rules! compile_plain_kernels {
     };
 }
 
-// They use the macro above, and so come after it.
+// These modules use the macro above.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -607,9 +607,9 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-/// Where the rows of one step of [`dots`] begin; past the last of `rows`, that row again.
+/// Pointers to the rows of one step of [`dots`]. If `rows` has fewer rows, its last row is repeated.
 ///
-/// The caller has checked that the table has them.
+/// The caller has checked that the rows exist.
 #[inline(always)]
 fn block_of_rows(table: Table, rows: &[i64]) -> [*const f32; ROWS] {
     let start = |row: i64| {
@@ -624,7 +624,7 @@ fn block_of_rows(table: Table, rows: &[i64]) -> [*const f32; ROWS] {
     }
 }
 
-/// Asks for the rows that come `PREFETCH_DISTANCE` after the first of `rows`, as many as one step takes.
+/// Prefetches the rows that come `PREFETCH_DISTANCE` after the first of `rows`, as many as one step takes.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch_rows(table: Table, rows: &[i64]) {
@@ -632,7 +632,7 @@ fn prefetch_rows(table: Table, rows: &[i64]) {
     if table.values.len() < PREFETCH_TABLE {
         return;
     }
-    // Nobody has checked these rows yet; a prefetch of an address that does not exist does nothing.
+    // These rows have not been checked yet. A prefetch of an invalid address has no effect.
     let start = |row: i64| {
         let offset = (row as usize).wrapping_mul(table.columns);
         table.values.as_ptr().wrapping_add(offset)

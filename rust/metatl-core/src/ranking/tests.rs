@@ -25,7 +25,7 @@ struct World {
     width: usize,
 }
 
-/// What rows of rough numbers are like.
+/// Kinds of rows whose scores are not exact.
 #[derive(Clone, Copy, Debug)]
 enum Roughness {
     /// Nearly the same: scores that rounding can make equal.
@@ -286,8 +286,8 @@ impl World {
                 .collect();
             // A stable sort: equal scores stay in the order of their items.
             items.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
-            for place in 0..n {
-                let item = items.get(place).copied().unwrap_or(-1);
+            for rank in 0..n {
+                let item = items.get(rank).copied().unwrap_or(-1);
                 top.items.push(item);
                 let score = usize::try_from(item).map_or(f32::NEG_INFINITY, |item| scores[item]);
                 top.scores.push(score);
@@ -540,7 +540,7 @@ properties! {
     }
 }
 
-/// More queries than a thread takes at a time, and more items: every seam of the plan is crossed.
+/// More queries and items than one piece of work has.
 #[test]
 fn threads_do_not_change_a_thing() {
     for (queries, num_items) in [(1_200, 150), (3, 7_000)] {

@@ -3,7 +3,7 @@
 use super::{Counts, LANES, Lanes, QueryCoordinates, Table, Tile};
 use super::{score_from_squared_distance, squared_distance_from_dot};
 
-/// Partial sums of a row: enough for the compiler to fill registers.
+/// Partial sums of a row: enough to fill vector registers.
 const PARTIAL_SUMS: usize = 16;
 
 /// Scores are counted in 32-bit lanes; no part is long enough to overflow them.
@@ -15,7 +15,7 @@ pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Whether a table of `rows` rows has all of these. No short cut, so that several are compared at a time.
+/// Whether a table of `rows` rows has all these rows. It does not stop early, so that it can be vectorised.
 #[inline(always)]
 pub(super) fn are_rows(numbers: &[i64], rows: usize) -> bool {
     let missing = numbers.iter().filter(|&&row| row as u64 >= rows as u64);
@@ -229,7 +229,7 @@ pub(super) fn widen_int8(
     }
 }
 
-/// Writes numbers as `f32`, sixteen at a time: the last of them are written twice if they are fewer.
+/// Writes numbers as `f32`, sixteen at a time. The last sixteen may overlap those before.
 #[inline(always)]
 fn widen<T: Copy>(numbers: &[T], values: &mut [f32], number: impl Fn(T) -> f32) {
     const AT_ONCE: usize = 16;

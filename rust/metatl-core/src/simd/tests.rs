@@ -248,9 +248,9 @@ properties! {
         let bits: Vec<u16> = items.iter().map(|item| (item.to_bits() >> 16) as u16).collect();
         let codes: Vec<i8> = bits.iter().map(|&bits| bits as i8).collect();
         let scales = rough_numbers(seed ^ 1, 9);
-        let places = || picked.iter().flat_map(|row| row * columns..(row + 1) * columns);
-        let of_bf16: Vec<f32> = places().map(|k| f32::from_bits(u32::from(bits[k]) << 16)).collect();
-        let of_int8: Vec<f32> = places().map(|k| f32::from(codes[k]) * scales[k / columns]).collect();
+        let indices = || picked.iter().flat_map(|row| row * columns..(row + 1) * columns);
+        let of_bf16: Vec<f32> = indices().map(|k| f32::from_bits(u32::from(bits[k]) << 16)).collect();
+        let of_int8: Vec<f32> = indices().map(|k| f32::from(codes[k]) * scales[k / columns]).collect();
         for level in Level::available() {
             let mut found = vec![f32::NAN; picked.len() * columns];
             widen_bf16(level, &bits, columns, picked.iter().copied(), &mut found);
