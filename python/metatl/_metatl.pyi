@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 __all__ = [
     "BatchPrefetcher",
@@ -104,6 +105,7 @@ def sample_candidates(
 ) -> _Ids: ...
 def random_order(count: int, *, seed: int, epoch: int | None = None) -> _Ids: ...
 
+@disjoint_base
 class BatchSampler:
     def sample(self, step: int, batch_size: int) -> _BatchArrays: ...
     def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> BatchPrefetcher: ...
