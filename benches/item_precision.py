@@ -87,10 +87,6 @@ integers with a scale, is shown for comparison and is not available.
 Means hardly change, but single ranks do: in `int8` a third to two thirds of the users get another rank in
 the full catalogue. A comparison of systems should rank all of them with the same format.
 
-On processors with fast integer products, full ranking and top N first compare 16-bit integers and then
-score only the items that these leave undecided. This halves the cost of a product and changes no rank
-(`rust/metatl-core/src/ranking/estimates/integers.rs`).
-
 Regenerate with `python benches/item_precision.py docs/item_precision.md wines NAME=PATH …`.
 """
 

@@ -54,9 +54,10 @@ get the same arrays in one run, on one thread; a time is the least of {rounds} r
 - **Top {top}** is by inner product, without the items that the user has seen. All libraries list the same
   items, except for items whose scores differ by less than {score_tolerance:g}. No list has a seen item or
   an item twice. LensKit runs its pipeline for one user at a time.
-- **Negatives** are uniform and verified, with replacement. If a user has seen the item, LensKit draws
-  again, up to ten times, and then takes it; metatl draws from the remaining items. Of {drawn:,} negatives
-  each, {ours_seen:,} of metatl's and {theirs_seen:,} of LensKit's are items that the user has seen.
+- **Negatives** are uniform and verified; LensKit draws with replacement, metatl draws distinct ones. If a
+  user has seen the item, LensKit draws again, up to ten times, and then takes it; metatl never takes it. Of
+  {drawn:,} negatives each, {ours_seen:,} of metatl's and {theirs_seen:,} of LensKit's are items that the user
+  has seen.
 - **Metrics** are of the same lists, and agree to {metric_tolerance:g}. metatl also resamples the users
   1,000 times for its intervals; LensKit also computes medians and standard deviations.
 
@@ -100,9 +101,11 @@ def top_of_ours(data: RankingData) -> tuple[float, np.ndarray]:
 def negatives_of_ours(data: RankingData) -> tuple[float, np.ndarray]:
     interactions = _metatl.Interactions(data.indptr, data.seen, data.num_items)
     users = np.arange(data.num_users)
-    return least_seconds(
-        lambda: _metatl.sample_negatives(interactions, users, NEGATIVES, seed=0, num_threads=1)
+    settings = {"seed": 0, "exclude_target": False, "num_threads": 1}
+    seconds, drawn = least_seconds(
+        lambda: _metatl.sample_candidates(interactions, users, np.zeros_like(users), NEGATIVES, **settings)
     )
+    return seconds, drawn[:, 1:]
 
 
 def metrics_of_ours(lists: np.ndarray, targets: np.ndarray) -> tuple[float, dict[str, float]]:

@@ -12,9 +12,11 @@ from typing import Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 __all__ = [
     "BatchPrefetcher",
+    "BatchSampler",
     "EpisodeSampler",
     "Interactions",
     "SequenceSampler",
@@ -31,7 +33,6 @@ __all__ = [
     "round_to_bf16",
     "round_to_int8",
     "sample_candidates",
-    "sample_negatives",
     "sample_support_negatives",
     "sign_flip_counts",
     "top_n",
@@ -76,16 +77,6 @@ def group_by_user(
     keep_repeats: bool,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Ids, _Ids]: ...
-def sample_negatives(
-    interactions: Interactions,
-    users: _Ids,
-    count: int,
-    *,
-    seed: int,
-    epoch: int | None = None,
-    weights: _Weights | None = None,
-    num_threads: int | None = None,
-) -> _Ids: ...
 def sample_support_negatives(
     histories: _Ids, count: int, num_items: int, *, seed: int, num_threads: int | None = None
 ) -> _Ids: ...
@@ -103,8 +94,13 @@ def sample_candidates(
 ) -> _Ids: ...
 def random_order(count: int, *, seed: int, epoch: int | None = None) -> _Ids: ...
 
+@disjoint_base
+class BatchSampler:
+    def sample(self, step: int, batch_size: int) -> _BatchArrays: ...
+    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> BatchPrefetcher: ...
+
 @final
-class EpisodeSampler:
+class EpisodeSampler(BatchSampler):
     def __new__(
         cls,
         interactions: Interactions,
@@ -118,11 +114,9 @@ class EpisodeSampler:
         seed: int,
         num_threads: int | None = None,
     ) -> EpisodeSampler: ...
-    def sample(self, step: int, batch_size: int) -> _BatchArrays: ...
-    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> BatchPrefetcher: ...
 
 @final
-class SequenceSampler:
+class SequenceSampler(BatchSampler):
     def __new__(
         cls,
         interactions: Interactions,
@@ -137,8 +131,6 @@ class SequenceSampler:
         seed: int,
         num_threads: int | None = None,
     ) -> SequenceSampler: ...
-    def sample(self, step: int, batch_size: int) -> _BatchArrays: ...
-    def prefetch(self, start_step: int, batch_size: int, depth: int | None = None) -> BatchPrefetcher: ...
 
 @final
 class BatchPrefetcher:

@@ -55,7 +55,7 @@ def test_a_wrong_vector_is_named(interactions, value, message):
     calls = {
         "indptr": lambda: _metatl.Interactions(value, good, 6),
         "items": lambda: _metatl.Interactions(good, value, 6),
-        "users": lambda: _metatl.sample_negatives(interactions, value, 1, seed=0),
+        "users": lambda: _metatl.sample_candidates(interactions, value, good, 1, seed=0),
         "targets": lambda: _metatl.sample_candidates(interactions, good, value, 1, seed=0),
         "timestamps": lambda: _metatl.group_by_user(good, good, value, 1, keep_repeats=True),
     }
@@ -82,9 +82,10 @@ def test_a_wrong_matrix_is_named(value, message):
 
 
 def test_wrong_weights_are_named(interactions):
+    users = np.zeros(1, np.int64)
     for weights in (np.ones(6, np.float32), np.ones(12)[::2], [1.0] * 6):
         with pytest.raises(InvalidArgumentError, match=r"^weights: found .* 1-d array of float64"):
-            _metatl.sample_negatives(interactions, np.zeros(1, np.int64), 1, seed=0, weights=weights)
+            _metatl.sample_candidates(interactions, users, users, 1, seed=0, weights=weights)
 
 
 @pytest.mark.parametrize("value", [-1, 2**64, -(2**70), 1.0, np.float64(2), "3", None, [1], 2j, object()])
@@ -95,7 +96,7 @@ def test_a_wrong_integer_is_named(interactions, value):
     calls = {
         "num_items": lambda: _metatl.Interactions(users, users[:0], value),
         "num_users": lambda: _metatl.group_by_user(users, users, users, value, keep_repeats=True),
-        "count": lambda: _metatl.sample_negatives(interactions, users, value, seed=0),
+        "count": lambda: _metatl.sample_candidates(interactions, users, users, value, seed=0),
         "seed": lambda: _metatl.sample_candidates(interactions, users, users, 1, seed=value),
         "k": lambda: _metatl.EpisodeSampler(interactions, k=value, negatives=1, seed=0),
         "negatives": lambda: _metatl.EpisodeSampler(interactions, k=1, negatives=value, seed=0),
@@ -117,37 +118,35 @@ def test_a_wrong_integer_is_named(interactions, value):
 @pytest.mark.parametrize("value", [0, -1, 1025, 2**64, 1.5, "two"])
 def test_a_wrong_number_of_threads_is_named(interactions, value):
     with pytest.raises(InvalidArgumentError, match=r"^num_threads: found"):
-        _metatl.sample_negatives(interactions, np.zeros(1, np.int64), 1, seed=0, num_threads=value)
+        _metatl.sample_candidates(interactions, FOUR[:1], FOUR[:1], 1, seed=0, num_threads=value)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1e3", "1025", "3.0"])
 def test_a_wrong_number_of_threads_in_the_environment_is_named(interactions, monkeypatch, value):
     monkeypatch.setenv("METATL_NUM_THREADS", value)
     with pytest.raises(InvalidArgumentError, match=f'^METATL_NUM_THREADS: found "{value}", expected'):
-        _metatl.sample_negatives(interactions, np.zeros(1, np.int64), 1, seed=0)
+        _metatl.sample_candidates(interactions, FOUR[:1], FOUR[:1], 1, seed=0)
     # The argument wins.
-    _metatl.sample_negatives(interactions, np.zeros(1, np.int64), 1, seed=0, num_threads=1)
+    _metatl.sample_candidates(interactions, FOUR[:1], FOUR[:1], 1, seed=0, num_threads=1)
 
 
 def test_numpy_integers_are_integers(interactions):
     users = np.zeros(1, np.int64)
     for kind in (np.int8, np.uint8, np.int32, np.int64, np.uint64, bool):
-        one = _metatl.sample_negatives(interactions, users, kind(1), seed=kind(1), epoch=kind(1))
-        assert (one == _metatl.sample_negatives(interactions, users, 1, seed=1, epoch=1)).all()
+        one = _metatl.sample_candidates(interactions, users, users, kind(1), seed=kind(1), epoch=kind(1))
+        assert (one == _metatl.sample_candidates(interactions, users, users, 1, seed=1, epoch=1)).all()
 
 
 def test_arrays_that_are_read_only_empty_or_of_a_subclass_are_fine(interactions):
     users = np.zeros(2, np.int64)
     users.flags.writeable = False
-    assert _metatl.sample_negatives(interactions, users, 1, seed=0).shape == (2, 1)
-    assert _metatl.sample_negatives(interactions, users[:0], 3, seed=0).shape == (0, 3)
-    assert _metatl.sample_negatives(interactions, users, 0, seed=0).shape == (2, 0)
+    assert _metatl.sample_candidates(interactions, users, users, 1, seed=0).shape == (2, 2)
     assert _metatl.sample_candidates(interactions, users, users, 0, seed=0).tolist() == [[0], [0]]
     assert _metatl.sample_candidates(interactions, users[:0], users[:0], 2, seed=0).shape == (0, 3)
     assert _metatl.sample_support_negatives(np.empty((0, 2), np.int64), 3, 5, seed=0).shape == (0, 3)
     assert _metatl.random_order(0, seed=0).tolist() == []
     subclass = users.view(np.recarray)
-    assert _metatl.sample_negatives(interactions, subclass, 1, seed=0).shape == (2, 1)
+    assert _metatl.sample_candidates(interactions, subclass, subclass, 1, seed=0).shape == (2, 2)
     sampler = _metatl.EpisodeSampler(interactions, k=1, negatives=0, seed=0)
     assert [array.shape for array in sampler.sample(0, 0)] == [(0,), (0, 2), (0, 1, 0), (0,)]
 
@@ -174,15 +173,14 @@ def test_ids_beyond_32_bits(edge):
     with pytest.raises(InvalidArgumentError, match=f"items: found {edge} at position 1"):
         _metatl.Interactions(np.array([0, 2]), np.array([0, edge], np.int64), edge)
 
-    users = np.zeros(1000, np.int64)
-    negatives = _metatl.sample_negatives(interactions, users, 100, seed=1)
-    candidates = _metatl.sample_candidates(interactions, users[:1], np.array([edge - 1]), 10_000, seed=1)
+    users = np.zeros(1, np.int64)
+    candidates = _metatl.sample_candidates(interactions, users, np.array([edge - 1]), 10_000, seed=1)
     support = _metatl.sample_support_negatives(np.array([row] * 2), 10_000, edge, seed=1)
     sampler = _metatl.EpisodeSampler(interactions, k=3, negatives=2, shared_negatives=10_000, seed=1)
     _, items, episode_negatives, shared = sampler.sample(1, 1000)
     assert candidates[0, 0] == edge - 1
     assert (items == row).all()
-    drawn = {"negatives": negatives, "candidates": candidates[:, 1:], "support": support}
+    drawn = {"candidates": candidates[:, 1:], "support": support}
     drawn |= {"episodes": episode_negatives, "shared": shared}
     for name, ids in drawn.items():
         if name != "shared":
@@ -199,7 +197,7 @@ def test_the_last_ids_of_a_row_that_has_all_others():
     for left in ([edge - 1], [edge], [edge + 1], [0], [edge - 1, edge, edge + 1]):
         row = np.setdiff1d(np.arange(edge + 2), left)
         interactions = _metatl.Interactions(np.array([0, len(row)]), row, edge + 2)
-        drawn = _metatl.sample_negatives(interactions, np.zeros(1, np.int64), 100, seed=1)
+        _, _, drawn, _ = _metatl.EpisodeSampler(interactions, k=1, negatives=100, seed=1).sample(0, 1)
         assert set(drawn.ravel().tolist()) == set(left)
         candidates = _metatl.sample_candidates(
             interactions, np.zeros(1, np.int64), np.zeros(1, np.int64), len(left) - (left == [0]), seed=1
@@ -211,7 +209,6 @@ def test_what_does_not_fit_into_memory_is_an_error(interactions):
     users = np.zeros(2, np.int64)
     sampler = _metatl.EpisodeSampler(interactions, k=1, negatives=2**62, seed=0)
     calls = [
-        lambda: _metatl.sample_negatives(interactions, users, 2**62, seed=0),
         lambda: _metatl.sample_support_negatives(users[:, None], 2**63 - 1, 6, seed=0),
         lambda: _metatl.random_order(2**60, seed=0),
         lambda: sampler.sample(0, 2),
@@ -252,8 +249,8 @@ def test_nothing_panics(which, values):
     # The sizes of results stay small, because a large result is no panic but takes its time.
     calls = [
         lambda: _metatl.Interactions(first, second, third, num_threads=fourth),
-        lambda: _metatl.sample_negatives(
-            interactions, first, 3, seed=second, epoch=third, weights=fourth, num_threads=fifth
+        lambda: _metatl.sample_candidates(
+            interactions, users, users, 2, seed=second, epoch=third, weights=fourth, num_threads=fifth
         ),
         lambda: _metatl.sample_support_negatives(first, 3, second, seed=third, num_threads=fourth),
         lambda: _metatl.sample_candidates(
@@ -315,7 +312,6 @@ def test_every_combination_of_small_shapes_has_its_shape():
     interactions = _metatl.Interactions(np.array([0, 1, 2]), np.array([0, 1]), 9)
     for users, count, shared in itertools.product((0, 1, 3), (0, 1, 4), (0, 2)):
         rows = np.zeros(users, np.int64)
-        assert _metatl.sample_negatives(interactions, rows, count, seed=1).shape == (users, count)
         assert _metatl.sample_candidates(interactions, rows, rows, count, seed=1).shape == (users, 1 + count)
         sampler = _metatl.EpisodeSampler(
             _metatl.Interactions(np.array([0, 3]), np.arange(3), 9),

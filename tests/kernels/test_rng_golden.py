@@ -44,21 +44,13 @@ def test_random_order(count, seed, epoch):
 
 
 @given(st.integers(1, 2**63 - 1), words64, words64)
-def test_bounded_integers(num_items, seed, epoch):
-    # An empty row leaves nothing to exclude: negatives are the generator's integers below `num_items`.
-    drawn = _metatl.sample_negatives(index([[]], num_items), np.zeros(2, np.int64), 5, seed=seed, epoch=epoch)
-    for position in range(2):
-        generator = Generator(seed, NEGATIVES, epoch, position)
-        assert drawn[position].tolist() == [generator.below(num_items) for _ in range(5)]
-
-
-@given(words64, words64, st.integers(10, 30))
-def test_negatives(seed, epoch, num_items):
-    users = np.array([4, 0, 3, 2, 4, 1], np.int64)
-    drawn = _metatl.sample_negatives(index(ROWS, num_items), users, 6, seed=seed, epoch=epoch)
-    for position, user in enumerate(users):
-        generator = Generator(seed, NEGATIVES, epoch, position)
-        assert drawn[position].tolist() == [generator.outside(ROWS[user], num_items) for _ in range(6)]
+def test_bounded_integers(num_items, seed, step):
+    # Shared negatives exclude nothing: they are the generator's integers below `num_items`.
+    sampler = _metatl.EpisodeSampler(
+        index([[0, 0]], num_items), k=1, negatives=0, shared_negatives=10, seed=seed
+    )
+    generator = Generator(seed, SHARED_NEGATIVES, step, 0)
+    assert sampler.sample(step, 0)[3].tolist() == [generator.below(num_items) for _ in range(10)]
 
 
 @given(words64, st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), max_size=5))
@@ -163,12 +155,8 @@ def test_episodes(seed, step, k, negatives, window_share, released, shuffle_shar
 
 def test_weighted_draws_are_pinned():
     weights = np.array([5, 0, 1, 2, 30, 1, 1, 1, 2, 1, 1e-3, 7], np.float64)
-    interactions = index(ROWS, 12)
-    negatives = _metatl.sample_negatives(
-        interactions, np.array([0, 1, 2], np.int64), 6, seed=2021, weights=weights
-    )
     candidates = _metatl.sample_candidates(
-        interactions,
+        index(ROWS, 12),
         np.array([0, 1, 2], np.int64),
         np.array([5, 6, 9], np.int64),
         4,
@@ -176,7 +164,6 @@ def test_weighted_draws_are_pinned():
         epoch=3,
         weights=weights,
     )
-    assert negatives.tolist() == [[11, 9, 9, 11, 9, 11], [11, 5, 4, 4, 4, 4], [4, 11, 4, 4, 4, 4]]
     assert candidates.tolist() == [[5, 2, 11, 8, 0], [6, 3, 4, 11, 8], [9, 4, 6, 11, 2]]
 
 

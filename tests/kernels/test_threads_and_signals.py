@@ -45,13 +45,6 @@ def kernels(num_threads):
     )
     rebuilt = _metatl.Interactions(indptr, items, 5000, **threads)
     return {
-        "negatives": lambda: _metatl.sample_negatives(rebuilt, users, 30, seed=1, **threads),
-        "weighted negatives": lambda: _metatl.sample_negatives(
-            rebuilt, users, 30, seed=1, weights=weights, **threads
-        ),
-        "heavy negatives": lambda: _metatl.sample_negatives(
-            rebuilt, users[:1000], 30, seed=1, weights=heavy, **threads
-        ),
         "support negatives": lambda: _metatl.sample_support_negatives(
             users.reshape(-1, 2), 60, 5000, seed=1, **threads
         ),
@@ -115,10 +108,11 @@ def test_the_number_of_threads_comes_from_the_environment():
 def test_little_work_starts_no_thread():
     script = """
         before = len(os.listdir("/proc/self/task"))
-        _metatl.sample_negatives(interactions, users[:10], 10, seed=1, num_threads=8)
-        _metatl.sample_negatives(interactions, users[:2000], 100, seed=1, num_threads=1)
+        histories = users.reshape(-1, 2)
+        _metatl.sample_support_negatives(histories[:10], 10, 5000, seed=1, num_threads=8)
+        _metatl.sample_support_negatives(histories[:2000], 100, 5000, seed=1, num_threads=1)
         assert len(os.listdir("/proc/self/task")) == before
-        _metatl.sample_negatives(interactions, users, 100, seed=1, num_threads=8)
+        _metatl.sample_support_negatives(histories, 100, 5000, seed=1, num_threads=8)
         assert len(os.listdir("/proc/self/task")) == before + 8
     """
     run(script)

@@ -1,6 +1,7 @@
 //! Ranking on one thread, at the sizes of the paper's data: d = 100, 20,000 items, 100 negatives.
 //!
-//! `cargo bench --bench ranking`; `METATL_SIMD` is not read here, every level of the machine is measured.
+//! Run it with `cargo bench --bench ranking`. It measures every level of the machine and does not read
+//! `METATL_SIMD`.
 
 #![allow(clippy::unwrap_used)] // the inputs are made here
 

@@ -1,7 +1,8 @@
 //! Runs one kernel a number of times, for instruments that watch a whole process.
 //!
-//! `kernels limits` measures what bounds them on this machine. `kernels list` names the kernels with their units of work; `kernels NAME TIMES` runs one on this thread. What is
-//! between `TIMES` = 0 and 1 is the kernel alone: `benches/instructions.py` counts it under callgrind.
+//! `kernels limits` measures the limits of this machine. `kernels list` prints the kernels and their units of
+//! work. `kernels NAME TIMES` runs a kernel on this thread. The difference between runs with `TIMES` = 0 and 1
+//! is the kernel alone; `benches/instructions.py` counts it under callgrind.
 
 #![allow(clippy::unwrap_used)] // the inputs are made here
 
@@ -17,7 +18,7 @@ use metatl_core::episodes::{EpisodeSampler, EpisodeSettings};
 use metatl_core::grouping::group_by_user;
 use metatl_core::interactions::Interactions;
 use metatl_core::metrics::{TieRule, user_metrics};
-use metatl_core::negatives::{sample_negatives, sample_support_negatives};
+use metatl_core::negatives::sample_support_negatives;
 use metatl_core::parallel::Interrupt;
 use metatl_core::randomisation::sign_flip_counts;
 use metatl_core::ranking::{
@@ -35,8 +36,6 @@ use world::{CANDIDATES, DIMENSION, LISTS, NUM_ITEMS, World};
 
 const ROWS: usize = 512;
 const CATALOGUE_USERS: usize = 48;
-/// So many that it pays to write the items as integers first.
-const MANY_USERS: usize = 192;
 const TASKS: usize = 4_096;
 const ROW_LENGTH: usize = 15;
 
@@ -139,9 +138,6 @@ fn negatives<'a>(world: &'a World, interactions: &'a Interactions) -> Vec<Kernel
         })
     });
     let mut kernels = Vec::from(candidates);
-    kernels.push(Kernel::new("sample_negatives", LISTS, move || {
-        black_box(sample_negatives(interactions, &users, 10, 0, 0, None, &NONE).unwrap());
-    }));
     kernels.push(Kernel::new("sample_support_negatives", LISTS, move || {
         let histories = &world.candidates[..LISTS * 3];
         let items = NUM_ITEMS as u64;
@@ -166,21 +162,11 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
             black_box(rank_catalogue(&scoring(users), targets, excluded, &NONE).unwrap());
         }));
     }
-    let scoring = move |users| world.scoring(users, Similarity::Dot, false, false, level);
-    let users = MANY_USERS;
-    let name = format!("rank_catalogue/{users}/{level}");
-    kernels.push(Kernel::new(name, users, move || {
-        let (targets, excluded) = (&world.targets[..users], world.excluded(users));
-        black_box(rank_catalogue(&scoring(users), targets, excluded, &NONE).unwrap());
+    let users = CATALOGUE_USERS;
+    kernels.push(Kernel::new(format!("top_n/{level}"), users, move || {
+        let scoring = world.scoring(users, Similarity::Dot, false, false, level);
+        black_box(top_n(&scoring, 10, world.excluded(users), &NONE).unwrap());
     }));
-    for (name, users) in [
-        (format!("top_n/{level}"), CATALOGUE_USERS),
-        (format!("top_n/{MANY_USERS}/{level}"), MANY_USERS),
-    ] {
-        kernels.push(Kernel::new(name, users, move || {
-            black_box(top_n(&scoring(users), 10, world.excluded(users), &NONE).unwrap());
-        }));
-    }
     kernels.extend(item_tables(world, level));
     kernels.push(Kernel::new(
         format!("rank_scores/{level}"),

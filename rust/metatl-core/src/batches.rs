@@ -1,4 +1,4 @@
-//! Training batches, and the thread that draws them ahead of their use.
+//! Training batches, and a thread that prefetches them.
 
 use std::fmt::Debug;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::parallel::{Interrupt, allocate};
 
-/// One training batch, arrays in row-major order: episodes, or sequences.
+/// One training batch of episodes or sequences. Arrays are in row-major order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Pairs of neighbouring items in a row.
@@ -52,7 +52,7 @@ impl Batch {
     }
 }
 
-/// Draws the batches of a training. A batch is a function of the sampler and the step.
+/// Draws training batches. A batch is a function of the sampler and the step.
 pub trait BatchSampler: Debug + Send + Sync {
     /// The batch of a training step.
     fn sample(&self, step: u64, batch_size: usize, interrupt: &Interrupt) -> Result<Batch, Error>;

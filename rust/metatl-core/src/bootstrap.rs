@@ -1,9 +1,8 @@
 //! The bootstrap of means over users (Efron 1979).
 //!
-//! A resample draws as many users as there are, with replacement, by a generator of its own.
-//! [`bootstrap_means`] draws user by user. [`bootstrap_group_means`] takes users with equal values as one group
-//! and draws how often each group is hit, which for ranks among 101 candidates is 101 numbers, however many users
-//! there are.
+//! A resample draws as many users as there are, with replacement. Each resample has its own generator.
+//! [`bootstrap_means`] draws user by user. [`bootstrap_group_means`] treats users with equal values as one group and
+//! draws the size of each group: 101 numbers for ranks among 101 candidates, however many users there are.
 
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
@@ -50,9 +49,9 @@ pub fn bootstrap_means(
 
 /// Column means of bootstrap resamples of groups of users: a matrix of (`resamples`, `columns`).
 ///
-/// `values` has one row of `columns` numbers for each group, `counts` says how many users have it. The numbers of
-/// draws of the groups are multinomial; they come from one binomial number for each node of a tree over the groups,
-/// each exact: integers alone decide.
+/// `values` has one row of `columns` numbers for each group, `counts` has its number of users. The numbers of
+/// draws of the groups are multinomial. Each node of a tree over the groups draws one binomial number, exactly,
+/// with integer arithmetic.
 pub fn bootstrap_group_means(
     values: &[f64],
     counts: &[i64],
@@ -103,8 +102,8 @@ pub fn bootstrap_group_means(
     Ok(means)
 }
 
-/// Deals `draws` over groups with probabilities in proportion to their counts; calls `hit` with the groups that get
-/// any, in their order.
+/// Distributes `draws` over groups with probabilities in proportion to their counts. Calls `hit` with each group
+/// that has at least one draw, in order.
 ///
 /// `ends` are the sums of the counts up to and including each group; `start` is the sum before the first.
 fn deal(rng: &mut Rng, draws: u64, start: u64, ends: &[u64], hit: &mut impl FnMut(usize, u64)) {
@@ -129,7 +128,7 @@ fn deal(rng: &mut Rng, draws: u64, start: u64, ends: &[u64], hit: &mut impl FnMu
     }
 }
 
-/// Sums of the counts up to and including each.
+/// Cumulative sums of the counts.
 fn cumulate(counts: &[i64]) -> Result<Vec<u64>, Error> {
     let mut ends = allocate(counts.len(), 1)?;
     let mut sum = 0u64;
@@ -152,7 +151,7 @@ fn cumulate(counts: &[i64]) -> Result<Vec<u64>, Error> {
 /// Estimated nanoseconds per group, column and resample of [`bootstrap_group_means`].
 pub const GROUP_NANOSECONDS: u64 = 5;
 
-/// More users than this are refused: their number must be exact as `f64`.
+/// More users than this are an error: their number must be exact as `f64`.
 const MAX_USERS: u64 = 1 << 53;
 
 fn check_values(values: &[f64]) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! Candidate sets: a target and distinct negatives to rank it among.
+//! Candidate sets: a target and the distinct negatives that it is ranked among.
 
 use crate::Error;
 use crate::interactions::{Interactions, check_ids};
@@ -9,23 +9,23 @@ use crate::weighted::{SumTree, WeightedItems};
 /// Estimated nanoseconds per uniform candidate.
 pub const NANOSECONDS: u64 = 5;
 
-/// Candidates drawn between two looks at the interrupt flag.
+/// Candidates that are drawn between two checks of the interrupt flag.
 const BLOCK: usize = 1 << 16;
 
-/// Catalogues up to this size get an array of stamps per thread: it stays in the second-level cache, where
-/// it is twice as quick as a hash table.
+/// Catalogues up to this size use an array of stamps per thread. It fits into the second-level cache, and there
+/// it is twice as fast as a hash table.
 const STAMPED_ITEMS: u64 = 1 << 17;
 
-/// What [`sample_candidates`] draws, beside the users and their targets.
+/// Settings of [`sample_candidates`].
 #[derive(Clone, Copy, Debug)]
 pub struct CandidateSettings<'a> {
-    /// How many negatives each target gets.
+    /// Number of negatives for each target.
     pub count: usize,
-    /// The seed, and the epoch that keeps draws with one seed apart.
+    /// The seed.
     pub seed: u64,
-    /// See `seed`.
+    /// Draws with the same seed and another epoch are independent.
     pub epoch: u64,
-    /// One weight per item; uniform without.
+    /// One weight per item; draws are uniform without weights.
     pub weights: Option<&'a [f64]>,
     /// Whether the target is never among its own negatives, even if the user has no interaction with it.
     pub exclude_target: bool,
@@ -33,9 +33,9 @@ pub struct CandidateSettings<'a> {
 
 /// For each of `users` their target and `count` distinct negatives, row by row: shape (users, 1 + count).
 ///
-/// The negatives come in the order in which they were drawn, each uniformly, or in proportion to its weight,
-/// from the items that are left: not in the user's row, not the target, not drawn before. A row depends on
-/// the user and the target, not on the batch: its generator is (seed, `Candidates`, epoch, user).
+/// The negatives are in the order of their draws. Each is drawn uniformly, or in proportion to its weight, from
+/// the items that are not in the user's row, are not the target and were not drawn before. A row depends on the
+/// user and the target and not on the batch: its generator is (seed, `Candidates`, epoch, user).
 pub fn sample_candidates(
     interactions: &Interactions,
     users: &[i64],
@@ -130,12 +130,12 @@ fn sample<S: Seen>(
     Ok(candidates)
 }
 
-/// What a thread reuses from row to row.
+/// Buffers that a thread reuses for every row.
 struct Scratch<S> {
     seen: S,
     /// The items that must not be drawn, ascending.
     excluded: Vec<i64>,
-    /// All others, where these are few.
+    /// All other items, if there are few of them.
     rest: Vec<i64>,
     tree: SumTree,
 }
@@ -176,7 +176,7 @@ impl<S: Seen> Scratch<S> {
         Ok(())
     }
 
-    /// Lists the items that are left, at most twice as many as are excluded or drawn, and shuffles the front.
+    /// Lists the items that can be drawn, at most twice as many as are excluded or drawn, and shuffles the first ones.
     fn draw_from_rest(
         &mut self,
         negatives: &mut [i64],
@@ -201,10 +201,10 @@ impl<S: Seen> Scratch<S> {
         Ok(())
     }
 
-    /// Draws by rejection until that has cost more than a tree of all weights, then from the tree.
+    /// Draws by rejection until that has taken longer than building a tree of all weights, then from the tree.
     ///
-    /// Changing over leaves the distribution as it is: what the next new item is does not depend on how many
-    /// draws were rejected before.
+    /// The change does not alter the distribution, because the next new item does not depend on the number of
+    /// draws that were rejected before it.
     fn draw_weighted(
         &mut self,
         negatives: &mut [i64],
@@ -250,7 +250,7 @@ trait Seen {
     fn insert(&mut self, item: i64) -> bool;
 }
 
-/// One stamp per item: an item is in the set if it bears the current one.
+/// One stamp per item: an item is in the set if its stamp is the current one.
 struct Stamps {
     current: u32,
     stamps: Vec<u32>,

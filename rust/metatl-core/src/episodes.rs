@@ -1,4 +1,4 @@
-//! Episodes: the training tasks, drawn from the users' rows, batch by batch.
+//! Episodes: training tasks that are drawn from the users' rows, batch by batch.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::rng::{Key, Rng, Stage};
 /// Estimated nanoseconds per item or negative of an episode.
 pub const NANOSECONDS: u64 = 12;
 
-/// Tasks whose users are drawn together, before their rows are needed.
+/// Number of tasks whose users are drawn together, so that their rows can be prefetched.
 const BLOCK: usize = 32;
 
 /// Which tasks an [`EpisodeSampler`] draws.
@@ -26,7 +26,7 @@ pub struct EpisodeSettings {
     pub shared_negatives: usize,
     /// The share of tasks that are a window of consecutive rows; the others are random rows in time order.
     pub window_share: f64,
-    /// Draw windows as the authors' released program does; see [`EpisodeSampler`].
+    /// Whether windows are drawn as in the authors' released program; see [`EpisodeSampler`].
     pub released_windows: bool,
     /// The share of tasks whose items are put in random order.
     pub shuffle_share: f64,
@@ -36,16 +36,16 @@ pub struct EpisodeSettings {
 
 /// Draws batches of tasks. A batch is a function of (seed, step) and the settings.
 ///
-/// A task's user is uniform among those with at least K + 1 rows. Its items are, with probability
-/// `window_share`, a window of K + 1 consecutive rows, each window being as likely, else K + 1 distinct rows,
-/// each such set being as likely, in time order. With probability `shuffle_share` they are then shuffled.
+/// A task's user is uniform among the users with at least K + 1 rows. With probability `window_share`, the items
+/// are a uniformly drawn window of K + 1 consecutive rows; otherwise they are a uniformly drawn set of K + 1
+/// rows, in time order. With probability `shuffle_share`, the items are then shuffled.
 /// Negatives are uniform over the items that the user has no interaction with; shared negatives are uniform
 /// over all items.
 ///
-/// The released program cuts its windows wrongly, and `released_windows` does what it does: the target's row
-/// p is uniform from K to the last, the support is rows p − K − 1 to p − 2, so the row just before the target
-/// is skipped, and for p = K the support is empty: its items, and the negatives of its pairs, are −1. Such a
-/// task is never shuffled.
+/// The released program cuts its windows wrongly, and `released_windows` reproduces that. The target's row p is
+/// uniform from K to the last row, and the support is rows p − K − 1 to p − 2, so the row just before the target
+/// is skipped. For p = K the support is empty: its items and the negatives of its pairs are −1, and the task is
+/// never shuffled.
 #[derive(Debug)]
 pub struct EpisodeSampler {
     interactions: Arc<Interactions>,
@@ -55,7 +55,7 @@ pub struct EpisodeSampler {
 }
 
 impl EpisodeSampler {
-    /// A sampler, if there is a user to draw and each has a negative.
+    /// A new sampler. It is an error if there is no user to draw, or if a user has no negative.
     pub fn new(interactions: Arc<Interactions>, settings: EpisodeSettings) -> Result<Self, Error> {
         let EpisodeSettings { k, negatives, .. } = settings;
         if k == 0 {
@@ -206,10 +206,10 @@ impl BatchSampler for EpisodeSampler {
     }
 }
 
-/// Fills `chosen` with distinct numbers below `length`, ascending, each set being as likely.
+/// Fills `chosen` with a uniformly drawn set of distinct numbers below `length`, in ascending order.
 ///
-/// Each number is a rank among those not yet chosen. Which way the comparisons go is random, so they are
-/// arithmetic, not branches.
+/// Each draw is a rank among the numbers that are not yet chosen. The comparisons are arithmetic and not branches,
+/// because their results are random.
 #[inline]
 fn choose(chosen: &mut [i64], length: usize, rng: &mut Rng) {
     for filled in 0..chosen.len() {

@@ -1,25 +1,25 @@
-//! Interactions as they come, put by user and in time order.
+//! Groups interactions by user, in time order.
 
 use crate::Error;
 use crate::interactions::{check_ids, split_off};
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
 
-/// Estimated nanoseconds to put one interaction where it belongs.
+/// Estimated nanoseconds to group one interaction.
 pub const NANOSECONDS: u64 = 40;
 
-/// Interactions that are counted or moved between two looks at the interrupt.
+/// Interactions that are counted or moved between two checks of the interrupt flag.
 const BLOCK: usize = 1 << 16;
 
 /// Interactions that are sorted as one unit of work.
 const CHUNK: usize = 1 << 14;
 
-/// Rows of up to this many items look for repeats one by one; longer ones sort.
+/// Rows of up to this many items are searched for repeats item by item; longer rows are sorted.
 const SHORT: usize = 24;
 
 /// Compressed sparse rows: user `u` has the entries from `indptr[u]` to `indptr[u + 1]`, in time order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Grouped {
-    /// Where each user's entries begin, and at last how many there are.
+    /// The index of each user's first entry, and then the number of entries.
     pub indptr: Vec<i64>,
     /// The item of each entry.
     pub items: Vec<i64>,
@@ -27,10 +27,10 @@ pub struct Grouped {
     pub timestamps: Vec<i64>,
 }
 
-/// Groups interactions by user and sorts each user's by time; those of equal times keep their order.
+/// Groups interactions by user and sorts each user's interactions by time. The sort is stable.
 ///
-/// Users are below `num_users`. Unless `keep_repeats`, only the earliest of a user's interactions with an item
-/// is kept.
+/// Users are below `num_users`. Without `keep_repeats`, only the earliest interaction of a user with an item is
+/// kept.
 pub fn group_by_user(
     users: &[i64],
     items: &[i64],
@@ -58,7 +58,7 @@ pub fn group_by_user(
     Ok(grouped)
 }
 
-/// Puts interactions by user, each user's in the order in which they came.
+/// Groups interactions by user. Each user's interactions keep their order.
 fn scatter(
     users: &[i64],
     items: &[i64],
@@ -85,23 +85,23 @@ fn scatter(
         total += *entry;
         *entry = total;
     }
-    // Where the next interaction of each user goes.
+    // The index of each user's next interaction.
     let mut next: Vec<i64> = allocate(num_users, 1)?;
     next.copy_from_slice(&grouped.indptr[..num_users]);
     let blocks = users.chunks(BLOCK).zip(items.chunks(BLOCK));
     for ((users, items), timestamps) in blocks.zip(timestamps.chunks(BLOCK)) {
         interrupt.check()?;
         for ((&user, &item), &timestamp) in users.iter().zip(items).zip(timestamps) {
-            let place = &mut next[user as usize];
-            grouped.items[*place as usize] = item;
-            grouped.timestamps[*place as usize] = timestamp;
-            *place += 1;
+            let index = &mut next[user as usize];
+            grouped.items[*index as usize] = item;
+            grouped.timestamps[*index as usize] = timestamp;
+            *index += 1;
         }
     }
     Ok(grouped)
 }
 
-/// Sorts each row by time and puts the entries that are kept in front; `kept` counts them.
+/// Sorts each row by time and moves the entries that are kept to its front. `kept` receives their number.
 fn sort_rows(
     grouped: &mut Grouped,
     kept: &mut [i64],
@@ -151,7 +151,7 @@ fn sort_rows(
     )
 }
 
-/// Moves what each row keeps to the left, so that nothing is between the rows.
+/// Moves the kept entries of all rows together.
 fn close_gaps(grouped: &mut Grouped, kept: &[i64], interrupt: &Interrupt) -> Result<(), Error> {
     let mut end = 0;
     for (user, &kept) in kept.iter().enumerate() {
@@ -176,13 +176,13 @@ fn close_gaps(grouped: &mut Grouped, kept: &[i64], interrupt: &Interrupt) -> Res
     Ok(())
 }
 
-/// What a thread needs to work on one row after the other.
+/// Buffers that a thread reuses for every row.
 #[derive(Default)]
 struct Scratch {
-    /// Times and items of a row.
+    /// The times and items of a row.
     entries: Vec<(i64, i64)>,
-    /// Items of a row, and where they are in it.
-    places: Vec<(i64, usize)>,
+    /// The items of a row and their indices in it.
+    indices: Vec<(i64, usize)>,
     repeated: Vec<bool>,
 }
 
@@ -201,29 +201,29 @@ impl Scratch {
         }
     }
 
-    /// Puts the first entry of each item in front, in order; returns how many these are.
+    /// Moves the first entry of each item to the front, in order, and returns the number of items.
     fn drop_repeats(&mut self, items: &mut [i64], timestamps: &mut [i64]) -> usize {
         self.repeated.clear();
         if items.len() <= SHORT {
             self.repeated
-                .extend((0..items.len()).map(|place| items[..place].contains(&items[place])));
+                .extend((0..items.len()).map(|index| items[..index].contains(&items[index])));
         } else {
-            self.places.clear();
-            self.places
+            self.indices.clear();
+            self.indices
                 .extend(items.iter().copied().zip(0..items.len()));
-            self.places.sort_unstable();
+            self.indices.sort_unstable();
             self.repeated.resize(items.len(), false);
-            for pair in self.places.windows(2) {
+            for pair in self.indices.windows(2) {
                 if pair[0].0 == pair[1].0 {
                     self.repeated[pair[1].1] = true;
                 }
             }
         }
         let mut kept = 0;
-        for place in 0..items.len() {
-            if !self.repeated[place] {
-                items[kept] = items[place];
-                timestamps[kept] = timestamps[place];
+        for index in 0..items.len() {
+            if !self.repeated[index] {
+                items[kept] = items[index];
+                timestamps[kept] = timestamps[index];
                 kept += 1;
             }
         }

@@ -6,7 +6,7 @@ use crate::parallel::{Interrupt, allocate, for_each_chunk};
 /// Users whose rows are sorted as one unit of work.
 const CHUNK: usize = 1024;
 
-/// Where a user's row is, all in one place: users are visited in random order.
+/// The bounds of a user's row, side by side in memory because users are visited in random order.
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     start: usize,
@@ -14,7 +14,7 @@ struct Row {
     distinct: usize,
 }
 
-/// Each user's items, in time order, and again ascending without repeats, for membership.
+/// Each user's items in time order, and the same items in ascending order without repeats.
 #[derive(Debug)]
 pub struct Interactions {
     rows: Vec<Row>,
@@ -103,10 +103,9 @@ impl Interactions {
         &self.members[row.start..row.start + row.distinct]
     }
 
-    /// Reads a little of each user's rows, so that they are in the cache when they are needed.
+    /// Reads some items of each user's rows, so that the rows are in the cache when they are needed.
     ///
-    /// Users are scattered in memory; read one after the other without anything in between, their rows come
-    /// in at the same time.
+    /// Users are scattered in memory. Reads without other work in between overlap.
     #[inline]
     pub(crate) fn fetch(&self, users: &[i64]) {
         let mut read = 0;
@@ -177,7 +176,7 @@ pub fn check_indptr(argument: &'static str, indptr: &[i64], length: usize) -> Re
     Ok(())
 }
 
-/// Sorts `ids` so that it begins with its distinct ids, ascending; returns how many these are.
+/// Sorts `ids` so that its distinct ids come first, in ascending order, and returns their number.
 pub(crate) fn sort_distinct(ids: &mut [i64]) -> usize {
     ids.sort_unstable();
     let mut distinct = 0;

@@ -1,9 +1,9 @@
-//! Metrics of one user from how the target compares with the negatives.
+//! Metrics of one user, from the comparison of the target with the negatives.
 //!
-//! With g negatives above the target and e level with it the target's rank is 1 + g + e under
+//! With g negatives above the target and e negatives with the same score, the target's rank is 1 + g + e under
 //! [`TieRule::Worst`] and 1 + g under [`TieRule::Best`]. Under [`TieRule::Mean`] it is any of 1 + g … 1 + g + e
-//! with equal probability, and a metric is its expectation: a model that scores everything alike has
-//! HR@10 = 10/101 among 100 negatives.
+//! with equal probability, and a metric is its expectation: a model that gives all items the
+//! same score has HR@10 = 10/101 among 100 negatives.
 //!
 //! With rank r: MRR is 1/r; if r ≤ k, HR@k is 1, NDCG@k is 1/log₂(1 + r) (one relevant item, so the ideal is 1)
 //! and MRR@k is 1/r, and all three are 0 otherwise.
@@ -11,7 +11,7 @@
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
 
-/// What the negatives that are level with the target do to its rank.
+/// How negatives with the same score as the target count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TieRule {
     /// They all rank above it.
@@ -129,9 +129,9 @@ impl Discounts {
     fn up_to(rank: u64) -> Result<Self, Error> {
         let mut sums: Vec<f64> = allocate(rank as usize + 1, 1)?;
         let mut sum = 0.0;
-        for (place, rank) in sums[1..].iter_mut().zip(1..) {
+        for (slot, rank) in sums[1..].iter_mut().zip(1..) {
             sum += discount(rank);
-            *place = sum;
+            *slot = sum;
         }
         Ok(Self(sums))
     }
@@ -145,7 +145,7 @@ impl Discounts {
 /// Estimated nanoseconds per metric of a user.
 pub const NANOSECONDS: u64 = 5;
 
-/// Cutoffs beyond this are refused.
+/// Larger cutoffs are an error.
 const MAX_CUTOFF: i64 = 1 << 24;
 
 /// Metrics of each user: rows of MRR, then HR, NDCG and MRR at each cutoff.
@@ -197,10 +197,10 @@ pub fn user_metrics(
                 let (hits, rest) = rest.split_at_mut(cutoffs.len());
                 let (gains, reciprocals) = rest.split_at_mut(cutoffs.len());
                 reciprocal[0] = ranks.reciprocal();
-                for (place, &cutoff) in cutoffs.iter().enumerate() {
-                    hits[place] = ranks.hit(cutoff as u64);
-                    gains[place] = ranks.gain(cutoff as u64, &discounts);
-                    reciprocals[place] = ranks.reciprocal_up_to(cutoff as u64);
+                for (column, &cutoff) in cutoffs.iter().enumerate() {
+                    hits[column] = ranks.hit(cutoff as u64);
+                    gains[column] = ranks.gain(cutoff as u64, &discounts);
+                    reciprocals[column] = ranks.reciprocal_up_to(cutoff as u64);
                 }
             }
             Ok(())

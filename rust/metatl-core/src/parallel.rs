@@ -12,32 +12,32 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Error;
 
-/// Estimated work of one chunk in nanoseconds: long enough to be worth handing out, short enough for a prompt
-/// answer to an interrupt.
+/// Estimated work of one chunk in nanoseconds: long compared with the cost of handing it out, short enough for a
+/// prompt interrupt.
 const CHUNK_WORK: u64 = 100_000;
 
 /// The environment variable that sets the number of threads.
 pub const NUM_THREADS: &str = "METATL_NUM_THREADS";
 
-/// More threads than this are refused: a slip of the pen, not a machine.
+/// Requests for more threads than this are errors.
 const MAX_THREADS: usize = 1024;
 
 /// Work up to this many nanoseconds (a caller's estimate) stays on the calling thread: waking others costs tens
 /// of microseconds.
 const INLINE_WORK: u64 = 250_000;
 
-/// Work up to this many nanoseconds (a caller's estimate) ends before anybody would interrupt it: the calling
-/// thread does its share of it and looks for no interruption.
+/// Work up to this many nanoseconds (a caller's estimate) is too short to be interrupted: the calling thread does
+/// its share of it and does not check for interruptions.
 const SHORT_WORK: u64 = 5_000_000;
 
-/// How long a thread that has nothing left to do stays awake for those that help it: about as long as it would
-/// take to wake it up.
+/// How long the calling thread waits actively for the threads that help it: about as long as waking it up would
+/// take.
 const AWAKE: Duration = Duration::from_micros(50);
 
-/// How often the waiting thread looks for an interruption.
+/// How often the waiting thread checks for an interruption.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Asks running kernels to stop. Kernels look at it at least once per chunk, a matter of milliseconds.
+/// A flag that asks running kernels to stop. Kernels check it at least once per chunk, every few milliseconds.
 #[derive(Debug, Default)]
 pub struct Interrupt(AtomicBool);
 
@@ -86,7 +86,8 @@ pub fn thread_count(requested: Option<u64>) -> Result<usize, Error> {
     }
 }
 
-/// What the operating system grants, asked once: the answer takes it a good part of a small kernel's time.
+/// The number of threads that the operating system grants. It is cached, because asking takes a large part of the
+/// time of a small kernel.
 fn available_parallelism() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
     match KNOWN.load(Ordering::Relaxed) {
@@ -171,7 +172,7 @@ thread_local! {
 
 /// Runs `kernel` on this thread, with the threads of `pool` for its chunks.
 fn run_with<R>(pool: Arc<ThreadPool>, kernel: impl FnOnce() -> R) -> R {
-    /// Puts back what was there, after a panic too.
+    /// Restores the previous value, also after a panic.
     struct Restore(Option<Arc<ThreadPool>>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -185,8 +186,8 @@ fn run_with<R>(pool: Arc<ThreadPool>, kernel: impl FnOnce() -> R) -> R {
 /// Runs `kernel` on `threads` threads, or on the calling thread alone if `work` (estimated nanoseconds on one
 /// thread) is small.
 ///
-/// The calling thread is one of them where the work is short. Where it is long, it waits and calls
-/// `keep_waiting` every 50 ms; once that answers `false` the interrupt is raised and the kernel returns early.
+/// The calling thread is one of them if the work is short. If it is long, the calling thread waits and calls
+/// `keep_waiting` every 50 ms; when that returns `false`, the interrupt is raised and the kernel returns early.
 pub fn run<R: Send>(
     threads: usize,
     work: u64,
@@ -232,7 +233,7 @@ pub fn work(rows: usize, columns: usize, nanoseconds: u64) -> u64 {
         .saturating_mul(nanoseconds)
 }
 
-/// How many rows make a good chunk for [`for_each_chunk`], if each takes [`work`]`(1, columns, nanoseconds)`.
+/// Number of rows of a chunk for [`for_each_chunk`] if each row takes [`work`]`(1, columns, nanoseconds)`.
 #[must_use]
 pub fn rows_per_chunk(columns: usize, nanoseconds: u64) -> usize {
     (CHUNK_WORK / work(1, columns, nanoseconds).max(1)).max(1) as usize
@@ -306,7 +307,7 @@ pub fn for_each_chunk<C: Send, S>(
     }
 }
 
-/// Locks what a panic of another thread leaves intact.
+/// Locks a mutex whose contents stay valid if another thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! Fisher's randomisation test of paired differences: how often signs dealt by a fair coin carry a sum as far
-//! from 0 as the observed one.
+//! Fisher's randomisation test of paired differences: how often a sum with random signs is at least as far from 0
+//! as the observed sum.
 //!
-//! R. A. Fisher, *The Design of Experiments*, 1935, section 21. Were two systems alike, each user's difference
-//! could as well have had the other sign.
+//! R. A. Fisher, *The Design of Experiments*, 1935, section 21. If two systems are equally good, each
+//! user's difference has either sign with the same probability.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -10,13 +10,13 @@ use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
 use crate::rng::{Key, Rng, Stage};
 
-/// Users whose coins fit into one word.
+/// Users whose coin flips fit into one word.
 const USERS: usize = 64;
 
 /// Resamples that are added up side by side, one in each lane.
 const LANES: usize = 8;
 
-/// The coins of up to 64 users in each lane: a set bit turns the sign of its user.
+/// The coin flips of up to 64 users in each lane: a set bit flips the sign of its user.
 type Coins = [u64; LANES];
 
 /// How many of `resamples` random flips of the users' signs leave |sum| at least as large as it is, for each
@@ -24,7 +24,7 @@ type Coins = [u64; LANES];
 ///
 /// `differences` has one row of `columns` numbers for each user. A resample has a generator of its own, of
 /// which bit u mod 64 of word u / 64 is the coin of user u, shared by the user's columns. Sums add users up
-/// in their order, so that the flip that turns nobody gives exactly the observed sum. Flips that are exactly
+/// in their order, so that the resample without a flip gives exactly the observed sum. Flips that are exactly
 /// as far from 0 can fall short of it by rounding: a sum of B terms is off by at most B − 1 times 2⁻⁵³ times
 /// the sum of their absolute values, hence a flip counts from the observed |sum| less B · 2⁻⁵² times that.
 pub fn sign_flip_counts(
@@ -99,7 +99,7 @@ fn transpose(rows: &[f64], columns: usize) -> Result<Vec<f64>, Error> {
     Ok(by_column)
 }
 
-/// The observed |sum| of a column, less what rounding can take from one that is as large.
+/// The observed |sum| of a column, less the largest rounding error of a sum of that size.
 fn smallest_that_counts(column: &[f64]) -> Result<f64, Error> {
     let (mut sum, mut size) = (0.0, 0.0);
     for &value in column {
@@ -116,7 +116,7 @@ fn smallest_that_counts(column: &[f64]) -> Result<f64, Error> {
     Ok(sum.abs() - column.len() as f64 * f64::EPSILON * size)
 }
 
-/// Tosses every user's coin for the resamples from `first` on.
+/// Flips every user's coin for the resamples from `first` on.
 fn toss(coins: &mut [Coins], key: Key, first: usize) {
     let mut generators: [Rng; LANES] = std::array::from_fn(|lane| key.rng((first + lane) as u64));
     for words in coins {
@@ -126,7 +126,7 @@ fn toss(coins: &mut [Coins], key: Key, first: usize) {
     }
 }
 
-/// The sum of a column in each lane, with the signs that the coins give.
+/// The sum of a column in each lane, with the signs of the coin flips.
 fn flipped_sums(column: &[f64], coins: &[Coins]) -> [f64; LANES] {
     const SIGN: u64 = 1 << 63;
     let mut sums = [0.0; LANES];
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn counts_are_golden() {
         let rows: Vec<f64> = (0..300)
-            .map(|place| f64::from(place * place % 23 - 9))
+            .map(|index| f64::from(index * index % 23 - 9))
             .collect();
         assert_eq!(counts(&rows, 3, 1_000, 2021), [90, 56, 68]);
     }

@@ -1,10 +1,10 @@
-//! Random numbers: one generator per unit of work, so that results do not depend on who does the work.
+//! Random numbers. Each unit of work has its own generator, so results do not depend on the threads.
 //!
 //! The generator is xoshiro256++ (Blackman and Vigna 2018). Its state is four successive outputs of
 //! SplitMix64 (Steele et al. 2014) started from a key, and the key folds (seed, stage, epoch, index) by
-//! `key = mix((key ^ word) + GOLDEN)`, `mix` being SplitMix64's output function. Integers below `n` come
-//! from Lemire's multiplication (2019). All of it is integer arithmetic, pinned by golden vectors, and
-//! therefore the same on every platform and in every release.
+//! `key = mix((key ^ word) + GOLDEN)`, where `mix` is SplitMix64's output function. Integers below `n` come from
+//! Lemire's multiplication (2019). All operations are integer arithmetic and tests pin them with golden vectors,
+//! so the numbers are the same on every platform and in every release.
 
 use rand_core::{Rng as _, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -13,20 +13,20 @@ use crate::Error;
 use crate::parallel::{Interrupt, allocate};
 use crate::simd::{self, Level};
 
-/// Words of coins that are drawn before their heads are counted.
+/// Words of coin flips that are drawn before their heads are counted.
 const COUNTED_AT_ONCE: usize = 64;
 
-/// What random numbers are drawn for. Stages never share a generator.
+/// The purpose of random numbers. Two stages never share a generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Stage {
     /// Training tasks: epoch is the training step, index the task in its batch.
     Episodes = 1,
-    /// Negatives for given users: index is the position in the batch.
+    /// Reserved: no kernel draws from it. Tests pin its words.
     Negatives = 2,
     /// Candidate sets: index is the user.
     Candidates = 3,
-    /// The order in which users are shared out between validation and test.
+    /// The order that divides users into validation and test.
     Split = 4,
     /// Negatives for a history that is being served: index is a hash of the history.
     SupportNegatives = 5,
@@ -69,7 +69,7 @@ pub fn hash(ids: &[i64]) -> u64 {
         .fold(fold(0, ids.len() as u64), |key, &id| fold(key, id as u64))
 }
 
-/// The part of a generator's key that a batch of work has in common.
+/// The part of a generator's key that all units of a batch share.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(u64);
 
@@ -131,7 +131,7 @@ impl Rng {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with the given probability. Draws nothing when the answer is certain.
+    /// True with the given probability. Draws no number if the probability is 0 or 1.
     #[inline]
     pub fn happens(&mut self, probability: f64) -> bool {
         probability >= 1.0 || (probability > 0.0 && self.uniform_f64() < probability)
@@ -139,10 +139,10 @@ impl Rng {
 
     /// How many of `trials` succeed, each with probability `numerator` / `denominator` (at most 1), exactly.
     ///
-    /// A trial is a uniform number in [0, 1) that succeeds when it is below the probability. The binary digits of
-    /// all trials are drawn at once, one place after the other: where the probability has a 1, the trials with a 0
-    /// are below it and succeed; where it has a 0, those with a 1 are above it and fail; the others go on to the
-    /// next place. That takes about `trials` / 32 words, and no arithmetic but that of integers.
+    /// A trial is a uniform number in [0, 1) that succeeds if it is below the probability. The trials are compared
+    /// with the probability binary digit by binary digit. Where the probability has the digit 1, trials with the
+    /// digit 0 succeed; where it has the digit 0, trials with the digit 1 fail; all other trials continue with the
+    /// next digit. This takes about `trials` / 32 words and integer arithmetic only.
     ///
     /// `denominator` must be positive and below 2⁶³.
     pub fn binomial(&mut self, trials: u64, numerator: u64, denominator: u64) -> u64 {
@@ -165,7 +165,7 @@ impl Rng {
         successes
     }
 
-    /// How many of `coins` fair coins show heads.
+    /// Number of heads among `coins` fair coin flips.
     fn heads(&mut self, coins: u64) -> u64 {
         let (mut heads, mut words) = (0, coins / 64);
         if words >= COUNTED_AT_ONCE as u64 {
@@ -183,7 +183,7 @@ impl Rng {
 
     /// How many bits of the next `parts` · [`COUNTED_AT_ONCE`] words are 1.
     ///
-    /// Plain code has no instruction for counting bits; other levels do, and are asked for many words at once.
+    /// Many words are counted in one call, because the vector levels have an instruction that counts bits.
     #[inline(never)]
     fn ones_of_parts(&mut self, parts: u64) -> u64 {
         let level = Level::fastest();
@@ -196,7 +196,7 @@ impl Rng {
             .sum()
     }
 
-    /// Puts `values` in a uniformly random order (Fisher and Yates, from the back).
+    /// Shuffles `values` uniformly (Fisher and Yates, from the end).
     #[inline]
     pub fn shuffle<T>(&mut self, values: &mut [T]) {
         for last in (1..values.len()).rev() {
@@ -206,7 +206,7 @@ impl Rng {
     }
 }
 
-/// The numbers 0 to `count` − 1 in a random order of their own per (seed, epoch).
+/// The numbers 0 to `count` − 1 in a random order, which is a function of (seed, epoch).
 pub fn random_order(
     count: usize,
     seed: u64,

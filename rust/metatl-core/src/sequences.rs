@@ -1,4 +1,4 @@
-//! Sequences: stretches of the users' rows, for models that learn the next item of each prefix.
+//! Sequences: windows of the users' rows, for models that learn the next item of each prefix.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::weighted::AliasTable;
 /// Estimated nanoseconds per item or negative of a sequence.
 pub const NANOSECONDS: u64 = 12;
 
-/// What is drawn uniformly to begin a sequence.
+/// The unit that is drawn uniformly for each sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Draw {
-    /// A user: the sequence is all rows, or a window where there are too many, each being as likely.
+    /// A user. The sequence is all rows, or a uniformly drawn window if there are too many rows.
     User,
-    /// A row: it ends the sequence, after the rows just before it.
+    /// A row. The sequence ends with this row and begins with the rows just before it.
     Row,
 }
 
@@ -27,11 +27,11 @@ pub enum Draw {
 pub struct SequenceSettings {
     /// A sequence has up to `length` + 1 items.
     pub length: usize,
-    /// A sequence has at least so many items; users with fewer rows are left out.
+    /// A sequence has at least this many items; users with fewer rows are left out.
     pub shortest: usize,
-    /// What is drawn uniformly.
+    /// The unit that is drawn uniformly.
     pub draw: Draw,
-    /// Negatives for each of the `length` pairs of neighbouring places.
+    /// Negatives for each of the `length` pairs of neighbouring slots.
     pub negatives: usize,
     /// Negatives that a whole batch shares.
     pub shared_negatives: usize,
@@ -43,26 +43,26 @@ pub struct SequenceSettings {
 
 /// Draws batches of sequences. A batch is a function of (seed, step) and the settings.
 ///
-/// A sequence begins at place 0; the places after its end hold −1. Negatives are uniform over the items that
-/// the user has no interaction with; places after the end of a sequence have theirs too, so that a sequence
-/// of one item can be used with those of its first place. Shared negatives are drawn with replacement from all
-/// items, uniformly or by weight.
+/// A sequence begins at slot 0; the slots after its end hold −1. Negatives are uniform over the items that the
+/// user has no interaction with. Slots after the end of a sequence have negatives too, so that a sequence of one
+/// item can use the negatives of its first slot. Shared negatives are drawn with replacement from all items,
+/// uniformly or by weight.
 #[derive(Debug)]
 pub struct SequenceSampler {
     interactions: Arc<Interactions>,
     settings: SequenceSettings,
     /// The users with enough rows.
     users: Vec<i64>,
-    /// For `Draw::Row`: how many rows up to and with this user can end a sequence.
+    /// For `Draw::Row`: number of rows of all users up to and including this user that can end a sequence.
     ends: Vec<u64>,
     /// For shared negatives by weight.
     weighted: Option<AliasTable>,
 }
 
 impl SequenceSampler {
-    /// A sampler, if there is a user to draw and each has a negative.
+    /// A new sampler. It is an error if there is no user to draw, or if a user has no negative.
     ///
-    /// `weights`, one per item, make shared negatives likely in proportion.
+    /// Shared negatives are drawn in proportion to `weights`, one per item.
     pub fn new(
         interactions: Arc<Interactions>,
         settings: SequenceSettings,

@@ -1,9 +1,9 @@
 //! Vector kernels of the ranking code, chosen at run time: AVX-512, AVX2 with FMA, NEON, or plain Rust.
 //!
-//! This module is the only one of the crate with `unsafe` code. Every public function is safe: a [`Level`] cannot be
-//! made for instructions that the processor lacks, and lengths are checked before pointers are used.
+//! This module is the only one of the crate with `unsafe` code. Every public function is safe: a [`Level`] exists only
+//! for instructions that the processor has, and lengths are checked before pointers are used.
 //!
-//! Two orders of summation are used, each fixed for one level, whatever the number of queries, items or threads:
+//! There are two orders of summation. For one level they do not depend on the number of queries, items or threads:
 //!
 //! * [`dots`] and [`squared_distances`] (rows gathered one by one) run the lanes along the dimensions and add
 //!   the lanes up in a tree;
@@ -11,14 +11,13 @@
 //!   product is one chain over the dimensions, first to last. [`sequential_dot`] is that chain for one pair, and
 //!   [`sequential_dots`] for one query and the rows of a panel: they give the same bits.
 //!
-//! So equal rows get equal scores, to the last bit. Levels agree with each other up to rounding: a level with
+//! Therefore equal rows get equal scores, to the last bit. Levels agree with each other up to rounding: a level with
 //! fused multiply-add rounds once where plain Rust rounds twice (`f32::mul_add` without the instruction is a
 //! slow library call, so the plain level does not use it).
 #![allow(unsafe_code)]
 // Plain kernels take on the instructions of a level only where they are compiled into its functions.
 #![allow(clippy::inline_always)]
 
-pub mod brackets;
 mod scalar;
 
 use std::fmt;
@@ -38,7 +37,7 @@ const ROWS: usize = 8;
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 16;
 
-/// How many rows ahead of the current ones [`dots`] asks for.
+/// How many rows ahead of the current rows [`dots`] prefetches.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_DISTANCE: usize = 16;
 
@@ -46,10 +45,7 @@ const PREFETCH_DISTANCE: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_TABLE: usize = 1 << 18;
 
-/// Numbers of `f32` in the longest vector of any level.
-const LONGEST_VECTOR: usize = 16;
-
-/// The environment variable that forces a level, for tests and for measurements.
+/// The environment variable that selects a level, for tests and measurements.
 pub const LEVEL_VARIABLE: &str = "METATL_SIMD";
 
 /// One number for each item of a panel.
@@ -172,17 +168,6 @@ impl Level {
     }
 }
 
-impl Level {
-    /// The level that multiplies rows in fewer bits: its vectors are read whole, so none is longer than a row.
-    fn for_rows_of(self, dimension: usize) -> Self {
-        if dimension < LONGEST_VECTOR {
-            Self::SCALAR
-        } else {
-            self
-        }
-    }
-}
-
 impl fmt::Display for Level {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.0.name())
@@ -255,9 +240,9 @@ impl<'a> Table<'a> {
 }
 
 /// Writes the dot product of `query` with row `rows[i]` of the table to `scores[i]`, for every element of
-/// `scores`; returns `false`, having written nothing, if the table lacks one of those rows.
+/// `scores`. If one of these rows does not exist, it writes nothing and returns `false`.
 ///
-/// Rows beyond those are only prefetched: pass what comes next, if it is known.
+/// Further elements of `rows` are only prefetched: pass the rows that are needed next, if they are known.
 ///
 /// # Panics
 /// If there are fewer rows than scores, or the query is not as long as the rows.
@@ -323,7 +308,7 @@ pub fn dot_tile(level: Level, panel: &[Lanes], queries: &[QueryCoordinates], til
     dispatch!(level, dot_tile(panel, queries, tile));
 }
 
-/// Writes coordinate k of row i to lane i of `panel[k]`; lanes beyond the rows keep what they held.
+/// Writes coordinate k of row i to lane i of `panel[k]`; lanes after the last row do not change.
 ///
 /// # Panics
 /// If there are more rows than lanes, or `rows` is not a whole number of rows as long as the panel.
@@ -383,13 +368,13 @@ fn transpose_four(rows: &[f32], panel: &mut [Lanes], lane: usize) -> usize {
     whole
 }
 
-/// Elsewhere the plain loop does.
+/// Without SSE, [`transpose`] uses its plain loop.
 #[cfg(not(target_arch = "x86_64"))]
 fn transpose_four(_rows: &[f32], _panel: &mut [Lanes], _lane: usize) -> usize {
     0
 }
 
-/// Asks for numbers that will be needed before long.
+/// Prefetches numbers into the second-level cache.
 pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(LINE * size_of::<f32>() / size_of::<T>()) {
@@ -418,7 +403,7 @@ pub fn widen_bf16(
     }
 }
 
-/// Writes rows of a table of whole numbers, one after the other as `f32`, each times the scale of its row.
+/// Writes rows of a table of integers, one after the other as `f32`, each times the scale of its row.
 ///
 /// # Panics
 /// As [`widen_bf16`], and if a row has no scale.
@@ -436,15 +421,15 @@ pub fn widen_int8(
     }
 }
 
-/// The dot product of one pair, in the arithmetic of [`dot_tile`]: the same bits.
+/// The dot product of one pair, with the same bits as in [`dot_tile`].
 #[must_use]
 pub fn sequential_dot(level: Level, left: &[f32], right: &[f32]) -> f32 {
     dispatch!(level, sequential_dot(left, right))
 }
 
-/// The dot product of a query with each row of a panel, and each row's squared norm, in the arithmetic of
-/// [`dot_tile`] and [`panel_norms`]: the same bits, without transposing the panel first. Lanes beyond the rows
-/// are set to 0.
+/// The dot product of a query with each row of a panel, and each row's squared norm, with the same
+/// bits as in [`dot_tile`] and [`panel_norms`], but without transposing the panel. Lanes after the last row are
+/// set to 0.
 ///
 /// # Panics
 /// If there are more rows than lanes, or `rows` is not a whole number of rows as long as the query.
@@ -464,81 +449,6 @@ pub fn sequential_dots(
     }
 }
 
-/// Whether a level has [`products`] that are faster than [`sequential_dots`].
-#[must_use]
-pub fn has_vectors(level: Level) -> bool {
-    match level.0 {
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 | Kind::Avx2 => true,
-        #[cfg(target_arch = "aarch64")]
-        Kind::Neon => false,
-        Kind::Scalar => false,
-    }
-}
-
-/// The dot product of a query with each row of a panel, and each row's squared norm, as [`sequential_dots`], but
-/// summed in whatever order is fastest.
-///
-/// # Panics
-/// As [`sequential_dots`].
-pub fn products(
-    level: Level,
-    query: &[f32],
-    rows: &[f32],
-    products: &mut [f32; LANES],
-    norms: &mut Lanes,
-) {
-    let dimension = query.len();
-    check_panel(dimension, rows.len());
-    products.fill(0.0);
-    norms.0.fill(0.0);
-    if dimension > 0 {
-        dispatch!(level, products(query, rows, products, &mut norms.0));
-    }
-}
-
-/// [`products`] with rows of bfloat16, the upper halves of `f32`.
-///
-/// # Panics
-/// As [`products`].
-pub fn products_of_bf16(
-    level: Level,
-    query: &[f32],
-    rows: &[u16],
-    products: &mut [f32; LANES],
-    norms: &mut Lanes,
-) {
-    let dimension = query.len();
-    check_panel(dimension, rows.len());
-    products.fill(0.0);
-    norms.0.fill(0.0);
-    if dimension > 0 {
-        let level = level.for_rows_of(dimension);
-        dispatch!(level, products_of_bf16(query, rows, products, &mut norms.0));
-    }
-}
-
-/// [`products`] with rows of whole numbers.
-///
-/// # Panics
-/// As [`products`].
-pub fn products_of_int8(
-    level: Level,
-    query: &[f32],
-    rows: &[i8],
-    products: &mut [f32; LANES],
-    norms: &mut Lanes,
-) {
-    let dimension = query.len();
-    check_panel(dimension, rows.len());
-    products.fill(0.0);
-    norms.0.fill(0.0);
-    if dimension > 0 {
-        let level = level.for_rows_of(dimension);
-        dispatch!(level, products_of_int8(query, rows, products, &mut norms.0));
-    }
-}
-
 /// The squared distance of one pair, summed over its coordinates in order.
 #[must_use]
 pub fn sequential_squared_distance(level: Level, left: &[f32], right: &[f32]) -> f32 {
@@ -553,8 +463,8 @@ pub fn panel_norms(level: Level, panel: &[Lanes]) -> Lanes {
 
 /// Turns the dot products in rows of a tile into squared distances: |q|² + |e|² − 2 q·e.
 ///
-/// Returns whether all of them are finite. Where they are not, infinities may have cancelled, and the caller
-/// takes the distance of the pair itself.
+/// Returns whether all of them are finite. If one is not, infinities may have cancelled, and
+/// the caller computes that distance from the differences.
 #[must_use]
 pub fn tile_to_squared_distances(
     level: Level,
@@ -689,7 +599,7 @@ macro_rules! compile_plain_kernels {
     };
 }
 
-// They use the macro above, and so come after it.
+// These modules use the macro above.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -697,9 +607,9 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-/// Where the rows of one step of [`dots`] begin; past the last of `rows`, that row again.
+/// Pointers to the rows of one step of [`dots`]. If `rows` has fewer rows, its last row is repeated.
 ///
-/// The caller has checked that the table has them.
+/// The caller has checked that the rows exist.
 #[inline(always)]
 fn block_of_rows(table: Table, rows: &[i64]) -> [*const f32; ROWS] {
     let start = |row: i64| {
@@ -714,7 +624,7 @@ fn block_of_rows(table: Table, rows: &[i64]) -> [*const f32; ROWS] {
     }
 }
 
-/// Asks for the rows that come `PREFETCH_DISTANCE` after the first of `rows`, as many as one step takes.
+/// Prefetches the rows that come `PREFETCH_DISTANCE` after the first of `rows`, as many as one step takes.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch_rows(table: Table, rows: &[i64]) {
@@ -722,7 +632,7 @@ fn prefetch_rows(table: Table, rows: &[i64]) {
     if table.values.len() < PREFETCH_TABLE {
         return;
     }
-    // Nobody has checked these rows yet; a prefetch of an address that does not exist does nothing.
+    // These rows have not been checked yet. A prefetch of an invalid address has no effect.
     let start = |row: i64| {
         let offset = (row as usize).wrapping_mul(table.columns);
         table.values.as_ptr().wrapping_add(offset)

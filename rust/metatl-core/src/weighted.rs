@@ -6,16 +6,15 @@ use crate::rng::Rng;
 
 /// Draws items by weight in constant time: Walker's alias table, built by Vose's method.
 ///
-/// Only additions, multiplications and divisions go into it, which IEEE 754 rounds the same everywhere.
+/// It uses additions, multiplications and divisions only, which IEEE 754 rounds in the same way on every platform.
 #[derive(Debug)]
 pub(crate) struct AliasTable {
-    total: f64,
-    /// Slot `i` answers `i` with probability `.0`, else `.1`.
+    /// Slot `i` yields `i` with probability `.0`, and `.1` otherwise.
     slots: Vec<(f64, u64)>,
 }
 
 impl AliasTable {
-    /// Refuses weights that are not one finite, non-negative number per item with a positive, finite sum.
+    /// It is an error if `weights` is not one finite, non-negative number per item with a positive, finite sum.
     pub(crate) fn new(weights: &[f64], num_items: u64) -> Result<Self, Error> {
         if weights.len() as u64 != num_items {
             return Err(Error::invalid(
@@ -57,13 +56,13 @@ impl AliasTable {
                 small.push(rich);
             }
         }
-        // Whatever rounding left over fills its slot alone.
+        // Items that are left because of rounding fill their slots alone.
         for &item in small.iter().chain(&large) {
             if weights[item] > 0.0 {
                 slots[item].0 = 1.0;
             }
         }
-        Ok(Self { total, slots })
+        Ok(Self { slots })
     }
 
     /// An item with probability proportional to its weight.
@@ -88,7 +87,7 @@ pub(crate) struct WeightedItems<'a> {
 }
 
 impl<'a> WeightedItems<'a> {
-    /// Refuses what [`AliasTable::new`] refuses.
+    /// The errors are those of [`AliasTable::new`].
     pub(crate) fn new(weights: &'a [f64], num_items: u64) -> Result<Self, Error> {
         let table = AliasTable::new(weights, num_items)?;
         let positive = weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
@@ -119,16 +118,7 @@ impl<'a> WeightedItems<'a> {
         self.positive - lost as u64
     }
 
-    /// How many draws it takes, on average, to hit an item that is not among the distinct `excluded`.
-    pub(crate) fn tries(&self, excluded: &[i64]) -> f64 {
-        let lost: f64 = excluded
-            .iter()
-            .map(|&item| self.weights[item as usize])
-            .sum();
-        self.table.total / (self.table.total - lost).max(0.0)
-    }
-
-    /// Fills `tree` with all weights but those of `excluded`.
+    /// Fills `tree` with all weights except those of `excluded`.
     pub(crate) fn fill(
         &self,
         tree: &mut SumTree,
@@ -138,9 +128,9 @@ impl<'a> WeightedItems<'a> {
     }
 }
 
-/// Weights of which single ones can be removed: a binary tree of sums.
+/// A binary tree of sums of weights, from which single weights can be removed.
 ///
-/// A removal adds up again instead of subtracting, so that small weights survive next to large ones.
+/// A removal recomputes the sums and does not subtract, so that small weights are not lost next to large ones.
 #[derive(Default)]
 pub(crate) struct SumTree {
     leaves: usize,
@@ -179,7 +169,7 @@ impl SumTree {
         (node - self.leaves) as i64
     }
 
-    /// Takes a leaf out.
+    /// Removes a leaf.
     pub(crate) fn remove(&mut self, leaf: i64) {
         let mut node = self.leaves + leaf as usize;
         self.sums[node] = 0.0;

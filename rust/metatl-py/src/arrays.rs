@@ -125,7 +125,7 @@ pub(crate) fn text(argument: &'static str, value: &Bound<'_, PyAny>) -> PyResult
         .map_err(|error| unconverted(argument, value, &error, "a string"))
 }
 
-/// How a value that was found wrong is shown: its `repr`, shortened.
+/// The shortened `repr` of a value, for an error message.
 pub(crate) fn display(value: &Bound<'_, PyAny>) -> String {
     let shown = value.repr().map_or_else(
         |_| "an object without a repr".to_owned(),

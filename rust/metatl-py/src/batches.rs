@@ -1,17 +1,18 @@
-//! The class `BatchPrefetcher`, and what the samplers have in common.
+//! The classes `BatchSampler` and `BatchPrefetcher`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use metatl_core::Error;
-use metatl_core::batches::{self, Batch, BatchSampler};
+use metatl_core::batches::{self, Batch};
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
+use pyo3::PyClass;
 use pyo3::prelude::*;
 
 use crate::error::to_py;
 use crate::{arrays, parallel};
 
-/// How often a wait for the prefetch thread looks for signals.
+/// How often a wait for the prefetch thread checks for signals.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Users, items, negatives and shared negatives of a batch.
@@ -35,43 +36,64 @@ fn to_arrays(py: Python<'_>, batch: Batch) -> PyResult<BatchArrays<'_>> {
     ))
 }
 
-/// The batch of a training step.
-pub(crate) fn sample<'py>(
-    py: Python<'py>,
-    sampler: &dyn BatchSampler,
+/// Draws training batches. The base of `EpisodeSampler` and `SequenceSampler`.
+#[pyclass(frozen, subclass, module = "metatl._metatl")]
+pub(crate) struct BatchSampler {
+    sampler: Arc<dyn batches::BatchSampler>,
     threads: usize,
-    step: &Bound<'py, PyAny>,
-    batch_size: &Bound<'py, PyAny>,
-) -> PyResult<BatchArrays<'py>> {
-    let step = arrays::unsigned("step", step)?;
-    let batch_size = arrays::count("batch_size", batch_size)?;
-    let work = (batch_size as u64).saturating_mul(sampler.nanoseconds_per_row());
-    let batch = parallel::run_on(py, threads, work, |interrupt| {
-        sampler.sample(step, batch_size, interrupt)
-    })?;
-    to_arrays(py, batch)
 }
 
-/// Batches that a thread draws ahead of their use.
-#[pyclass(frozen, module = "metatl._metatl")]
-pub(crate) struct BatchPrefetcher(batches::BatchPrefetcher);
+impl BatchSampler {
+    /// A new object of the subclass `subclass` that draws from `sampler` on `threads` threads.
+    pub(crate) fn initializer<S: PyClass<BaseType = Self>>(
+        sampler: impl batches::BatchSampler + 'static,
+        threads: usize,
+        subclass: S,
+    ) -> PyClassInitializer<S> {
+        let sampler = Arc::new(sampler);
+        PyClassInitializer::from(Self { sampler, threads }).add_subclass(subclass)
+    }
+}
 
-impl BatchPrefetcher {
-    /// Starts to draw the batches of `start_step`, `start_step + 1` ….
-    pub(crate) fn start(
-        sampler: Arc<dyn BatchSampler>,
+#[pymethods]
+impl BatchSampler {
+    /// The batch of a training step.
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        step: &Bound<'py, PyAny>,
+        batch_size: &Bound<'py, PyAny>,
+    ) -> PyResult<BatchArrays<'py>> {
+        let step = arrays::unsigned("step", step)?;
+        let batch_size = arrays::count("batch_size", batch_size)?;
+        let work = (batch_size as u64).saturating_mul(self.sampler.nanoseconds_per_row());
+        let batch = parallel::run_on(py, self.threads, work, |interrupt| {
+            self.sampler.sample(step, batch_size, interrupt)
+        })?;
+        to_arrays(py, batch)
+    }
+
+    /// An iterator over the batches of `start_step`, `start_step + 1` …, which a thread prefetches.
+    #[pyo3(signature = (start_step, batch_size, depth = None))]
+    fn prefetch(
+        &self,
         start_step: &Bound<'_, PyAny>,
         batch_size: &Bound<'_, PyAny>,
         depth: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
+    ) -> PyResult<BatchPrefetcher> {
         let start_step = arrays::unsigned("start_step", start_step)?;
         let batch_size = arrays::count("batch_size", batch_size)?;
         let depth = depth.map_or(Ok(4), |depth| arrays::count("depth", depth))?;
+        let sampler = Arc::clone(&self.sampler);
         batches::BatchPrefetcher::new(sampler, start_step, batch_size, depth)
-            .map(Self)
+            .map(BatchPrefetcher)
             .map_err(to_py)
     }
 }
+
+/// Batches that a thread prefetches.
+#[pyclass(frozen, module = "metatl._metatl")]
+pub(crate) struct BatchPrefetcher(batches::BatchPrefetcher);
 
 #[pymethods]
 impl BatchPrefetcher {

@@ -5,17 +5,14 @@ use std::sync::Arc;
 use metatl_core::episodes::{self, EpisodeSettings};
 use pyo3::prelude::*;
 
-use crate::batches::{self, BatchArrays, BatchPrefetcher};
+use crate::batches::BatchSampler;
 use crate::error::to_py;
 use crate::interactions::Interactions;
 use crate::{arrays, parallel};
 
 /// Draws batches of training tasks.
-#[pyclass(frozen, module = "metatl._metatl")]
-pub(crate) struct EpisodeSampler {
-    sampler: Arc<episodes::EpisodeSampler>,
-    threads: usize,
-}
+#[pyclass(frozen, extends = BatchSampler, module = "metatl._metatl")]
+pub(crate) struct EpisodeSampler;
 
 #[pymethods]
 impl EpisodeSampler {
@@ -35,7 +32,7 @@ impl EpisodeSampler {
         shuffle_share: Option<&Bound<'_, PyAny>>,
         seed: &Bound<'_, PyAny>,
         num_threads: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
+    ) -> PyResult<PyClassInitializer<Self>> {
         let threads = parallel::thread_count(num_threads)?;
         let settings = EpisodeSettings {
             k: arrays::count("k", k)?,
@@ -53,31 +50,6 @@ impl EpisodeSampler {
         let sampler = py
             .detach(|| episodes::EpisodeSampler::new(interactions, settings))
             .map_err(to_py)?;
-        Ok(Self {
-            sampler: Arc::new(sampler),
-            threads,
-        })
-    }
-
-    /// The batch of a training step.
-    fn sample<'py>(
-        &self,
-        py: Python<'py>,
-        step: &Bound<'py, PyAny>,
-        batch_size: &Bound<'py, PyAny>,
-    ) -> PyResult<BatchArrays<'py>> {
-        batches::sample(py, &*self.sampler, self.threads, step, batch_size)
-    }
-
-    /// An iterator over the batches of `start_step`, `start_step + 1` …, drawn ahead by a thread.
-    #[pyo3(signature = (start_step, batch_size, depth = None))]
-    fn prefetch(
-        &self,
-        start_step: &Bound<'_, PyAny>,
-        batch_size: &Bound<'_, PyAny>,
-        depth: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<BatchPrefetcher> {
-        let sampler = Arc::clone(&self.sampler);
-        BatchPrefetcher::start(sampler, start_step, batch_size, depth)
+        Ok(BatchSampler::initializer(sampler, threads, Self))
     }
 }

@@ -1,4 +1,4 @@
-//! Interactions, put by user and in time order.
+//! Groups interactions by user, in time order.
 
 use metatl_core::grouping;
 use metatl_core::parallel::work;
@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::{arrays, parallel};
 
-/// Where each user's entries begin, and the items and times of the entries.
+/// The index of each user's first entry, and the items and times of the entries.
 type Rows<'py> = (
     Bound<'py, PyArray1<i64>>,
     Bound<'py, PyArray1<i64>>,

@@ -11,7 +11,7 @@ use crate::{arrays, parallel};
 /// Estimated nanoseconds to copy and sort one interaction.
 const NANOSECONDS: u64 = 20;
 
-/// Users' items in time order, and what the kernels need to look them up.
+/// Users' items in time order, indexed for the kernels.
 #[pyclass(frozen, module = "metatl._metatl")]
 pub(crate) struct Interactions(pub(crate) Arc<interactions::Interactions>);
 

@@ -12,10 +12,10 @@ use pyo3::types::PyTuple;
 use crate::error::to_py;
 use crate::{arrays, parallel};
 
-/// A matrix of whole numbers, and a vector of scales.
+/// A matrix of integers and a vector of scales.
 type Int8Arrays<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>);
 
-/// Rounds a table to bfloat16; its bits.
+/// Rounds a table to bfloat16 and returns its bits.
 #[pyfunction]
 #[pyo3(signature = (item_table, *, num_threads = None))]
 pub(crate) fn round_to_bf16<'py>(
@@ -32,7 +32,7 @@ pub(crate) fn round_to_bf16<'py>(
     arrays::to_matrix(py, bits, item_table.rows(), item_table.columns())
 }
 
-/// Rounds each row of a table to whole numbers and a scale.
+/// Rounds each row of a table to integers and a scale.
 #[pyfunction]
 #[pyo3(signature = (item_table, *, num_threads = None))]
 pub(crate) fn round_to_int8<'py>(
@@ -57,7 +57,7 @@ fn rounding_work(item_table: Matrix) -> u64 {
     work(item_table.rows(), item_table.columns(), 1) / ranking::NUMBERS_PER_NANOSECOND
 }
 
-/// The arrays of an item table, borrowed.
+/// The borrowed arrays of an item table.
 pub(crate) enum ItemTableArrays<'py> {
     Float32(PyReadonlyArray2<'py, f32>),
     Bf16(PyReadonlyArray2<'py, u16>),
@@ -91,7 +91,7 @@ impl<'py> ItemTableArrays<'py> {
         Ok(Self::Float32(arrays::matrix("item_table", value)?))
     }
 
-    /// The table as the core takes it.
+    /// The table in the type of the core.
     pub(crate) fn parts(&self) -> PyResult<ItemTable<'_>> {
         Ok(match self {
             Self::Float32(array) => ItemTable::Float32(to_matrix("item_table", array)?),
@@ -104,7 +104,7 @@ impl<'py> ItemTableArrays<'py> {
     }
 }
 
-/// An array as the core takes it.
+/// An array as a matrix of the core.
 pub(crate) fn to_matrix<'a, T: Element>(
     argument: &'static str,
     array: &'a PyReadonlyArray2<T>,

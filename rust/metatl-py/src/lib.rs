@@ -29,7 +29,7 @@ mod _metatl {
     // metrics, negatives, parallel, randomisation, ranking, rng, sequences.
 
     #[pymodule_export]
-    use crate::batches::BatchPrefetcher;
+    use crate::batches::{BatchPrefetcher, BatchSampler};
     #[pymodule_export]
     use crate::bootstrap::{bootstrap_group_means, bootstrap_means};
     #[pymodule_export]
@@ -45,7 +45,7 @@ mod _metatl {
     #[pymodule_export]
     use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]
-    use crate::negatives::{sample_negatives, sample_support_negatives};
+    use crate::negatives::sample_support_negatives;
     #[pymodule_export]
     use crate::parallel::available_threads;
     #[pymodule_export]

@@ -1,4 +1,4 @@
-//! The one way out of the interpreter: every kernel runs through [`run`].
+//! Runs kernels outside the interpreter: every kernel runs through [`run`].
 
 use metatl_core::{Error, parallel};
 use pyo3::prelude::*;
@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use crate::arrays;
 use crate::error::to_py;
 
-/// Runs `kernel` detached from the interpreter. Where `work` (estimated nanoseconds on one thread) is long, the
-/// calling thread looks for signals meanwhile: Ctrl-C ends every kernel within 200 ms.
+/// Runs `kernel` detached from the interpreter. If `work` (estimated nanoseconds on one thread) is long, the calling
+/// thread checks for signals meanwhile, so that Ctrl-C ends every kernel within 200 ms.
 ///
 /// `num_threads` is the Python argument of that name, `None` for the default.
 pub(crate) fn run<R: Send>(
@@ -19,7 +19,7 @@ pub(crate) fn run<R: Send>(
     run_on(py, thread_count(num_threads)?, work, kernel)
 }
 
-/// [`run`] with a number of threads that is known already.
+/// [`run`] on a given number of threads.
 pub(crate) fn run_on<R: Send>(
     py: Python<'_>,
     threads: usize,
@@ -42,7 +42,7 @@ pub(crate) fn run_on<R: Send>(
     }
 }
 
-/// The number of threads that kernels use where no number is given.
+/// The default number of threads of a kernel.
 #[pyfunction]
 #[pyo3(signature = ())]
 pub(crate) fn available_threads() -> PyResult<usize> {

@@ -1,4 +1,4 @@
-//! Ranking from queries and an item table, and from scores.
+//! Ranks items from queries and an item table, or from scores.
 
 use metatl_core::Error;
 use metatl_core::parallel::work;
@@ -13,7 +13,7 @@ use crate::error::to_py;
 use crate::item_table::{ItemTableArrays, to_matrix};
 use crate::{arrays, parallel};
 
-/// Two vectors: negatives above and level with the target.
+/// Two vectors: numbers of negatives above the target, and with the same score.
 type ComparisonArrays<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 
 /// Two matrices: items and their scores.
@@ -57,7 +57,7 @@ pub(crate) fn rank_candidates<'py>(
     Ok(to_comparison_arrays(py, result))
 }
 
-/// Compares the target of each query with all other items, the excluded ones left out.
+/// Compares the target of each query with all other items except the excluded ones.
 #[pyfunction]
 #[pyo3(signature = (
     queries, item_table, targets, excluded_indptr, excluded_items, *, item_bias, similarity, overrides,
@@ -88,7 +88,7 @@ pub(crate) fn rank_catalogue<'py>(
     Ok(to_comparison_arrays(py, result))
 }
 
-/// The `n` best items of the catalogue for each query, the excluded ones left out.
+/// The `n` best items of the catalogue for each query, without the excluded ones.
 #[pyfunction]
 #[pyo3(signature = (
     queries, item_table, n, excluded_indptr, excluded_items, *, item_bias, similarity, overrides,
@@ -141,7 +141,7 @@ pub(crate) fn rank_scores<'py>(
     Ok(to_comparison_arrays(py, result))
 }
 
-/// Compares the score of each row's target with those of all other items, the excluded ones left out.
+/// Compares the score of each row's target with the scores of all other items except the excluded ones.
 #[pyfunction]
 #[pyo3(signature = (scores, targets, excluded_indptr, excluded_items, *, num_threads = None))]
 pub(crate) fn rank_score_matrix<'py>(
@@ -166,7 +166,7 @@ pub(crate) fn rank_score_matrix<'py>(
     Ok(to_comparison_arrays(py, result))
 }
 
-/// The `n` best items of each row of scores, the excluded ones left out.
+/// The `n` best items of each row of scores, without the excluded ones.
 #[pyfunction]
 #[pyo3(signature = (scores, n, excluded_indptr, excluded_items, *, num_threads = None))]
 pub(crate) fn top_n_scores<'py>(
@@ -192,7 +192,7 @@ pub(crate) fn top_n_scores<'py>(
     to_top_n_arrays(py, result, scores.rows(), n)
 }
 
-/// The arguments that make a [`Scoring`], borrowed.
+/// The borrowed arguments of a [`Scoring`].
 struct ScoringArrays<'py> {
     queries: PyReadonlyArray2<'py, f32>,
     item_table: ItemTableArrays<'py>,
@@ -228,7 +228,7 @@ impl<'py> ScoringArrays<'py> {
         })
     }
 
-    /// The arguments as the core takes them.
+    /// The arguments in the types of the core.
     fn parts(&self) -> PyResult<ScoringParts<'_>> {
         let overrides = self.overrides.as_ref().map(|(indptr, items, rows)| {
             let rows = to_matrix("overrides[2]", rows)?;
@@ -267,7 +267,7 @@ fn override_arrays<'py>(value: &Bound<'py, PyAny>) -> PyResult<OverrideArrays<'p
     ))
 }
 
-/// What makes a [`Scoring`], not checked yet: that takes a look at every override.
+/// The unchecked parts of a [`Scoring`]. The check reads every override.
 struct ScoringParts<'a> {
     queries: Matrix<'a>,
     item_table: ItemTable<'a>,
@@ -297,13 +297,13 @@ impl<'a> ScoringParts<'a> {
     fn catalogue_work(&self) -> u64 {
         let dimension = self.queries.columns().max(8);
         let per_query = self.item_table.rows().saturating_mul(dimension);
-        // However few queries there are, all items are read.
+        // All items are read, however few queries there are.
         let queries = self.queries.rows().max(ranking::QUERIES_AT_ONCE);
         work(queries, per_query, 1) / ranking::PRODUCTS_PER_NANOSECOND
     }
 }
 
-/// The arguments that make the excluded items, borrowed.
+/// The borrowed arguments of the excluded items.
 struct ExcludedArrays<'py> {
     indptr: PyReadonlyArray1<'py, i64>,
     items: PyReadonlyArray1<'py, i64>,
@@ -325,7 +325,7 @@ impl<'py> ExcludedArrays<'py> {
     }
 }
 
-/// What makes the excluded items, not checked yet.
+/// The unchecked parts of the excluded items.
 struct ExcludedParts<'a> {
     indptr: &'a [i64],
     items: &'a [i64],
@@ -343,7 +343,7 @@ fn level() -> PyResult<Level> {
     Level::from_environment().map_err(to_py)
 }
 
-/// Estimated nanoseconds for looking at all scores.
+/// Estimated nanoseconds for comparing all scores.
 fn score_work(scores: Matrix) -> u64 {
     work(scores.rows(), scores.columns(), 1) / ranking::SCORES_PER_NANOSECOND
 }

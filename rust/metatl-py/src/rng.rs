@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use crate::{arrays, parallel};
 
-/// The numbers 0 to `count` - 1 in a random order of their own per (seed, epoch).
+/// The numbers 0 to `count` - 1 in a random order, which is a function of (seed, epoch).
 #[pyfunction]
 #[pyo3(signature = (count, *, seed, epoch = None))]
 pub(crate) fn random_order<'py>(

@@ -5,17 +5,14 @@ use std::sync::Arc;
 use metatl_core::sequences::{self, Draw, SequenceSettings};
 use pyo3::prelude::*;
 
-use crate::batches::{self, BatchArrays, BatchPrefetcher};
+use crate::batches::BatchSampler;
 use crate::error::to_py;
 use crate::interactions::Interactions;
 use crate::{arrays, parallel};
 
 /// Draws batches of training sequences.
-#[pyclass(frozen, module = "metatl._metatl")]
-pub(crate) struct SequenceSampler {
-    sampler: Arc<sequences::SequenceSampler>,
-    threads: usize,
-}
+#[pyclass(frozen, extends = BatchSampler, module = "metatl._metatl")]
+pub(crate) struct SequenceSampler;
 
 #[pymethods]
 impl SequenceSampler {
@@ -36,7 +33,7 @@ impl SequenceSampler {
         weights: Option<&Bound<'_, PyAny>>,
         seed: &Bound<'_, PyAny>,
         num_threads: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
+    ) -> PyResult<PyClassInitializer<Self>> {
         let threads = parallel::thread_count(num_threads)?;
         let settings = SequenceSettings {
             length: arrays::count("length", length)?,
@@ -60,32 +57,7 @@ impl SequenceSampler {
         let sampler = py
             .detach(|| sequences::SequenceSampler::new(interactions, settings, weights))
             .map_err(to_py)?;
-        Ok(Self {
-            sampler: Arc::new(sampler),
-            threads,
-        })
-    }
-
-    /// The batch of a training step.
-    fn sample<'py>(
-        &self,
-        py: Python<'py>,
-        step: &Bound<'py, PyAny>,
-        batch_size: &Bound<'py, PyAny>,
-    ) -> PyResult<BatchArrays<'py>> {
-        batches::sample(py, &*self.sampler, self.threads, step, batch_size)
-    }
-
-    /// An iterator over the batches of `start_step`, `start_step + 1` …, drawn ahead by a thread.
-    #[pyo3(signature = (start_step, batch_size, depth = None))]
-    fn prefetch(
-        &self,
-        start_step: &Bound<'_, PyAny>,
-        batch_size: &Bound<'_, PyAny>,
-        depth: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<BatchPrefetcher> {
-        let sampler = Arc::clone(&self.sampler);
-        BatchPrefetcher::start(sampler, start_step, batch_size, depth)
+        Ok(BatchSampler::initializer(sampler, threads, Self))
     }
 }
 

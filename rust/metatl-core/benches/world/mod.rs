@@ -1,4 +1,4 @@
-//! What the benchmarks and the instruction counts work on: random vectors, items and lists.
+//! Inputs of the benchmarks and the instruction counts: random vectors, items and lists.
 
 use metatl_core::ranking::{ItemLists, ItemTable, Matrix, Overrides, Scoring, Similarity};
 use metatl_core::rng::{Rng, Stage};

@@ -1,15 +1,15 @@
-//! The best few of many scored items.
+//! The best of many scored items.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// The best items so far, at most `size` of them: higher scores first, equal scores by lower item.
+/// The best items so far, at most `size` of them. Of equal scores the lower item is better.
 pub(super) struct Best {
     kept: BinaryHeap<Entry>,
     size: usize,
 }
 
-/// A scored item. The greatest entry is the worst item: the one that a heap gives up first.
+/// A scored item. The greatest entry is the worst item, because a heap removes the greatest entry first.
 #[derive(Clone, Copy)]
 struct Entry {
     score: f32,
@@ -49,7 +49,8 @@ impl Best {
         }
     }
 
-    /// The score that an item with a higher number than those seen has to exceed, once `size` items are kept.
+    /// The score that an item after all earlier ones has to exceed to be kept; `None` while fewer than `size` items
+    /// are kept.
     pub(super) fn threshold(&self) -> Option<f32> {
         if self.kept.len() < self.size {
             None
@@ -58,7 +59,7 @@ impl Best {
         }
     }
 
-    /// Keeps an item if it is among the best. A NaN is ignored: the caller counts them.
+    /// Keeps an item if it is among the best. A NaN is ignored; the caller counts NaN.
     pub(super) fn offer(&mut self, item: i64, score: f32) {
         if score.is_nan() {
             return;
@@ -73,11 +74,11 @@ impl Best {
         }
     }
 
-    /// Offers consecutive items from `first` on, all of them with higher numbers than those seen.
+    /// Offers consecutive items from `first` on, which come after all earlier ones.
     pub(super) fn offer_run(&mut self, first: usize, scores: &[f32]) {
         let mut threshold = self.threshold();
         for (item, &score) in (first as i64..).zip(scores) {
-            // Most items end here: an item that is only level with the worst of the best does not enter.
+            // Most items fail this test. An item with the same score as the worst kept item is not kept.
             if threshold.is_none_or(|threshold| score > threshold) {
                 self.offer(item, score);
                 threshold = self.threshold();
@@ -85,7 +86,7 @@ impl Best {
         }
     }
 
-    /// The best of both.
+    /// The best items of both.
     pub(super) fn merge(mut self, other: Self) -> Self {
         for entry in other.kept {
             self.offer(entry.item, entry.score);
@@ -93,7 +94,7 @@ impl Best {
         self
     }
 
-    /// Writes what was kept, best first; −1 and −∞ where there is less than fits.
+    /// Writes the kept items and their scores, best first, and then −1 and −∞.
     pub(super) fn write(self, items: &mut [i64], scores: &mut [f32]) {
         items.fill(-1);
         scores.fill(f32::NEG_INFINITY);

@@ -1,16 +1,21 @@
-//! Ranking a target among candidates that differ from query to query.
+//! Ranks a target among the candidates of each query.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::scoring::{Scoring, Similarity, check_item};
-use super::{Comparisons, ItemTable, PRODUCTS_PER_NANOSECOND, check_nan};
+use super::inputs::check_item;
+use super::item_table::ItemTable;
+use super::outputs::{Comparisons, check_nan};
+use super::scoring::{Scoring, Similarity};
 use crate::Error;
 use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk};
 use crate::simd::{self, Level, Table};
 
+/// Products of a query's and an item's coordinate that one thread computes in a nanosecond, at least.
+pub const PRODUCTS_PER_NANOSECOND: u64 = 10;
+
 /// Compares the first candidate of each query, its target, with the others.
 ///
-/// `candidates` is a matrix of (queries, `width`). A negative that is the target itself counts as level with it.
+/// `candidates` is a matrix of (queries, `width`). A negative that is the target itself has the same score.
 pub fn rank_candidates(
     scoring: &Scoring,
     candidates: &[i64],
@@ -56,19 +61,19 @@ pub fn rank_candidates(
     Ok(result)
 }
 
-/// Rows that are written out at a time: few enough to stay in the first-level cache until they are scored.
-const WRITTEN_OUT: usize = 16;
+/// Rows that are widened at a time: few enough to stay in the first-level cache until they are scored.
+const WIDENED_ROWS: usize = 16;
 
-/// Their places.
-const PLACES: [i64; WRITTEN_OUT] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/// The indices of these rows.
+const ROW_INDICES: [i64; WIDENED_ROWS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// What one thread works with.
+/// Buffers that a thread reuses for every query.
 struct Scratch {
     scores: Vec<f32>,
-    /// Rows of a table in fewer bits, written out.
+    /// Widened rows of a table in fewer bits.
     rows: Vec<f32>,
-    /// One bit for each item of the catalogue: whether it is overridden for the current query. Nearly every
-    /// candidate is looked up in vain.
+    /// One bit for each item of the catalogue: whether it is overridden for the current query. This makes
+    /// the lookup fast, because nearly no candidate is overridden.
     overridden: Vec<u64>,
 }
 
@@ -84,7 +89,7 @@ impl Scratch {
 
     /// The scores of the candidates of one query.
     ///
-    /// `candidates` goes on with those of the queries that follow, so that their rows are prefetched.
+    /// `candidates` continues with the candidates of the next queries, so that their rows can be prefetched.
     fn score(
         &mut self,
         scoring: &Scoring,
@@ -101,11 +106,11 @@ impl Scratch {
                 }
             }
         };
-        let found = match scoring.item_table {
+        let all_exist = match scoring.item_table {
             ItemTable::Float32(table) => row_scores(table.table(), candidates, &mut self.scores),
-            table => self.score_written_out(table, scoring.level, candidates, row_scores),
+            table => self.score_widened(table, scoring.level, candidates, row_scores),
         };
-        if !found {
+        if !all_exist {
             for (position, &item) in candidates[..width].iter().enumerate() {
                 let position = query * width + position;
                 check_item("candidates", item, position, scoring.item_table.rows())?;
@@ -141,8 +146,8 @@ impl Scratch {
         Ok(&self.scores)
     }
 
-    /// Scores the candidates with rows of a table in fewer bits; `false` if it lacks one of them.
-    fn score_written_out(
+    /// Scores the candidates with widened rows of a table in fewer bits. Returns `false` if an item does not exist.
+    fn score_widened(
         &mut self,
         table: ItemTable,
         level: Level,
@@ -155,11 +160,11 @@ impl Scratch {
         if !candidates[..width].iter().all(exist) {
             return false;
         }
-        let parts = candidates[..width].chunks(WRITTEN_OUT);
-        for (items, scores) in parts.zip(self.scores.chunks_mut(WRITTEN_OUT)) {
-            // Those of the next part, or of the next list: nobody has checked these yet.
+        let parts = candidates[..width].chunks(WIDENED_ROWS);
+        for (items, scores) in parts.zip(self.scores.chunks_mut(WIDENED_ROWS)) {
+            // Rows of the next part or the next list. Their items have not been checked yet.
             remaining = &remaining[items.len()..];
-            for &item in remaining.iter().take(WRITTEN_OUT) {
+            for &item in remaining.iter().take(WIDENED_ROWS) {
                 if exist(&item) {
                     table.prefetch_row(item as usize);
                 }
@@ -168,7 +173,7 @@ impl Scratch {
             let numbers = items.iter().map(|&item| item as usize);
             table.write_rows(level, numbers, &mut self.rows);
             let rows = Table::new(&self.rows, items.len(), dimension);
-            row_scores(rows, &PLACES[..items.len()], scores);
+            row_scores(rows, &ROW_INDICES[..items.len()], scores);
         }
         true
     }

@@ -1,24 +1,24 @@
-//! Item tables in `f32`, and rounded to fewer bits.
+//! Item tables in `f32` and in formats with fewer bits.
 
 use std::ops::Range;
 
-use super::Matrix;
+use super::inputs::Matrix;
 use crate::Error;
 use crate::simd::{self, Level};
 
 /// One row of numbers for each item.
 ///
-/// Rows in fewer bits are written out as `f32`, a few at a time, and scored as such rows are: what comes out is
-/// that of the table written out, to the last bit.
+/// Rows in fewer bits are widened to `f32`, a few at a time, before they are scored. Results are the same, to the
+/// last bit, as those of the widened table.
 #[derive(Clone, Copy, Debug)]
 pub enum ItemTable<'a> {
-    /// As models compute them.
+    /// The numbers themselves.
     Float32(Matrix<'a>),
     /// The upper halves of `f32`.
     Bf16(Matrix<'a, u16>),
-    /// Whole numbers, to be multiplied with the scale of their row.
+    /// Integers that are multiplied by the scale of their row.
     Int8 {
-        /// The whole numbers.
+        /// The integers.
         codes: Matrix<'a, i8>,
         /// One scale for each item.
         scales: &'a [f32],
@@ -42,7 +42,7 @@ impl<'a> ItemTable<'a> {
         }
     }
 
-    /// Numbers of an item.
+    /// Numbers per item.
     #[must_use]
     pub fn columns(&self) -> usize {
         match self {
@@ -52,7 +52,7 @@ impl<'a> ItemTable<'a> {
         }
     }
 
-    /// Checks that there is one scale for each item, and that it is a number.
+    /// Checks that there is one finite scale for each item.
     pub(super) fn check(&self) -> Result<(), Error> {
         let Self::Int8 { codes, scales } = self else {
             return Ok(());
@@ -75,13 +75,13 @@ impl<'a> ItemTable<'a> {
         }
     }
 
-    /// Consecutive rows in `f32`, one after the other; `room` is for those that have to be written out.
+    /// Consecutive rows in `f32`. A table in fewer bits widens them into `buffer`.
     #[inline]
     pub(super) fn rows_of<'b>(
         &self,
         level: Level,
         rows: Range<usize>,
-        room: &'b mut Vec<f32>,
+        buffer: &'b mut Vec<f32>,
     ) -> &'b [f32]
     where
         'a: 'b,
@@ -89,12 +89,12 @@ impl<'a> ItemTable<'a> {
         if let Self::Float32(matrix) = self {
             return matrix.rows_of(rows);
         }
-        room.resize(rows.len() * self.columns(), 0.0);
-        self.write_rows(level, rows, room);
-        room
+        buffer.resize(rows.len() * self.columns(), 0.0);
+        self.write_rows(level, rows, buffer);
+        buffer
     }
 
-    /// Writes rows in `f32`, one after the other.
+    /// Writes rows as `f32`, one after the other.
     pub(super) fn write_rows(
         &self,
         level: Level,
@@ -115,7 +115,7 @@ impl<'a> ItemTable<'a> {
         }
     }
 
-    /// Asks for some numbers, counted row by row, that will be needed before long.
+    /// Prefetches a range of the table's numbers.
     #[inline]
     pub(super) fn prefetch(&self, numbers: Range<usize>) {
         match self {
@@ -125,7 +125,7 @@ impl<'a> ItemTable<'a> {
         }
     }
 
-    /// Asks for a row that will be needed before long, wherever in its cache lines it begins.
+    /// Prefetches a row, wherever in its cache lines it begins.
     #[inline]
     pub(super) fn prefetch_row(&self, row: usize) {
         let columns = self.columns();

@@ -1,29 +1,29 @@
-//! Rounding an item table to fewer bits.
+//! Rounds an item table to fewer bits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Matrix;
+use super::inputs::Matrix;
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
 
 /// Numbers that a thread rounds in a nanosecond, at least.
 pub const NUMBERS_PER_NANOSECOND: u64 = 1;
 
-/// The largest whole number of [`round_to_int8`].
+/// The largest integer of [`round_to_int8`].
 const LARGEST_CODE: f32 = 127.0;
 
-/// The bits of the size of a number: all but its sign. Sizes are ordered as their bits are; NaN come last.
+/// The bits of the absolute value of a number. They have the order of the absolute values; NaN come last.
 fn size_bits(number: f32) -> u32 {
     number.to_bits() & 0x7FFF_FFFF
 }
 
-/// Sizes from this one on are infinite in bfloat16.
+/// Absolute values from this one on are infinite in bfloat16.
 const INFINITE_IN_BF16: u32 = 0x7F7F_8000;
 
-/// Sizes from this one on are infinite once they are rounded to a multiple of a scale.
+/// Absolute values from this one on are infinite after rounding to a multiple of a scale.
 const INFINITE_IN_INT8: u32 = f32::MAX.to_bits();
 
-/// How many numbers cannot be rounded.
+/// Counts of the numbers that cannot be rounded.
 #[derive(Default)]
 struct Refused {
     nan: AtomicU64,
@@ -31,7 +31,7 @@ struct Refused {
 }
 
 impl Refused {
-    /// Counts those of `values`, of which sizes from `infinite` on are infinite once rounded.
+    /// Counts these numbers in `values`. Absolute values from `infinite` on are infinite after rounding.
     fn add(&self, values: &[f32], infinite: u32) {
         let nan = values.iter().filter(|value| value.is_nan()).count() as u64;
         let large = |value: &&f32| size_bits(**value) >= infinite;
@@ -54,7 +54,7 @@ impl Refused {
     }
 }
 
-/// The numbers of a table rounded to bfloat16, to nearest and halves to even: the upper halves of `f32`.
+/// Rounds the numbers of a table to bfloat16, to nearest and ties to even. The result is the upper halves of `f32`.
 pub fn round_to_bf16(item_table: Matrix, interrupt: &Interrupt) -> Result<Vec<u16>, Error> {
     let columns = item_table.columns().max(1);
     let mut rounded: Vec<u16> = allocate(item_table.rows(), item_table.columns())?;
@@ -72,7 +72,7 @@ pub fn round_to_bf16(item_table: Matrix, interrupt: &Interrupt) -> Result<Vec<u1
             let mut largest = 0;
             for (rounded, &value) in rounded.iter_mut().zip(values) {
                 let bits = value.to_bits();
-                // A carry goes on into the exponent, as it should.
+                // A carry into the exponent is correct.
                 *rounded = (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16;
                 largest = largest.max(size_bits(value));
             }
@@ -86,8 +86,8 @@ pub fn round_to_bf16(item_table: Matrix, interrupt: &Interrupt) -> Result<Vec<u1
     Ok(rounded)
 }
 
-/// Each row of a table as whole numbers from −127 to 127 and the scale that they are to be multiplied with: the
-/// size of the row's largest number over 127. Rounded to nearest, halves to even.
+/// Rounds each row of a table to integers from −127 to 127 and a scale that they are multiplied by: the largest
+/// absolute value of the row over 127. Rounds to nearest, ties to even.
 pub fn round_to_int8(
     item_table: Matrix,
     interrupt: &Interrupt,
@@ -124,7 +124,7 @@ pub fn round_to_int8(
     Ok((codes, scales))
 }
 
-/// Rounds one row, and returns its scale; that of a row with numbers that are not finite is not finite either.
+/// Rounds one row and returns its scale, which is not finite if a number of the row is not finite.
 fn round_row(values: &[f32], codes: &mut [i8]) -> f32 {
     // Added to this, a number below 2²² leaves its nearest integer in the lower bits.
     const SHIFT: f32 = 12_582_912.0;

@@ -1,20 +1,20 @@
-//! Ranking from scores that were computed elsewhere.
+//! Ranks items from given scores.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::Best;
-use super::scoring::check_targets;
-use super::{Comparisons, ItemLists, Matrix, TopN, check_nan, sort_distinct};
+use super::inputs::{ItemLists, Matrix, check_targets, sort_distinct};
+use super::outputs::{Comparisons, TopN, check_nan};
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
 use crate::simd::{self, Counts, Level};
 
-/// Scores that a thread takes at a time, in whole rows.
+/// Scores of a chunk of work, in whole rows.
 const CHUNK_SCORES: usize = 1 << 16;
 
-/// Scores that are compared with the worst of the best before anyone looks at them one by one.
-const GLANCE: usize = 256;
+/// Scores that are compared with the threshold together, before they are offered one by one.
+const OFFERED_TOGETHER: usize = 256;
 
 /// Compares the first score of each row, the target's, with the others.
 pub fn rank_scores(
@@ -37,7 +37,7 @@ pub fn rank_scores(
     })
 }
 
-/// Compares the score of each row's target with those of all other items, the excluded ones left out.
+/// Compares the score of each row's target with the scores of all other items except the excluded ones.
 pub fn rank_score_matrix(
     scores: Matrix,
     targets: &[i64],
@@ -63,7 +63,7 @@ pub fn rank_score_matrix(
     })
 }
 
-/// The `n` best items of each row, the excluded ones left out.
+/// The `n` best items of each row, without the excluded ones.
 pub fn top_n_scores(
     scores: Matrix,
     n: usize,
@@ -78,7 +78,7 @@ pub fn top_n_scores(
     let nan = AtomicU64::new(0);
     let rows = rows_per_chunk(scores);
     let width = rows.saturating_mul(n).max(1);
-    // With n = 0 there is nothing to write to, and NaN must be found all the same.
+    // With n = 0 there are no outputs, but NaN still have to be counted.
     let mut outputs = result
         .items
         .chunks_mut(width)
@@ -95,15 +95,15 @@ pub fn top_n_scores(
                 sort_distinct(excluded.list(first + offset), left_out);
                 let row = scores.row(first + offset);
                 let mut best = Best::new(n);
-                let mut found_nan = 0;
+                let mut row_nan = 0;
                 for run in runs_between(left_out, row.len()) {
-                    found_nan += offer_run(&mut best, row, run, level);
+                    row_nan += offer_run(&mut best, row, run, level);
                 }
-                if found_nan != 0 {
-                    nan.fetch_add(found_nan, Ordering::Relaxed);
+                if row_nan != 0 {
+                    nan.fetch_add(row_nan, Ordering::Relaxed);
                 }
-                let place = offset * n..(offset + 1) * n;
-                best.write(&mut items[place.clone()], &mut best_scores[place]);
+                let row = offset * n..(offset + 1) * n;
+                best.write(&mut items[row.clone()], &mut best_scores[row]);
             }
             Ok(())
         },
@@ -115,8 +115,8 @@ pub fn top_n_scores(
 /// Offers the scores of a run of items, and returns how many are NaN.
 fn offer_run(best: &mut Best, row: &[f32], run: Range<usize>, level: Level) -> u64 {
     let mut nan = 0;
-    for start in run.clone().step_by(GLANCE) {
-        let part = &row[start..(start + GLANCE).min(run.end)];
+    for start in run.clone().step_by(OFFERED_TOGETHER) {
+        let part = &row[start..(start + OFFERED_TOGETHER).min(run.end)];
         let threshold = best.threshold();
         let counts = simd::count(level, part, threshold.unwrap_or(f32::NEG_INFINITY));
         nan += counts.nan;
@@ -164,7 +164,7 @@ fn rows_per_chunk(scores: Matrix) -> usize {
     (CHUNK_SCORES / scores.columns().max(1)).max(1)
 }
 
-/// The runs of items between those that are left out, which are in ascending order.
+/// The runs of items between the items that are left out. `left_out` is in ascending order.
 fn runs_between(left_out: &[i64], num_items: usize) -> impl Iterator<Item = Range<usize>> {
     let starts = std::iter::once(0).chain(left_out.iter().map(|&item| item as usize + 1));
     let ends = left_out

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::estimates::EstimateKind;
 use super::*;
+use crate::Error;
 use crate::parallel::{self, Interrupt};
 use crate::rng::{Rng, Stage};
 use crate::simd::Level;
@@ -25,13 +25,13 @@ struct World {
     width: usize,
 }
 
-/// What rows of rough numbers are like.
+/// Kinds of rows whose scores are not exact.
 #[derive(Clone, Copy, Debug)]
 enum Roughness {
     /// Nearly the same: scores that rounding can make equal.
     Alike,
     Noise,
-    /// Of very different sizes, some of them too large or too small for estimates.
+    /// Of very different sizes: squares of some numbers overflow, squares of others are 0.
     Sizes,
 }
 
@@ -286,8 +286,8 @@ impl World {
                 .collect();
             // A stable sort: equal scores stay in the order of their items.
             items.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
-            for place in 0..n {
-                let item = items.get(place).copied().unwrap_or(-1);
+            for rank in 0..n {
+                let item = items.get(rank).copied().unwrap_or(-1);
                 top.items.push(item);
                 let score = usize::try_from(item).map_or(f32::NEG_INFINITY, |item| scores[item]);
                 top.scores.push(score);
@@ -411,13 +411,6 @@ fn on_threads<R: Send>(
     parallel::run(threads, u64::MAX, kernel, || true)
 }
 
-fn levels_and_estimates() -> impl Iterator<Item = (Level, EstimateKind)> {
-    Level::available().into_iter().flat_map(|level| {
-        let kinds = [EstimateKind::Integers, EstimateKind::Products];
-        kinds.map(|kind| (level, kind))
-    })
-}
-
 properties! {
     fn candidates_agree_with_the_definition(shape in shapes()) {
         let world = World::new(&shape);
@@ -461,50 +454,6 @@ properties! {
         }
     }
 
-    fn estimates_agree_with_the_definition(shape in shapes(), n in 0usize..90) {
-        let world = World::new(&shape);
-        for similarity in SIMILARITIES {
-            let in_catalogue = world.expected_in_catalogue(similarity);
-            let best = world.expected_top_n(similarity, n);
-            for (level, kind) in levels_and_estimates() {
-                let mut scoring = world.scoring(similarity, level);
-                scoring.estimates = kind;
-                let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
-                let found = rank_catalogue(&scoring, &world.targets, excluded, interrupt);
-                prop_assert_eq!(found.as_ref(), Ok(&in_catalogue));
-                let found = top_n(&scoring, n, excluded, interrupt);
-                prop_assert_eq!(found.as_ref(), Ok(&best));
-            }
-        }
-    }
-
-    fn estimates_change_nothing(
-        shape in shapes(),
-        dimension in 0usize..140,
-        num_items in 1usize..300,
-        n in 0usize..20,
-        roughness in prop_oneof![
-            Just(Roughness::Alike),
-            Just(Roughness::Noise),
-            Just(Roughness::Sizes),
-        ],
-    ) {
-        let mut world = World::new(&Shape { dimension, num_items, ..shape });
-        world.roughen(shape.seed, roughness);
-        for similarity in SIMILARITIES {
-            for (level, kind) in levels_and_estimates() {
-                let [with, without] = [kind, EstimateKind::Nothing].map(|kind| {
-                    let mut scoring = world.scoring(similarity, level);
-                    scoring.estimates = kind;
-                    let (excluded, interrupt) = (world.excluded(), &Interrupt::new());
-                    let compared = rank_catalogue(&scoring, &world.targets, excluded, interrupt);
-                    (compared, top_n(&scoring, n, excluded, interrupt))
-                });
-                prop_assert_eq!(with, without, "{:?} {:?} {:?}", similarity, level, kind);
-            }
-        }
-    }
-
     fn tables_in_fewer_bits_rank_as_written_out(
         shape in shapes(),
         dimension in 0usize..140,
@@ -527,12 +476,9 @@ properties! {
             for level in Level::available() {
                 let exact = world.scoring_of(float32.into(), similarity, level);
                 let expected = rank_all(&exact, &world, n, &Interrupt::new());
-                for kind in [EstimateKind::WhatPays, EstimateKind::Integers, EstimateKind::Products] {
-                    let mut scoring = world.scoring_of(narrow, similarity, level);
-                    scoring.estimates = kind;
-                    let found = rank_all(&scoring, &world, n, &Interrupt::new());
-                    prop_assert_eq!(&found, &expected, "{:?} {:?} {:?}", similarity, level, kind);
-                }
+                let scoring = world.scoring_of(narrow, similarity, level);
+                let rankings = rank_all(&scoring, &world, n, &Interrupt::new());
+                prop_assert_eq!(&rankings, &expected, "{:?} {:?}", similarity, level);
             }
         }
     }
@@ -594,7 +540,7 @@ properties! {
     }
 }
 
-/// More queries than a thread takes at a time, and more items: every seam of the plan is crossed.
+/// More queries and items than one piece of work has.
 #[test]
 fn threads_do_not_change_a_thing() {
     for (queries, num_items) in [(1_200, 150), (3, 7_000)] {
@@ -732,39 +678,6 @@ fn scales_are_checked() {
         ),
     ] {
         assert_eq!(check(scales), Err(format!("item_table[1]: found {found}")));
-    }
-}
-
-/// Squares of these numbers are below the least normal number, or 0: no rounding is relative there.
-#[test]
-fn estimates_of_tiny_numbers_change_nothing() {
-    let sizes = [-30, -25, -23, -22, -21, -20, -19, -18, 0, 10];
-    let numbers: Vec<f32> = sizes
-        .iter()
-        .flat_map(|&size| (0..40).map(move |step| (1.0 + step as f32 / 40.0) * 10f32.powi(size)))
-        .chain([0.0])
-        .collect();
-    let count = numbers.len();
-    let none = vec![0; count + 1];
-    for (level, kind) in levels_and_estimates() {
-        for similarity in SIMILARITIES {
-            let [with, without] = [kind, EstimateKind::Nothing].map(|kind| {
-                let matrix = |name| Matrix::new(name, &numbers, count, 1).unwrap();
-                let (queries, table) = (matrix("queries"), matrix("item_table"));
-                let mut scoring =
-                    Scoring::new(queries, table, None, similarity, None, level).unwrap();
-                scoring.estimates = kind;
-                let excluded = ItemLists::new(NAMES, &none, &[], count, count).unwrap();
-                (0..count as i64)
-                    .step_by(17)
-                    .map(|target| {
-                        let targets = vec![target; count];
-                        rank_catalogue(&scoring, &targets, excluded, &Interrupt::new())
-                    })
-                    .collect::<Vec<_>>()
-            });
-            assert_eq!(with, without, "{similarity:?} {level} {kind:?}");
-        }
     }
 }
 

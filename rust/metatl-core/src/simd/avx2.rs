@@ -2,15 +2,13 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_add_epi32, _mm_cvtsi128_si32,
-    _mm_loadl_epi64, _mm_loadu_ps, _mm_loadu_si128, _mm_shuffle_epi32, _mm_unpackhi_epi64,
-    _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_castpd_ps, _mm256_castps_pd,
-    _mm256_castps_si256, _mm256_castps128_ps256, _mm256_castsi256_ps, _mm256_castsi256_si128,
-    _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-    _mm256_cvtepu16_epi32, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_insertf128_ps,
-    _mm256_loadu_ps, _mm256_maskload_ps, _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
-    _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+    _mm_loadu_ps, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_add_ps, _mm256_and_si256,
+    _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256, _mm256_castps128_ps256,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps,
+    _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
+    _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 use super::{
@@ -195,109 +193,6 @@ unsafe fn transpose_eight_rows(start: *const f32, stride: usize) -> [__m256; COL
     ]
 }
 
-/// Rows that [`products`] works on at a time: their products and norms are as many sums as [`add_lanes`] takes.
-const ROWS_OF_PRODUCTS: usize = ROWS / 2;
-
-#[target_feature(enable = "avx2,fma,popcnt")]
-pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
-    // SAFETY: the caller has as many numbers to be read.
-    let load = |numbers| unsafe { _mm256_loadu_ps(numbers) };
-    // SAFETY: the mask admits numbers that the caller has.
-    let load_last = |numbers, mask| unsafe { _mm256_maskload_ps(numbers, mask) };
-    products_of(query, rows, products, norms, load, load_last);
-}
-
-#[target_feature(enable = "avx2,fma,popcnt")]
-pub(super) fn products_of_bf16(
-    query: &[f32],
-    rows: &[u16],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    let load = |numbers: *const u16| {
-        // SAFETY: the caller has as many numbers to be read.
-        let bits = unsafe { _mm_loadu_si128(numbers.cast()) };
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
-    };
-    let load_last = |numbers, mask| _mm256_and_ps(_mm256_castsi256_ps(mask), load(numbers));
-    products_of(query, rows, products, norms, load, load_last);
-}
-
-#[target_feature(enable = "avx2,fma,popcnt")]
-pub(super) fn products_of_int8(
-    query: &[f32],
-    rows: &[i8],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    let load = |numbers: *const i8| {
-        // SAFETY: the caller has as many numbers to be read.
-        let codes = unsafe { _mm_loadl_epi64(numbers.cast()) };
-        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))
-    };
-    let load_last = |numbers, mask| _mm256_and_ps(_mm256_castsi256_ps(mask), load(numbers));
-    products_of(query, rows, products, norms, load, load_last);
-}
-
-/// `load` reads a vector, `load_last` those numbers of the last vector of a row that the mask admits: the
-/// others were read before.
-#[inline]
-#[target_feature(enable = "avx2,fma,popcnt")]
-fn products_of<T>(
-    query: &[f32],
-    rows: &[T],
-    products: &mut [f32],
-    norms: &mut [f32],
-    load: impl Fn(*const T) -> __m256,
-    load_last: impl Fn(*const T, __m256i) -> __m256,
-) {
-    let dimension = query.len();
-    let whole = dimension / WIDTH * WIDTH;
-    let last = dimension as isize - WIDTH as isize;
-    let rest = last_lanes(dimension - whole);
-    let results = products
-        .chunks_mut(ROWS_OF_PRODUCTS)
-        .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
-    for (rows, (products, norms)) in rows.chunks(ROWS_OF_PRODUCTS * dimension).zip(results) {
-        let count = rows.len() / dimension;
-        let pointers: [_; ROWS_OF_PRODUCTS] =
-            std::array::from_fn(|row| rows[row.min(count - 1) * dimension..].as_ptr());
-        let mut sums = [_mm256_setzero_ps(); ROWS];
-        let mut add = |q, rows: [__m256; ROWS_OF_PRODUCTS]| {
-            for (row, e) in rows.into_iter().enumerate() {
-                sums[row] = _mm256_fmadd_ps(q, e, sums[row]);
-                let norm = &mut sums[ROWS_OF_PRODUCTS + row];
-                *norm = _mm256_fmadd_ps(e, e, *norm);
-            }
-        };
-        for k in (0..whole).step_by(WIDTH) {
-            // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
-            let (q, rows) = unsafe {
-                let q = _mm256_loadu_ps(query.as_ptr().add(k));
-                (q, pointers.map(|row| row.add(k)))
-            };
-            add(q, rows.map(&load));
-        }
-        if whole < dimension {
-            // SAFETY: the mask admits the numbers from `whole` to the length of the query.
-            let q = unsafe { _mm256_maskload_ps(query.as_ptr().wrapping_offset(last), rest) };
-            add(
-                q,
-                pointers.map(|row| load_last(row.wrapping_offset(last), rest)),
-            );
-        }
-        let totals = add_lanes(&sums);
-        if count == ROWS_OF_PRODUCTS {
-            // The same, of a length that the compiler knows.
-            products.copy_from_slice(&totals[..ROWS_OF_PRODUCTS]);
-            norms.copy_from_slice(&totals[ROWS_OF_PRODUCTS..]);
-        } else {
-            products[..count].copy_from_slice(&totals[..count]);
-            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
-        }
-    }
-}
-
 /// Counts in lanes of 32 bits: a lane sees one score in eight, and no part is long enough to overflow it.
 const COUNTED_AT_ONCE: usize = 1 << 20;
 
@@ -346,16 +241,6 @@ fn count_part(scores: &[f32], threshold: f32) -> Counts {
         equal,
         nan,
     }
-}
-
-/// All bits of the last lanes.
-#[inline]
-#[target_feature(enable = "avx2,fma,popcnt")]
-fn last_lanes(lanes: usize) -> __m256i {
-    _mm256_cmpgt_epi32(
-        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-        _mm256_set1_epi32(WIDTH as i32 - 1 - lanes as i32),
-    )
 }
 
 /// All bits of the first lanes, none of the others.

@@ -1,12 +1,10 @@
 //! Kernels for AVX-512.
 
 use std::arch::x86_64::{
-    __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadu_si128, _mm256_loadu_si256,
-    _mm256_storeu_ps, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps,
-    _mm512_maskz_mov_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_storeu_ps, _mm512_add_ps,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
     _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
@@ -106,109 +104,6 @@ fn add_lanes(sums: &[__m512; ROWS]) -> [f32; ROWS] {
     // SAFETY: eight numbers into an array of eight.
     unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), _mm512_castps512_ps256(whole)) };
     totals
-}
-
-/// Rows that [`products`] works on at a time: their products and norms are as many sums as [`add_lanes`] takes.
-const ROWS_OF_PRODUCTS: usize = ROWS / 2;
-
-#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
-pub(super) fn products(query: &[f32], rows: &[f32], products: &mut [f32], norms: &mut [f32]) {
-    // SAFETY: the caller has as many numbers to be read.
-    let load = |numbers| unsafe { _mm512_loadu_ps(numbers) };
-    // SAFETY: the mask admits numbers that the caller has.
-    let load_last = |numbers, mask| unsafe { _mm512_maskz_loadu_ps(mask, numbers) };
-    products_of(query, rows, products, norms, load, load_last);
-}
-
-#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
-pub(super) fn products_of_bf16(
-    query: &[f32],
-    rows: &[u16],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    let load = |numbers: *const u16| {
-        // SAFETY: the caller has as many numbers to be read.
-        let bits = unsafe { _mm256_loadu_si256(numbers.cast()) };
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-    };
-    let load_last = |numbers, mask| _mm512_maskz_mov_ps(mask, load(numbers));
-    products_of(query, rows, products, norms, load, load_last);
-}
-
-#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
-pub(super) fn products_of_int8(
-    query: &[f32],
-    rows: &[i8],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    let load = |numbers: *const i8| {
-        // SAFETY: the caller has as many numbers to be read.
-        let codes = unsafe { _mm_loadu_si128(numbers.cast()) };
-        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
-    };
-    let load_last = |numbers, mask| _mm512_maskz_mov_ps(mask, load(numbers));
-    products_of(query, rows, products, norms, load, load_last);
-}
-
-/// `load` reads a vector, `load_last` those numbers of the last vector of a row that the mask admits: the
-/// others were read before.
-#[inline]
-#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
-fn products_of<T>(
-    query: &[f32],
-    rows: &[T],
-    products: &mut [f32],
-    norms: &mut [f32],
-    load: impl Fn(*const T) -> __m512,
-    load_last: impl Fn(*const T, u16) -> __m512,
-) {
-    let dimension = query.len();
-    let whole = dimension / WIDTH * WIDTH;
-    let last = dimension as isize - WIDTH as isize;
-    let rest = !0_u16 << (WIDTH - (dimension - whole)).min(WIDTH - 1);
-    let results = products
-        .chunks_mut(ROWS_OF_PRODUCTS)
-        .zip(norms.chunks_mut(ROWS_OF_PRODUCTS));
-    for (rows, (products, norms)) in rows.chunks(ROWS_OF_PRODUCTS * dimension).zip(results) {
-        let count = rows.len() / dimension;
-        let pointers: [_; ROWS_OF_PRODUCTS] =
-            std::array::from_fn(|row| rows[row.min(count - 1) * dimension..].as_ptr());
-        let mut sums = [_mm512_setzero_ps(); ROWS];
-        let mut add = |q, rows: [__m512; ROWS_OF_PRODUCTS]| {
-            for (row, e) in rows.into_iter().enumerate() {
-                sums[row] = _mm512_fmadd_ps(q, e, sums[row]);
-                let norm = &mut sums[ROWS_OF_PRODUCTS + row];
-                *norm = _mm512_fmadd_ps(e, e, *norm);
-            }
-        };
-        for k in (0..whole).step_by(WIDTH) {
-            // SAFETY: k + WIDTH ≤ whole ≤ the length of the query and of each row.
-            let (q, rows) = unsafe {
-                let q = _mm512_loadu_ps(query.as_ptr().add(k));
-                (q, pointers.map(|row| row.add(k)))
-            };
-            add(q, rows.map(&load));
-        }
-        if whole < dimension {
-            // SAFETY: the mask admits the numbers from `whole` to the length of the query.
-            let q = unsafe { _mm512_maskz_loadu_ps(rest, query.as_ptr().wrapping_offset(last)) };
-            add(
-                q,
-                pointers.map(|row| load_last(row.wrapping_offset(last), rest)),
-            );
-        }
-        let totals = add_lanes(&sums);
-        if count == ROWS_OF_PRODUCTS {
-            // The same, of a length that the compiler knows.
-            products.copy_from_slice(&totals[..ROWS_OF_PRODUCTS]);
-            norms.copy_from_slice(&totals[ROWS_OF_PRODUCTS..]);
-        } else {
-            products[..count].copy_from_slice(&totals[..count]);
-            norms[..count].copy_from_slice(&totals[ROWS_OF_PRODUCTS..][..count]);
-        }
-    }
 }
 
 #[inline]

@@ -18,28 +18,6 @@ pub(super) fn sequential_dots(
     scalar::sequential_dots_of::<true>(query, rows, products, norms);
 }
 
-pub(super) use self::sequential_dots as products;
-
-#[target_feature(enable = "neon")]
-pub(super) fn products_of_bf16(
-    query: &[f32],
-    rows: &[u16],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    scalar::products_of_bf16(query, rows, products, norms);
-}
-
-#[target_feature(enable = "neon")]
-pub(super) fn products_of_int8(
-    query: &[f32],
-    rows: &[i8],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    scalar::products_of_int8(query, rows, products, norms);
-}
-
 const WIDTH: usize = 4;
 
 /// Four registers of items and six queries: 24 of the 32 registers hold sums.

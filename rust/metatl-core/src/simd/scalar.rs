@@ -1,9 +1,9 @@
 //! Kernels in plain Rust. The vector levels compile some of them again, with their own instructions.
 
-use super::{Counts, LANES, LONGEST_VECTOR, Lanes, QueryCoordinates, Table, Tile};
+use super::{Counts, LANES, Lanes, QueryCoordinates, Table, Tile};
 use super::{score_from_squared_distance, squared_distance_from_dot};
 
-/// Partial sums of a row: enough for the compiler to fill registers.
+/// Partial sums of a row: enough to fill vector registers.
 const PARTIAL_SUMS: usize = 16;
 
 /// Scores are counted in 32-bit lanes; no part is long enough to overflow them.
@@ -15,7 +15,7 @@ pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Whether a table of `rows` rows has all of these. No short cut, so that several are compared at a time.
+/// Whether a table of `rows` rows has all these rows. It does not stop early, so that it can be vectorised.
 #[inline(always)]
 pub(super) fn are_rows(numbers: &[i64], rows: usize) -> bool {
     let missing = numbers.iter().filter(|&&row| row as u64 >= rows as u64);
@@ -137,8 +137,6 @@ pub(super) fn sequential_dots(
     sequential_dots_of::<false>(query, rows, products, norms);
 }
 
-pub(super) use self::sequential_dots as products;
-
 pub(super) fn sequential_dot(left: &[f32], right: &[f32]) -> f32 {
     sequential_dot_of::<false>(left, right)
 }
@@ -231,46 +229,10 @@ pub(super) fn widen_int8(
     }
 }
 
-pub(super) fn products_of_bf16(
-    query: &[f32],
-    rows: &[u16],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    let number = |bits| f32::from_bits(u32::from(bits) << 16);
-    products_of(query, rows, products, norms, number);
-}
-
-pub(super) fn products_of_int8(
-    query: &[f32],
-    rows: &[i8],
-    products: &mut [f32],
-    norms: &mut [f32],
-) {
-    products_of(query, rows, products, norms, f32::from);
-}
-
-fn products_of<T: Copy>(
-    query: &[f32],
-    rows: &[T],
-    products: &mut [f32],
-    norms: &mut [f32],
-    number: impl Fn(T) -> f32,
-) {
-    let results = products.iter_mut().zip(norms);
-    for (row, (product, norm)) in rows.chunks_exact(query.len()).zip(results) {
-        for (q, &e) in query.iter().zip(row) {
-            let e = number(e);
-            *product += q * e;
-            *norm += e * e;
-        }
-    }
-}
-
-/// Writes numbers as `f32`, sixteen at a time: the last of them are written twice if they are fewer.
+/// Writes numbers as `f32`, sixteen at a time. The last sixteen may overlap those before.
 #[inline(always)]
 fn widen<T: Copy>(numbers: &[T], values: &mut [f32], number: impl Fn(T) -> f32) {
-    const AT_ONCE: usize = LONGEST_VECTOR;
+    const AT_ONCE: usize = 16;
     let parts = numbers.as_chunks::<AT_ONCE>().0.iter();
     for (numbers, values) in parts.zip(values.as_chunks_mut::<AT_ONCE>().0) {
         *values = numbers.map(&number);

@@ -239,59 +239,6 @@ properties! {
         }
     }
 
-    fn products_in_any_order_agree_with_double_precision(
-        seed: u64,
-        rows in 0usize..=LANES,
-        dimension in 0usize..140,
-    ) {
-        let items = rough_numbers(seed, rows * dimension);
-        let query = rough_numbers(seed ^ 1, dimension);
-        for level in Level::available() {
-            let (mut found, mut norms) = ([-1.0; LANES], Lanes([-1.0; LANES]));
-            products(level, &query, &items, &mut found, &mut norms);
-            for lane in 0..LANES {
-                let item = items.get(lane * dimension..(lane + 1) * dimension).unwrap_or_default();
-                let query = &query[..item.len()];
-                for (left, found) in [(query, found[lane]), (item, norms.0[lane])] {
-                    let (expected, size) = reference(left, item, false);
-                    prop_assert!((f64::from(found) - expected).abs() <= 1e-5 * size);
-                }
-            }
-        }
-    }
-
-    fn products_of_fewer_bits_agree_with_double_precision(
-        seed: u64,
-        rows in 0usize..=LANES,
-        dimension in 0usize..140,
-    ) {
-        let items = rough_numbers(seed, rows * dimension);
-        let bits: Vec<u16> = items.iter().map(|item| (item.to_bits() >> 16) as u16).collect();
-        let codes: Vec<i8> = bits.iter().map(|&bits| bits as i8).collect();
-        let query = rough_numbers(seed ^ 1, dimension);
-        for level in Level::available() {
-            let numbers = |bits: &u16| f32::from_bits(u32::from(*bits) << 16);
-            let widened: [Vec<f32>; 2] = [
-                bits.iter().map(numbers).collect(),
-                codes.iter().map(|&code| f32::from(code)).collect(),
-            ];
-            let mut found = [([-1.0; LANES], Lanes([-1.0; LANES])); 2];
-            let [bf16, int8] = &mut found;
-            products_of_bf16(level, &query, &bits, &mut bf16.0, &mut bf16.1);
-            products_of_int8(level, &query, &codes, &mut int8.0, &mut int8.1);
-            for (items, (products, norms)) in widened.iter().zip(&found) {
-                for (lane, (&product, &norm)) in products.iter().zip(&norms.0).enumerate() {
-                    let item = items.get(lane * dimension..(lane + 1) * dimension).unwrap_or_default();
-                    let query = &query[..item.len()];
-                    for (left, found) in [(query, product), (item, norm)] {
-                        let (expected, size) = reference(left, item, false);
-                        prop_assert!((f64::from(found) - expected).abs() <= 1e-5 * size);
-                    }
-                }
-            }
-        }
-    }
-
     fn rows_in_fewer_bits_are_written_out_exactly(
         seed: u64,
         picked in prop::collection::vec(0usize..9, 0..12),
@@ -301,9 +248,9 @@ properties! {
         let bits: Vec<u16> = items.iter().map(|item| (item.to_bits() >> 16) as u16).collect();
         let codes: Vec<i8> = bits.iter().map(|&bits| bits as i8).collect();
         let scales = rough_numbers(seed ^ 1, 9);
-        let places = || picked.iter().flat_map(|row| row * columns..(row + 1) * columns);
-        let of_bf16: Vec<f32> = places().map(|k| f32::from_bits(u32::from(bits[k]) << 16)).collect();
-        let of_int8: Vec<f32> = places().map(|k| f32::from(codes[k]) * scales[k / columns]).collect();
+        let indices = || picked.iter().flat_map(|row| row * columns..(row + 1) * columns);
+        let of_bf16: Vec<f32> = indices().map(|k| f32::from_bits(u32::from(bits[k]) << 16)).collect();
+        let of_int8: Vec<f32> = indices().map(|k| f32::from(codes[k]) * scales[k / columns]).collect();
         for level in Level::available() {
             let mut found = vec![f32::NAN; picked.len() * columns];
             widen_bf16(level, &bits, columns, picked.iter().copied(), &mut found);

@@ -1,0 +1,151 @@
+//! The scores of a piece, one tile at a time.
+
+use std::ops::Range;
+
+use super::changes::Changes;
+use super::panel::{Panel, blocks_of_zeros};
+use super::plan::Piece;
+use crate::Error;
+use crate::parallel::Interrupt;
+use crate::ranking::scoring::{Scoring, Similarity};
+use crate::simd::{self, LANES, Lanes, QUERIES, QueryCoordinates, Tile};
+
+/// Up to this many queries are compared with the untransposed rows: transposing would take longer.
+const FEW_QUERIES: usize = 3;
+
+/// Some queries and items, and the queries' squared norms.
+pub(super) struct Tiles<'a> {
+    scoring: &'a Scoring<'a>,
+    queries: Range<usize>,
+    items: Range<usize>,
+    /// |q|² in blocks. Lanes after the last query hold zeros.
+    norms: Vec<QueryCoordinates>,
+}
+
+impl<'a> Tiles<'a> {
+    pub(super) fn new(scoring: &'a Scoring<'a>, piece: &Piece) -> Self {
+        let mut norms = blocks_of_zeros(piece.queries.len());
+        let flat = norms.as_flattened_mut().iter_mut();
+        for (norm, query) in flat.zip(piece.queries.clone()) {
+            *norm = scoring.query_norm(query);
+        }
+        Self {
+            scoring,
+            queries: piece.queries.clone(),
+            items: piece.items.clone(),
+            norms,
+        }
+    }
+
+    /// |q|² of the queries, in blocks.
+    pub(super) fn query_norms(&self) -> &[QueryCoordinates] {
+        &self.norms
+    }
+
+    /// Calls `visit` (block of queries, items, scores) for every tile, panel by panel.
+    pub(super) fn for_each(
+        &self,
+        changes: &Changes,
+        interrupt: &Interrupt,
+        mut visit: impl FnMut(usize, Range<usize>, &Tile),
+    ) -> Result<(), Error> {
+        let scoring = self.scoring;
+        let dimension = scoring.queries.columns();
+        let queries = self.pack_queries();
+        let transposed = self.queries.len() > FEW_QUERIES;
+        let mut panel = Panel::new(dimension);
+        let mut buffer = Vec::new();
+        let mut changes = changes.sorted.iter().peekable();
+        let mut tile = Tile::EMPTY;
+        let next_part = (LANES * dimension).div_ceil(self.norms.len().max(1)).max(1);
+        for first in self.items.clone().step_by(LANES) {
+            interrupt.check()?;
+            let items = first..(first + LANES).min(self.items.end);
+            let rows = scoring.rows_of(items.clone(), &mut buffer);
+            if transposed {
+                panel.fill(scoring, rows, items.len());
+            }
+            panel.fill_bias(scoring, items.clone());
+            // The rows of the next panel are prefetched while the blocks of this panel are computed.
+            let mut prefetched = items.end * dimension;
+            let end_of_next = (items.end + LANES).min(self.items.end) * dimension;
+            for (block, norms) in self.norms.iter().enumerate() {
+                if transposed {
+                    if prefetched < end_of_next {
+                        let part = prefetched..(prefetched + next_part).min(end_of_next);
+                        prefetched = part.end;
+                        scoring.item_table.prefetch(part);
+                    }
+                    let packed = &queries[block * dimension..][..dimension];
+                    simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
+                } else {
+                    self.fill_tile_untransposed(rows, &mut panel.item_norms, &mut tile);
+                }
+                self.finish_tile(&panel, rows, block, norms, &mut tile);
+                while let Some(change) = changes
+                    .next_if(|change| change.first_item == first && change.query / QUERIES == block)
+                {
+                    tile.0[change.query % QUERIES][change.lane] = change.score;
+                }
+                visit(block, items.clone(), &tile);
+            }
+        }
+        Ok(())
+    }
+
+    /// The dot products of a few queries with untransposed rows, and the items' squared norms.
+    fn fill_tile_untransposed(&self, rows: &[f32], item_norms: &mut Lanes, tile: &mut Tile) {
+        for (query, products) in self.queries.clone().zip(&mut tile.0) {
+            let query = self.scoring.queries.row(query);
+            simd::sequential_dots(self.scoring.level, query, rows, products, item_norms);
+        }
+    }
+
+    /// The queries in blocks, coordinate by coordinate. Lanes after the last query hold zeros.
+    fn pack_queries(&self) -> Vec<QueryCoordinates> {
+        let dimension = self.scoring.queries.columns();
+        let blocks = self.queries.len().div_ceil(QUERIES);
+        let mut packed = vec![[0.0; QUERIES]; blocks * dimension];
+        for (offset, query) in self.queries.clone().enumerate() {
+            let block = &mut packed[offset / QUERIES * dimension..][..dimension];
+            let row = self.scoring.queries.row(query);
+            for (coordinates, &coordinate) in block.iter_mut().zip(row) {
+                coordinates[offset % QUERIES] = coordinate;
+            }
+        }
+        packed
+    }
+
+    /// Turns the dot products of a tile into scores, with the same operations as [`Scoring::pair_score`].
+    fn finish_tile(
+        &self,
+        panel: &Panel,
+        item_rows: &[f32],
+        block: usize,
+        query_norms: &QueryCoordinates,
+        tile: &mut Tile,
+    ) {
+        let (scoring, level) = (self.scoring, self.scoring.level);
+        let queries = self.queries.clone().skip(block * QUERIES);
+        let rows = &mut tile.0[..queries.len().min(QUERIES)];
+        if scoring.similarity != Similarity::Dot {
+            let finite =
+                simd::tile_to_squared_distances(level, rows, query_norms, &panel.item_norms);
+            if !finite {
+                for (query, distances) in queries.zip(&mut *rows) {
+                    let item_rows = item_rows.chunks_exact(scoring.queries.columns().max(1));
+                    for (row, distance) in item_rows.zip(distances) {
+                        if !distance.is_finite() {
+                            *distance = scoring.exact_squared_distance(query, row);
+                        }
+                    }
+                }
+            }
+            let root = scoring.similarity.takes_root();
+            simd::scores_from_squared_distances(level, rows.as_flattened_mut(), root);
+        }
+        if scoring.item_bias.is_some() {
+            simd::add_bias_to_tile(level, rows, &panel.item_bias);
+        }
+    }
+}
