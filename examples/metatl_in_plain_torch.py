@@ -116,11 +116,11 @@ def draw_tasks(histories: Tensor, lengths: Tensor, unseen: Tensor) -> tuple[Tens
     return histories[users].gather(1, rows), torch.multinomial(unseen[users], K, replacement=True)
 
 
-def train(theta: Theta, train: metatl.Interactions) -> None:
+def train(theta: Theta, rows: metatl.Interactions) -> None:
     """Minimise the outer loss by stochastic gradient descent; the rate falls from β to β / 20 as a cosine."""
-    users, items, lengths = map(torch.tensor, (train.users, train.items, train.lengths))
+    users, items, lengths = map(torch.tensor, (rows.users, rows.items, rows.lengths))
     histories = pad_sequence(items.split(lengths.tolist()), batch_first=True)
-    unseen = unseen_items(users, items, train.num_users, train.num_items)
+    unseen = unseen_items(users, items, rows.num_users, rows.num_items)
     optimizer = torch.optim.SGD(theta, lr=BETA)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS, eta_min=BETA / 20)
     for step in range(1, STEPS + 1):
