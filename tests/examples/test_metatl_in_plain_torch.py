@@ -49,7 +49,7 @@ def test_the_settings_are_those_of_the_preset(example):
     config = MetaTLConfig.preset("paper")
     assert (config.k, config.dim, config.init_scale) == (example.K, example.DIM, example.INIT_SCALE)
     assert (config.margin, config.inner_lr) == (example.GAMMA, example.ALPHA)
-    assert (config.meta_lr, config.batch_size) == (example.BETA, example.BATCH)
+    assert (config.meta_lr, config.meta_lr * config.final_lr_share) == (example.BETA, example.BETA / 20)
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
