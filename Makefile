@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation settings lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -101,11 +101,15 @@ ablation: setup  ## Measure on X-Wines what each step from `official` to `paper`
 	$(BIN)/metatl reproduce ablation --data wines --seeds 1 --jobs 2 --out runs/ablation
 	cp runs/ablation/ablation.md runs/ablation/ablation.png docs/
 
-lint: setup  ## Check formatting, lints, types and stubs
+settings: setup  ## Write docs/settings.md
+	$(BIN)/metatl settings --markdown > docs/settings.md
+
+lint: setup  ## Check formatting, lints, layers, types and stubs
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest metatl._metatl
 
@@ -136,4 +140,4 @@ audit: $(DEPENDENCIES)  ## Look the dependencies up in the advisory databases (n
 	$(BIN)/pip-audit || { echo "audit: the Python advisories were not checked, or one was found (see above)" >&2; exit 1; }
 
 clean:  ## Delete what was built and installed
-	rm -rf $(VENV) .venv-peers-* target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers-* target dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

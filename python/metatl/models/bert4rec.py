@@ -36,26 +36,7 @@ if TYPE_CHECKING:
 
 
 class BERT4RecConfig(SequenceModelConfig):
-    """Settings of BERT4Rec. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    blocks : int
-    heads : int
-    norm_first : bool
-        Normalise what a block reads, and what the last one leaves; item vectors enter times √d. Otherwise
-        item vectors are normalised as they enter, and what each block leaves.
-    projection : bool
-        Project the states before they are ranked.
-    dropout : float
-        Inside the blocks.
-    mask_share : float
-        Share of the items that are masked.
-    last_share : float
-        Share of the sequences whose last item alone is masked.
-    random_prefixes : bool
-        Cut these sequences at a random place first, so that the mask stands after histories of every length.
-    """
+    """Settings of BERT4Rec. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "bert4rec"
     paper: ClassVar[dict[str, Any]] = {
@@ -83,14 +64,28 @@ class BERT4RecConfig(SequenceModelConfig):
 
     lr: float = Field(default=1e-3, gt=0)
     item_dropout: float = Field(default=0.2, ge=0, lt=1)
-    blocks: int = Field(default=1, ge=1)
-    heads: int = Field(default=2, ge=1)
-    norm_first: bool = True
-    projection: bool = False
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    mask_share: float = Field(default=0.2, gt=0, lt=1)
-    last_share: float = Field(default=0.7, ge=0, le=1)
-    random_prefixes: bool = True
+    blocks: int = Field(default=1, ge=1, description="Transformer blocks.")
+    heads: int = Field(default=2, ge=1, description="Attention heads of a block.")
+    norm_first: bool = Field(
+        default=True,
+        description=(
+            "Normalise what a block reads, and what the last one leaves; item vectors enter times √d. "
+            "Otherwise item vectors are normalised as they enter, and what each block leaves."
+        ),
+    )
+    projection: bool = Field(default=False, description="Project the states before they are ranked.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Inside the blocks.")
+    mask_share: float = Field(default=0.2, gt=0, lt=1, description="Share of the items that are masked.")
+    last_share: float = Field(
+        default=0.7, ge=0, le=1, description="Share of the sequences whose last item alone is masked."
+    )
+    random_prefixes: bool = Field(
+        default=True,
+        description=(
+            "Cut these sequences at a random position first, so that the mask follows histories of "
+            "every length."
+        ),
+    )
     max_steps: int = Field(default=600, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
@@ -28,7 +28,7 @@ from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarit
 from metatl.models.dropout import dropout
 from metatl.models.next_item_losses import NextItemLoss, next_item_loss
 from metatl.models.trainable import TensorBatch, TrainableModel
-from metatl.models.training_config import BaselineConfig
+from metatl.models.training_config import PairConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,31 +40,8 @@ if TYPE_CHECKING:
     from metatl.data.interactions import Interactions
 
 
-class BPRMFConfig(BaselineConfig):
-    """Settings of BPR-MF. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    dim : int
-        d, of users and items.
-    init_scale : float
-        Standard deviation of initial vectors.
-    user_dropout : float
-        Dropout on the user's vector in training.
-    regularisation : float
-        Weight of the squared vectors and biases of an interaction.
-    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
-    negatives : int
-        Negatives of each interaction.
-    shared_negatives : int
-        Negatives that a batch shares.
-    fold_in_steps : int
-        Gradient steps that find a cold user's vector.
-    fold_in_rate : float
-        Their rate.
-    fold_in_regularisation : float
-        Weight of the cold user's squared vector.
-    """
+class BPRMFConfig(PairConfig):
+    """Settings of BPR-MF. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "bpr"
     paper: ClassVar[dict[str, Any]] = {
@@ -84,27 +61,27 @@ class BPRMFConfig(BaselineConfig):
 
     lr: float = Field(default=3e-3, gt=0)
     start_length: float = Field(default=1.5, gt=0)
-    dim: int = Field(default=128, ge=1)
-    init_scale: float = Field(default=0.1, gt=0)
-    user_dropout: float = Field(default=0.0, ge=0, lt=1)
-    regularisation: float = Field(default=0.01, ge=0)
+    dim: int = Field(default=128, ge=1, description="d, of users and items.")
+    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial vectors.")
+    user_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Dropout on the user's vector in training."
+    )
+    regularisation: float = Field(
+        default=0.01, ge=0, description="Weight of the squared vectors and biases of an interaction."
+    )
     loss: NextItemLoss = "bpr"
     negatives: int = Field(default=1, ge=0)
     shared_negatives: int = Field(default=0, ge=0)
-    fold_in_steps: int = Field(default=4, ge=1)
-    fold_in_rate: float = Field(default=2.0, gt=0)
-    fold_in_regularisation: float = Field(default=0.01, ge=0)
+    fold_in_steps: int = Field(default=4, ge=1, description="Gradient steps that find a cold user's vector.")
+    fold_in_rate: float = Field(default=2.0, gt=0, description="Learning rate of these steps.")
+    fold_in_regularisation: float = Field(
+        default=0.01, ge=0, description="Weight of the cold user's squared vector."
+    )
     batch_size: int = Field(default=1024, ge=1)
     warmup_steps: int = Field(default=0, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=3000, ge=1)
     eval_every: int = Field(default=300, ge=1)
-
-    @model_validator(mode="after")
-    def _check_negatives(self) -> Self:
-        if self.negatives + self.shared_negatives == 0:
-            raise ValueError("negatives: the loss needs some; set negatives or shared_negatives above 0")
-        return self
 
     @property
     def sequences(self) -> SequenceSettings:

@@ -29,18 +29,7 @@ if TYPE_CHECKING:
 
 
 class GRU4RecConfig(SequenceModelConfig):
-    """Settings of GRU4Rec. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    input_scale : float
-        Item vectors are read this many times as long as they are ranked.
-    hidden : int
-        Width of the recurrent state.
-    layers : int
-    state_dropout : float
-        On the state before items are ranked.
-    """
+    """Settings of GRU4Rec. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "gru4rec"
     paper: ClassVar[dict[str, Any]] = {
@@ -68,10 +57,12 @@ class GRU4RecConfig(SequenceModelConfig):
 
     lr: float = Field(default=5e-3, gt=0)
     max_steps: int = Field(default=500, ge=1)
-    input_scale: float = Field(default=4.0, gt=0)
-    hidden: int = Field(default=128, ge=1)
-    layers: int = Field(default=1, ge=1)
-    state_dropout: float = Field(default=0.5, ge=0, lt=1)
+    input_scale: float = Field(
+        default=4.0, gt=0, description="Item vectors are read this many times as long as they are ranked."
+    )
+    hidden: int = Field(default=128, ge=1, description="Width of the recurrent state.")
+    layers: int = Field(default=1, ge=1, description="Recurrent layers.")
+    state_dropout: float = Field(default=0.5, ge=0, lt=1, description="On the state before items are ranked.")
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
 

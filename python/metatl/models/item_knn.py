@@ -27,30 +27,7 @@ if TYPE_CHECKING:
 
 
 class ItemKNNConfig(PresetConfig):
-    """Settings of item-kNN.
-
-    Attributes
-    ----------
-    window : int or None
-        Two items of a user co-occur if at most this many places apart; None for any two items of a user.
-    distance_decay : float
-        Items d places apart add d^-distance_decay.
-    length_discount : float
-        A user with n interactions adds n^-length_discount times as much: who rates everything says little.
-    history_exponent, candidate_exponent : float
-        Co-occurrence is divided by (count + shrinkage)^exponent of the history's item and of the candidate.
-        Both 0.5 without shrinkage is the cosine.
-    shrinkage : float
-        Added to the counts, so that few observations make no strong neighbours.
-    neighbours : int or None
-        How many of its most similar items each item keeps (ties by lower id); None for all.
-    recency : float
-        The item before the last weighs this much less than the last, and so on.
-    second_step : float
-        Weight of the neighbours' neighbours, next to the weight 1 of the neighbours.
-    popularity : float
-        Weight of the item's share of all interactions, next to a history item's total similarity of about 1.
-    """
+    """Settings of item-kNN."""
 
     system: ClassVar[str] = "knn"
     paper: ClassVar[dict[str, Any]] = {
@@ -66,16 +43,65 @@ class ItemKNNConfig(PresetConfig):
         "popularity": 0.0,
     }
 
-    window: int | None = Field(default=10, ge=1)
-    distance_decay: float = Field(default=0.25, ge=0.0)
-    length_discount: float = Field(default=0.5, ge=0.0)
-    history_exponent: float = Field(default=0.7, ge=0.0)
-    candidate_exponent: float = Field(default=0.9, ge=0.0)
-    shrinkage: float = Field(default=50.0, ge=0.0)
-    neighbours: int | None = Field(default=None, ge=1)
-    recency: float = Field(default=0.9, gt=0.0, le=1.0)
-    second_step: float = Field(default=4.0, ge=0.0)
-    popularity: float = Field(default=0.75, ge=0.0)
+    window: int | None = Field(
+        default=10,
+        ge=1,
+        description=(
+            "Two items of a user co-occur if at most this many positions apart; None for any two items "
+            "of a user."
+        ),
+    )
+    distance_decay: float = Field(
+        default=0.25, ge=0.0, description="Items d positions apart add d^-distance_decay."
+    )
+    length_discount: float = Field(
+        default=0.5,
+        ge=0.0,
+        description=(
+            "A user with n interactions adds n^-length_discount times as much: who rates everything "
+            "says little."
+        ),
+    )
+    history_exponent: float = Field(
+        default=0.7,
+        ge=0.0,
+        description=(
+            "Co-occurrence is divided by (count + shrinkage)^exponent of the history's item; 0.5 for both "
+            "exponents without shrinkage is the cosine."
+        ),
+    )
+    candidate_exponent: float = Field(
+        default=0.9, ge=0.0, description="The same exponent for the candidate item."
+    )
+    shrinkage: float = Field(
+        default=50.0,
+        ge=0.0,
+        description="Added to the counts, so that few observations make no strong neighbours.",
+    )
+    neighbours: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many of its most similar items each item keeps (ties by lower id); None for all.",
+    )
+    recency: float = Field(
+        default=0.9,
+        gt=0.0,
+        le=1.0,
+        description="The item before the last weighs this much less than the last, and so on.",
+    )
+    second_step: float = Field(
+        default=4.0,
+        ge=0.0,
+        description="Weight of the neighbours' neighbours, next to the weight 1 of the neighbours.",
+    )
+    popularity: float = Field(
+        default=0.75,
+        ge=0.0,
+        description=(
+            "Weight of the item's share of all interactions, next to a history item's total "
+            "similarity of about 1."
+        ),
+    )
 
 
 class ItemKNN:

@@ -26,21 +26,7 @@ if TYPE_CHECKING:
 
 
 class MarkovChainConfig(PresetConfig):
-    """Settings of the chain; the defaults are those of ``tuned``.
-
-    Attributes
-    ----------
-    window : int
-        A pair counts if its items are at most this many places apart.
-    distance_decay : float
-        Items d places apart add d^-distance_decay.
-    length_discount : float
-        A user with n interactions adds n^-length_discount times as much.
-    backward : float
-        What a pair adds to the transition from its later item to its earlier one, next to 1 the other way.
-    smoothing : float
-        Weight of the popularity prior, in transitions.
-    """
+    """Settings of the chain; the defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "markov"
     paper: ClassVar[dict[str, Any]] = {
@@ -51,11 +37,26 @@ class MarkovChainConfig(PresetConfig):
         "smoothing": 0.0,
     }
 
-    window: int = Field(default=20, ge=1)
-    distance_decay: float = Field(default=0.4, ge=0.0)
-    length_discount: float = Field(default=0.25, ge=0.0)
-    backward: float = Field(default=1.0, ge=0.0)
-    smoothing: float = Field(default=100.0, ge=0.0)
+    window: int = Field(
+        default=20, ge=1, description="A pair counts if its items are at most this many positions apart."
+    )
+    distance_decay: float = Field(
+        default=0.4, ge=0.0, description="Items d positions apart add d^-distance_decay."
+    )
+    length_discount: float = Field(
+        default=0.25, ge=0.0, description="A user with n interactions adds n^-length_discount times as much."
+    )
+    backward: float = Field(
+        default=1.0,
+        ge=0.0,
+        description=(
+            "What a pair adds to the transition from its later item to its earlier one, next to 1 the "
+            "other way."
+        ),
+    )
+    smoothing: float = Field(
+        default=100.0, ge=0.0, description="Weight of the popularity prior, in transitions."
+    )
 
 
 class MarkovChain:

@@ -31,12 +31,11 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from metatl.models.contract import EpisodeSettings
 from metatl.models.dropout import dropout
-from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.next_item_losses import next_item_loss
 from metatl.models.support_negatives import check_negatives, deal, divide
 from metatl.models.trainable import TensorBatch, TrainableModel
-from metatl.models.training_config import BaselineConfig
+from metatl.models.training_config import EpisodeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,39 +46,8 @@ Layers = list[tuple["Tensor", "Tensor"]]
 """Weight and bias of each decision layer, the output layer last."""
 
 
-class MeLUConfig(BaselineConfig):
-    """Settings of MeLU. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    k : int
-        K, the number of interactions of a training task before the one to predict.
-    dim : int
-        d, of items and users.
-    hidden : tuple of int
-        Widths of the decision layers.
-    init_scale : float
-        Standard deviation of initial item vectors.
-    item_dropout : float
-        Dropout on the item vectors of a task.
-    similarity : bool
-        Add the inner product of user and item to the score.
-    inner_steps : int
-        Local updates.
-    inner_lr : float
-        Their rate.
-    first_order : bool
-        Treat local gradients as constants in the global update.
-    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
-    negatives : int
-        Negatives of each interaction.
-    shared_negatives : int
-        Negatives that the queries of a batch share.
-    window_share : float
-        Share of tasks that are consecutive windows; the rest are random interactions in time order.
-    shuffle_share : float
-        Share of tasks in random order.
-    """
+class MeLUConfig(EpisodeConfig):
+    """Settings of MeLU. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "melu"
     paper: ClassVar[dict[str, Any]] = {
@@ -102,35 +70,18 @@ class MeLUConfig(BaselineConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
-    k: int = Field(default=3, ge=1)
-    dim: int = Field(default=128, ge=1)
-    hidden: tuple[int, ...] = (64,)
-    init_scale: float = Field(default=0.1, gt=0)
-    item_dropout: float = Field(default=0.2, ge=0, lt=1)
-    similarity: bool = True
-    inner_steps: int = Field(default=1, ge=0)
-    inner_lr: float = Field(default=0.1, ge=0)
-    first_order: bool = False
-    loss: NextItemLoss = "softmax"
-    negatives: int = Field(default=4, ge=1)
-    shared_negatives: int = Field(default=128, ge=0)
-    window_share: float = Field(default=0.5, ge=0, le=1)
-    shuffle_share: float = Field(default=1.0, ge=0, le=1)
+    dim: int = Field(default=128, ge=1, description="d, of items and users.")
+    hidden: tuple[int, ...] = Field(default=(64,), description="Widths of the decision layers.")
+    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial item vectors.")
+    item_dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout on the item vectors of a task.")
+    similarity: bool = Field(default=True, description="Add the inner product of user and item to the score.")
+    inner_steps: int = Field(default=1, ge=0, description="Local updates, the steps of the inner loop.")
+    inner_lr: float = Field(default=0.1, ge=0, description="Inner learning rate.")
     batch_size: int = Field(default=256, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=1_200, ge=1)
     eval_every: int = Field(default=100, ge=1)
-
-    @property
-    def episodes(self) -> EpisodeSettings:
-        """The tasks to train on."""
-        return EpisodeSettings(
-            negatives=self.negatives,
-            shared_negatives=self.shared_negatives,
-            window_share=self.window_share,
-            shuffle_share=self.shuffle_share,
-        )
 
 
 class AdaptedUsers(NamedTuple):

@@ -29,12 +29,12 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.nn import functional
 
-from metatl.models.contract import Encoded, EpisodeSettings, Similarity
+from metatl.models.contract import Encoded, Similarity
 from metatl.models.dropout import dropout
-from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.next_item_losses import next_item_loss
 from metatl.models.support_negatives import check_negatives, deal, divide
 from metatl.models.trainable import TensorBatch, TrainableModel
-from metatl.models.training_config import BaselineConfig
+from metatl.models.training_config import EpisodeConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,41 +43,8 @@ if TYPE_CHECKING:
     from metatl.data.interactions import Interactions
 
 
-class MetaCFConfig(BaselineConfig):
-    """Settings of MetaCF. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    k : int
-        K, the number of interactions of a training task before the one to predict.
-    dim : int
-        d, of users and items in each layer.
-    layers : int
-        Layers of the graph network.
-    edge_share : float
-        Share of the edges that a step's graph keeps.
-    init_scale : float
-        Standard deviation of initial item vectors.
-    item_dropout : float
-        Dropout on the item vectors of the support.
-    item_bias : bool
-        A trained bias per item, added to its score.
-    inner_steps : int
-        Gradient steps of a user's item vectors.
-    inner_lr : float
-        Their initial rate; rates are trained, one per dimension.
-    first_order : bool
-        Treat inner gradients as constants in the outer gradient.
-    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
-    negatives : int
-        Negatives of each interaction.
-    shared_negatives : int
-        Negatives that the queries of a batch share.
-    window_share : float
-        Share of tasks that are consecutive windows; the rest are random interactions in time order.
-    shuffle_share : float
-        Share of tasks in random order.
-    """
+class MetaCFConfig(EpisodeConfig):
+    """Settings of MetaCF. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "metacf"
     paper: ClassVar[dict[str, Any]] = {
@@ -100,36 +67,27 @@ class MetaCFConfig(BaselineConfig):
 
     lr: float = Field(default=2e-3, gt=0)
     start_length: float = Field(default=1.5, gt=0)
-    k: int = Field(default=3, ge=1)
-    dim: int = Field(default=128, ge=1)
-    layers: int = Field(default=0, ge=0)
-    edge_share: float = Field(default=0.9, gt=0, le=1)
-    init_scale: float = Field(default=0.1, gt=0)
-    item_dropout: float = Field(default=0.0, ge=0, lt=1)
-    item_bias: bool = True
-    inner_steps: int = Field(default=1, ge=0)
-    inner_lr: float = Field(default=0.1, gt=0)
-    first_order: bool = False
-    loss: NextItemLoss = "softmax"
+    dim: int = Field(default=128, ge=1, description="d, of users and items in each layer.")
+    layers: int = Field(default=0, ge=0, description="Layers of the graph network.")
+    edge_share: float = Field(
+        default=0.9, gt=0, le=1, description="Share of the edges that a step's graph keeps."
+    )
+    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial item vectors.")
+    item_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Dropout on the item vectors of the support."
+    )
+    item_bias: bool = Field(default=True, description="A trained bias per item, added to its score.")
+    inner_steps: int = Field(default=1, ge=0, description="Gradient steps of a user's item vectors.")
+    inner_lr: float = Field(
+        default=0.1, gt=0, description="Initial inner learning rate; rates are trained, one per dimension."
+    )
     negatives: int = Field(default=8, ge=1)
     shared_negatives: int = Field(default=512, ge=0)
-    window_share: float = Field(default=0.5, ge=0, le=1)
-    shuffle_share: float = Field(default=1.0, ge=0, le=1)
     batch_size: int = Field(default=512, ge=1)
     warmup_steps: int = Field(default=30, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=300, ge=1)
     eval_every: int = Field(default=50, ge=1)
-
-    @property
-    def episodes(self) -> EpisodeSettings:
-        """The tasks to train on."""
-        return EpisodeSettings(
-            negatives=self.negatives,
-            shared_negatives=self.shared_negatives,
-            window_share=self.window_share,
-            shuffle_share=self.shuffle_share,
-        )
 
 
 class MetaCF(TrainableModel):

@@ -28,18 +28,7 @@ if TYPE_CHECKING:
 
 
 class NextItNetConfig(SequenceModelConfig):
-    """Settings of NextItNet. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    input_scale : float
-        Item vectors are read this many times as long as they are ranked.
-    dilations : tuple of int
-        Of the first convolution of each residual block; the second one's is twice as large.
-    kernel_size : int
-    dropout : float
-        On what a residual block adds.
-    """
+    """Settings of NextItNet. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "tcn"
     paper: ClassVar[dict[str, Any]] = {
@@ -62,10 +51,15 @@ class NextItNetConfig(SequenceModelConfig):
 
     lr: float = Field(default=3e-3, gt=0)
     max_steps: int = Field(default=500, ge=1)
-    input_scale: float = Field(default=4.0, gt=0)
-    dilations: tuple[int, ...] = (1,)
-    kernel_size: int = Field(default=3, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    input_scale: float = Field(
+        default=4.0, gt=0, description="Item vectors are read this many times as long as they are ranked."
+    )
+    dilations: tuple[int, ...] = Field(
+        default=(1,),
+        description="Of the first convolution of each residual block; the second one's is twice as large.",
+    )
+    kernel_size: int = Field(default=3, ge=1, description="Width of the convolutions, in items.")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="On what a residual block adds.")
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -10,6 +10,24 @@ from metatl.models import find_system
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class Setting(NamedTuple):
+    """A setting of a system.
+
+    Attributes
+    ----------
+    name : str
+        As `--set NAME=VALUE` and the configs take it.
+    default : object
+        The value of `tuned`.
+    description : str
+        What it does.
+    """
+
+    name: str
+    default: Any
+    description: str
 
 
 class CheckedConfig(BaseModel):
@@ -55,3 +73,29 @@ class PresetConfig(CheckedConfig):
     def paper_settings(cls) -> dict[str, Any]:
         """Fields of ``paper`` that differ from the defaults."""
         return cls.paper
+
+
+def settings_of(config_class: type[BaseModel]) -> list[Setting]:
+    """List the settings of a system, as `metatl train --settings` and docs/settings.md show them.
+
+    Parameters
+    ----------
+    config_class : type of pydantic.BaseModel
+        The system's config class.
+
+    Returns
+    -------
+    list of Setting
+        Those of the system first, then those of its bases. A class that only changes a default keeps the
+        description of its base.
+    """
+    descriptions: dict[str, str] = {}
+    for base in config_class.__mro__:
+        if issubclass(base, BaseModel):
+            for name in base.__annotations__:
+                if name in base.model_fields and not descriptions.get(name):
+                    descriptions[name] = base.model_fields[name].description or ""
+    return [
+        Setting(name, config_class.model_fields[name].default, description)
+        for name, description in descriptions.items()
+    ]

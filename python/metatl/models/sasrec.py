@@ -28,16 +28,7 @@ if TYPE_CHECKING:
 
 
 class SASRecConfig(SequenceModelConfig):
-    """Settings of SASRec. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    blocks : int
-        Attention blocks.
-    heads : int
-    dropout : float
-        Inside the blocks.
-    """
+    """Settings of SASRec. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "sasrec"
     paper: ClassVar[dict[str, Any]] = {
@@ -61,9 +52,9 @@ class SASRecConfig(SequenceModelConfig):
     item_start: Literal["random", "spectral"] = "random"
     trend_weight: float = Field(default=0.0, ge=0)
     cross_fit_folds: int = Field(default=0, ge=0)
-    blocks: int = Field(default=1, ge=1)
-    heads: int = Field(default=1, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    blocks: int = Field(default=1, ge=1, description="Attention blocks.")
+    heads: int = Field(default=1, ge=1, description="Attention heads of a block.")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="Inside the blocks.")
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=1000, ge=1)

@@ -24,52 +24,41 @@ if TYPE_CHECKING:
 
 
 class SequenceModelConfig(BaselineConfig):
-    """What the settings of the sequential baselines have in common. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    dim : int
-        d, of item vectors.
-    max_length : int
-        Items of a sequence that the model reads, the most recent ones.
-    init_scale : float
-        Standard deviation of initial item vectors.
-    item_dropout : float
-        Dropout on the item vectors that are read.
-    item_bias : bool
-        A trained bias per item, added to its score.
-    tied : bool
-        The vectors that are read are also those that are ranked.
-    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
-        See `next_item_loss`.
-    negatives : int
-        Negatives of each place; 0 with `shared_negatives` 0 ranks the whole catalogue.
-    shared_negatives : int
-        Negatives that a batch shares.
-    popularity_exponent : float
-        Shared negatives are drawn in proportion to this power of their training interactions.
-    batch_negatives : bool
-        The targets of the other sequences at the same place are negatives too.
-    score_penalty : float
-        Weight of the squared scores of negatives in ``bpr_max``.
-    shuffle_share : float
-        Share of training sequences in random order.
-    """
+    """What the settings of the sequential baselines have in common. The defaults are those of ``tuned``."""
 
     lr: float = Field(default=3e-3, gt=0)
-    dim: int = Field(default=128, ge=1)
-    max_length: int = Field(default=10, ge=1)
-    init_scale: float = Field(default=0.02, gt=0)
-    item_dropout: float = Field(default=0.5, ge=0, lt=1)
-    item_bias: bool = True
-    tied: bool = True
-    loss: NextItemLoss = "softmax"
-    negatives: int = Field(default=0, ge=0)
-    shared_negatives: int = Field(default=512, ge=0)
-    popularity_exponent: float = Field(default=0.0, ge=0)
-    batch_negatives: bool = False
-    score_penalty: float = Field(default=0.0, ge=0)
-    shuffle_share: float = Field(default=0.5, ge=0, le=1)
+    dim: int = Field(default=128, ge=1, description="d, of item vectors.")
+    max_length: int = Field(
+        default=10, ge=1, description="Items of a sequence that the model reads, the most recent ones."
+    )
+    init_scale: float = Field(default=0.02, gt=0, description="Standard deviation of initial item vectors.")
+    item_dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="Dropout on the item vectors that are read."
+    )
+    item_bias: bool = Field(default=True, description="A trained bias per item, added to its score.")
+    tied: bool = Field(default=True, description="The vectors that are read are also those that are ranked.")
+    loss: NextItemLoss = Field(default="softmax", description="See `next_item_loss`.")
+    negatives: int = Field(
+        default=0,
+        ge=0,
+        description="Negatives of each position; 0 with `shared_negatives` 0 ranks the whole catalogue.",
+    )
+    shared_negatives: int = Field(default=512, ge=0, description="Negatives that a batch shares.")
+    popularity_exponent: float = Field(
+        default=0.0,
+        ge=0,
+        description="Shared negatives are drawn in proportion to this power of their training interactions.",
+    )
+    batch_negatives: bool = Field(
+        default=False,
+        description="The targets of the other sequences at the same position are negatives too.",
+    )
+    score_penalty: float = Field(
+        default=0.0, ge=0, description="Weight of the squared scores of negatives in `bpr_max`."
+    )
+    shuffle_share: float = Field(
+        default=0.5, ge=0, le=1, description="Share of training sequences in random order."
+    )
 
     @property
     def ranks_catalogue(self) -> bool:

@@ -28,28 +28,7 @@ if TYPE_CHECKING:
 
 
 class SessionKNNConfig(PresetConfig):
-    """Settings of session kNN; the defaults are those of ``tuned``.
-
-    Attributes
-    ----------
-    neighbours : int
-        How many of the nearest training users vote (ties by lower user).
-    recency : float
-        The item before the last weighs this much less than the last, and so on.
-    length_exponent : float
-        A neighbour of n items is divided by n^length_exponent; 0.5 is the cosine.
-    half_life : float or None
-        A neighbour's weight halves with each half_life of its age, the time from its last interaction to the
-        last of all, in units of the median age; None for no decay.
-    distance_decay : float
-        An item d places from the shared one gets d^-distance_decay of a neighbour's vote.
-    candidate_exponent : float
-        Votes for an item are divided by (count + shrinkage)^candidate_exponent.
-    shrinkage : float
-        Added to the counts.
-    popularity : float
-        Weight of the item's share of all interactions, next to votes that sum to 1.
-    """
+    """Settings of session kNN; the defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "session-knn"
     paper: ClassVar[dict[str, Any]] = {
@@ -62,14 +41,44 @@ class SessionKNNConfig(PresetConfig):
         "popularity": 0.0,
     }
 
-    neighbours: int = Field(default=1000, ge=1)
-    recency: float = Field(default=0.8, gt=0.0, le=1.0)
-    length_exponent: float = Field(default=0.25, ge=0.0)
-    half_life: float | None = Field(default=None, gt=0.0)
-    distance_decay: float = Field(default=0.5, ge=0.0)
-    candidate_exponent: float = Field(default=0.5, ge=0.0)
-    shrinkage: float = Field(default=200.0, ge=0.0)
-    popularity: float = Field(default=0.1, ge=0.0)
+    neighbours: int = Field(
+        default=1000, ge=1, description="How many of the nearest training users vote (ties by lower user)."
+    )
+    recency: float = Field(
+        default=0.8,
+        gt=0.0,
+        le=1.0,
+        description="The item before the last weighs this much less than the last, and so on.",
+    )
+    length_exponent: float = Field(
+        default=0.25,
+        ge=0.0,
+        description="A neighbour of n items is divided by n^length_exponent; 0.5 is the cosine.",
+    )
+    half_life: float | None = Field(
+        default=None,
+        gt=0.0,
+        description=(
+            "A neighbour's weight halves with each half_life of its age, the time from its last "
+            "interaction to the last of all, in units of the median age; None for no decay."
+        ),
+    )
+    distance_decay: float = Field(
+        default=0.5,
+        ge=0.0,
+        description="An item d positions from the shared one gets d^-distance_decay of a neighbour's vote.",
+    )
+    candidate_exponent: float = Field(
+        default=0.5,
+        ge=0.0,
+        description="Votes for an item are divided by (count + shrinkage)^candidate_exponent.",
+    )
+    shrinkage: float = Field(default=200.0, ge=0.0, description="Added to the counts.")
+    popularity: float = Field(
+        default=0.1,
+        ge=0.0,
+        description="Weight of the item's share of all interactions, next to votes that sum to 1.",
+    )
 
 
 class SessionKNN:

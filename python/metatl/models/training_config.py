@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from metatl.models.contract import EpisodeSettings
+from metatl.models.next_item_losses import NextItemLoss  # noqa: TC001 (pydantic reads the annotation)
 from metatl.models.preset_config import CheckedConfig, PresetConfig
 
 if TYPE_CHECKING:
@@ -16,33 +18,24 @@ if TYPE_CHECKING:
 
 
 class TrainingConfig(CheckedConfig):
-    """Settings of the outer loop; immutable, unknown fields are errors.
-
-    Parameters
-    ----------
-    optimizer : {"adam", "sgd"}
-    warmup_steps : int
-        Steps of linear warm-up.
-    final_lr_share : float
-        The cosine schedule ends at this share of the peak rate; 1 keeps the rate constant.
-    batch_size : int
-        Tasks, or sequences, per step.
-    max_steps : int
-    eval_every : int
-        Steps between validations.
-    patience : int
-        Validations without a better MRR before training stops.
-    """
+    """Settings of the outer loop; immutable, unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    optimizer: Literal["adam", "sgd"] = "adam"
-    warmup_steps: int = Field(default=0, ge=0)
-    final_lr_share: float = Field(default=1.0, ge=0, le=1)
-    batch_size: int = Field(default=256, ge=1)
-    max_steps: int = Field(default=1000, ge=1)
-    eval_every: int = Field(default=100, ge=1)
-    patience: int = Field(default=10, ge=1)
+    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="The optimiser.")
+    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
+    final_lr_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="The cosine schedule ends at this share of the peak rate; 1 keeps the rate constant.",
+    )
+    batch_size: int = Field(default=256, ge=1, description="Tasks, or sequences, per step.")
+    max_steps: int = Field(default=1000, ge=1, description="Training steps at most.")
+    eval_every: int = Field(default=100, ge=1, description="Steps between validations.")
+    patience: int = Field(
+        default=10, ge=1, description="Validations without a better MRR before training stops."
+    )
 
     @property
     def peak_learning_rate(self) -> float:
@@ -63,30 +56,35 @@ _RANDOM_START: dict[str, Any] = {"item_start": "random", "trend_weight": 0.0, "c
 
 
 class BaselineConfig(PresetConfig, TrainingConfig):
-    """What the settings of all trained baselines have in common. The defaults are those of ``tuned``.
+    """What the settings of all trained baselines have in common. The defaults are those of ``tuned``."""
 
-    Parameters
-    ----------
-    lr : float
-        Peak learning rate.
-    item_start : {"random", "spectral"}
-        Item vectors start at random, or from the co-occurrences of the training users, as MetaTL's do
-        (`metatl.models.item_start.spectral`).
-    start_length : float
-        With ``item_start="spectral"``: the mean length of the vectors.
-    trend_weight : float
-        With ``item_start="spectral"``: item biases start with this much of the item's recent trend
-        (`metatl.models.item_start.trends`).
-    cross_fit_folds : int
-        With ``item_start="spectral"``: a row of a batch meets item vectors from which its user's fold was
-        left out. 0 lets every row meet vectors that its own user has shaped.
-    """
-
-    lr: float = Field(default=1e-3, gt=0)
-    item_start: Literal["random", "spectral"] = "spectral"
-    start_length: float = Field(default=1.0, gt=0)
-    trend_weight: float = Field(default=0.4, ge=0)
-    cross_fit_folds: int = Field(default=5, ge=0)
+    lr: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
+    item_start: Literal["random", "spectral"] = Field(
+        default="spectral",
+        description=(
+            "Item vectors start at random, or from the co-occurrences of the training users, as "
+            "MetaTL's do (`metatl.models.item_start.spectral`)."
+        ),
+    )
+    start_length: float = Field(
+        default=1.0, gt=0, description='With `item_start="spectral"`: the mean length of the vectors.'
+    )
+    trend_weight: float = Field(
+        default=0.4,
+        ge=0,
+        description=(
+            'With `item_start="spectral"`: item biases start with this much of the item\'s recent '
+            "trend (`metatl.models.item_start.trends`)."
+        ),
+    )
+    cross_fit_folds: int = Field(
+        default=5,
+        ge=0,
+        description=(
+            'With `item_start="spectral"`: a row of a batch meets item vectors from which its user\'s '
+            "fold was left out. 0 lets every row meet vectors that its own user has shaped."
+        ),
+    )
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
@@ -112,3 +110,60 @@ class BaselineConfig(PresetConfig, TrainingConfig):
     def sequences(self) -> SequenceSettings:
         """What the system trains on."""
         raise NotImplementedError
+
+
+class PairConfig(BaselineConfig):
+    """What the settings of systems that train on single interactions or pairs have in common."""
+
+    loss: NextItemLoss = Field(
+        default="softmax",
+        description="The loss of a target among its negatives: see `metatl.models.next_item_losses`.",
+    )
+    negatives: int = Field(default=0, ge=0, description="Negatives of each interaction, or pair.")
+    shared_negatives: int = Field(default=512, ge=0, description="Negatives that a batch shares.")
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        if self.negatives + self.shared_negatives == 0:
+            raise ValueError("negatives: the loss needs some; set negatives or shared_negatives above 0")
+        return self
+
+
+class EpisodeConfig(BaselineConfig):
+    """What the settings of meta-learned systems beside MetaTL have in common."""
+
+    k: int = Field(
+        default=3,
+        ge=1,
+        description="K, the number of interactions of a training task before the one to predict.",
+    )
+    first_order: bool = Field(
+        default=False, description="Treat inner gradients as constants in the outer gradient."
+    )
+    loss: NextItemLoss = Field(
+        default="softmax",
+        description="The loss of a target among its negatives: see `metatl.models.next_item_losses`.",
+    )
+    negatives: int = Field(default=4, ge=1, description="Negatives of each interaction.")
+    shared_negatives: int = Field(
+        default=128, ge=0, description="Negatives that the queries of a batch share."
+    )
+    window_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description=(
+            "Share of tasks that are consecutive windows; the rest are random interactions in time order."
+        ),
+    )
+    shuffle_share: float = Field(default=1.0, ge=0, le=1, description="Share of tasks in random order.")
+
+    @property
+    def episodes(self) -> EpisodeSettings:
+        """The tasks to train on."""
+        return EpisodeSettings(
+            negatives=self.negatives,
+            shared_negatives=self.shared_negatives,
+            window_share=self.window_share,
+            shuffle_share=self.shuffle_share,
+        )

@@ -17,15 +17,15 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
 from metatl.models.contract import Encoded, SequenceSettings, Similarity
 from metatl.models.dropout import dropout
-from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch, TrainableModel
-from metatl.models.training_config import BaselineConfig
+from metatl.models.training_config import PairConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,33 +37,8 @@ if TYPE_CHECKING:
     from metatl.data.interactions import Interactions
 
 
-class TransRecConfig(BaselineConfig):
-    """Settings of TransRec. The defaults are those of ``tuned``.
-
-    Parameters
-    ----------
-    dim : int
-        d, of items and translations.
-    init_scale : float
-        Standard deviation of initial item points.
-    unit_ball : bool
-        Keep item points within length 1.
-    temperature : float
-        Scores are bias - distance / temperature.
-    item_dropout : float
-        Dropout on the item point that is translated.
-    user_translations : bool
-        Train t_u; without it, t is all there is.
-    regularisation : float
-        Weight of the squared biases and translations of a pair.
-    loss : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
-    negatives : int
-        Negatives of each pair.
-    shared_negatives : int
-        Negatives that a batch shares.
-    shuffle_share : float
-        Share of pairs in random order.
-    """
+class TransRecConfig(PairConfig):
+    """Settings of TransRec. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "transrec"
     paper: ClassVar[dict[str, Any]] = {
@@ -86,28 +61,25 @@ class TransRecConfig(BaselineConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
-    dim: int = Field(default=128, ge=1)
-    init_scale: float = Field(default=0.1, gt=0)
-    unit_ball: bool = False
-    temperature: float = Field(default=0.3, gt=0)
-    item_dropout: float = Field(default=0.5, ge=0, lt=1)
-    user_translations: bool = False
-    regularisation: float = Field(default=0.0, ge=0)
-    loss: NextItemLoss = "softmax"
-    negatives: int = Field(default=0, ge=0)
-    shared_negatives: int = Field(default=512, ge=0)
-    shuffle_share: float = Field(default=1.0, ge=0, le=1)
+    dim: int = Field(default=128, ge=1, description="d, of items and translations.")
+    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial item points.")
+    unit_ball: bool = Field(default=False, description="Keep item points within length 1.")
+    temperature: float = Field(default=0.3, gt=0, description="Scores are bias - distance / temperature.")
+    item_dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="Dropout on the item point that is translated."
+    )
+    user_translations: bool = Field(
+        default=False, description="Train a translation t_u for each user beside the common t."
+    )
+    regularisation: float = Field(
+        default=0.0, ge=0, description="Weight of the squared biases and translations of a pair."
+    )
+    shuffle_share: float = Field(default=1.0, ge=0, le=1, description="Share of pairs in random order.")
     batch_size: int = Field(default=1024, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
     max_steps: int = Field(default=600, ge=1)
     eval_every: int = Field(default=100, ge=1)
-
-    @model_validator(mode="after")
-    def _check_negatives(self) -> Self:
-        if self.negatives + self.shared_negatives == 0:
-            raise ValueError("negatives: the loss needs some; set negatives or shared_negatives above 0")
-        return self
 
     @property
     def sequences(self) -> SequenceSettings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from metatl.common.timings import Timings
     from metatl.data.histories import Histories
     from metatl.models.contract import PairwiseModel, Similarity
-    from metatl.ranking.cuda_blocks import CudaBlock
     from metatl.ranking.item_tables import ItemTable
 
 
@@ -53,6 +52,22 @@ class TopItems(NamedTuple):
 
     items: np.ndarray
     scores: np.ndarray
+
+
+class Block(Protocol):
+    """Users of a model, ready to be ranked in more than one way."""
+
+    def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
+        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        ...
+
+    def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
+        """Compare the targets (b,) with the catalogue except the excluded items."""
+        ...
+
+    def top_n(self, n: int, excluded: Histories) -> TopItems:
+        """Find the n best items except the excluded ones."""
+        ...
 
 
 class FactorisedBlock(NamedTuple):
@@ -223,10 +238,6 @@ class PairwiseBlock:
 
         ids = torch.from_numpy(np.ascontiguousarray(candidates)).to(self.model.device)
         return to_array(self.model.score_pairs(self.adapted, ids))
-
-
-Block: TypeAlias = "FactorisedBlock | CudaBlock | PairwiseBlock | ScoredBlock"
-"""All of them rank candidates, rank in the catalogue, and find the best items."""
 
 
 def to_array(tensor: Tensor) -> np.ndarray:

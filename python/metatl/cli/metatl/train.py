@@ -48,7 +48,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
     multiple=True,
     metavar="FIELD=VALUE",
     callback=_parse_overrides,
-    help="Replace a field of the preset; repeatable.",
+    help="Replace a setting of the preset; repeatable. `metatl settings --model NAME` lists them.",
 )
 @click.option("--max-steps", type=click.IntRange(min=1), help="Short for --set max_steps=N.")
 @click.option(

@@ -19,139 +19,155 @@ class MetaTLConfig(TrainingConfig):
     """Every choice that a MetaTL system makes; immutable, unknown fields are errors.
 
     The defaults are those of the preset ``tuned``. ``inner_steps=0`` gives MetaTL−−.
-
-    Parameters
-    ----------
-    k : int
-        K, the number of interactions of a training task before the one to predict.
-    dim : int
-        d, of items and transitions.
-    item_start : {"random", "spectral"}
-        Item vectors start at random, or from the co-occurrences of the training users
-        (`metatl.models.item_start.spectral`); then item biases start at ‖x‖² / temperature, so that the
-        squared distance ranks as the inner product does.
-    cross_fit_folds : int
-        With ``item_start="spectral"``: a task meets item vectors from which its user's fold was left out. 0
-        lets every task meet vectors that its own user has shaped. Training holds one table per fold.
-    trend_weight : float
-        With ``item_start="spectral"``: item biases also start with this much of the item's recent trend
-        (`metatl.models.item_start.trends`).
-    init_scale : float
-        Standard deviation of random initial item vectors.
-    learner : {"one_layer", "mlp"}
-        Eq. 1, or the released program's three layers.
-    hidden : tuple of int
-        Widths inside the ``mlp``.
-    batch_norm : bool
-        Batch norm over the pair axis after every layer of the ``mlp``.
-    learner_dropout : float
-        After the hidden layers of the ``mlp``.
-    transition_skip : tuple of float, optional
-        Initial c₁, c₂ of a linear skip beside the one layer; see `OneLayer`.
-    learner_bias : float
-        Initial b of the one layer: -3 starts the sigmoid near 0 and leaves the word to the skip.
-    item_dropout : float
-        Dropout on the item vectors that a task gathers.
-    item_bias : bool
-        A trained bias per item, added to its score.
-    distance : {"squared_l2", "l2"}
-    temperature : float
-        Initial temperature: costs are distance / temperature - bias.
-    learned_temperature : bool
-    inner_steps : int
-    inner_lr : float
-        α.
-    learned_inner_lr : bool
-        Train α, one per dimension; with ``adapt="transition"``.
-    first_order : bool
-        Treat inner gradients as constants in the outer gradient.
-    adapt : {"transition", "learner", "learner_and_embeddings"}
-        What the inner step moves.
-    support_reduction : {"sum", "mean", "batch_mean"}
-        Over the pairs of the support loss. The released program's mean runs over the whole batch, which
-        makes its inner step smaller in training, by the batch size, than at test time, where the batch is
-        one user.
-    loss : {"margin", "softmax"}
-    margin : float
-        γ.
-    negatives : int
-        Negatives sampled for each pair.
-    shared_negatives : int
-        Negatives sampled uniformly for the whole batch, used by every task.
-    shared_support_negatives : int
-        How many of the shared negatives the support loss uses too. At test time each user gets as many of
-        their own.
-    outer_adds_support_loss : bool
-        Minimise L_Q + L_S instead of L_Q (the released program leaves the gradient of L_S in the buffers).
-    outer_reduction : {"sum", "mean"}
-        Over the tasks of a batch. Eq. 6 sums.
-    window_share : float
-        Share of tasks that are consecutive windows; the rest are K + 1 random interactions in time order.
-    released_windows : bool
-        Cut the windows as the released program does, wrongly: see the episode sampler.
-    shuffle_share : float
-        Share of tasks whose K + 1 items are put in random order.
-    optimizer : {"adam", "sgd"}
-    meta_lr : float
-        β, the peak of the schedule.
-    warmup_steps : int
-        Steps of linear warm-up.
-    final_lr_share : float
-        The cosine schedule ends at this share of `meta_lr`; 1 keeps the rate constant.
-    batch_size : int
-        Tasks per step.
-    max_steps : int
-    eval_every : int
-        Steps between validations.
-    patience : int
-        Validations without a better MRR before training stops.
-    freeze_after_first_evaluation : bool
-        Never return to training mode after the first validation (dropout off, batch norm frozen), as the
-        released program does.
     """
 
-    k: int = Field(default=3, ge=2)
-    dim: int = Field(default=128, ge=1)
-    item_start: Literal["random", "spectral"] = "spectral"
-    cross_fit_folds: int = Field(default=5, ge=0)
-    trend_weight: float = Field(default=0.4, ge=0)
-    init_scale: float = Field(default=0.1, gt=0)
-    learner: Literal["one_layer", "mlp"] = "one_layer"
-    hidden: tuple[int, ...] = (500, 200)
-    batch_norm: bool = False
-    learner_dropout: float = Field(default=0.0, ge=0, lt=1)
-    transition_skip: tuple[float, float] | None = (1.3, 0.0)
-    learner_bias: float = -3.0
-    item_dropout: float = Field(default=0.0, ge=0, lt=1)
-    item_bias: bool = True
-    distance: Distance = "squared_l2"
-    temperature: float = Field(default=60.0, gt=0)
-    learned_temperature: bool = False
-    inner_steps: int = Field(default=1, ge=0)
-    inner_lr: float = Field(default=5.0, ge=0)
-    learned_inner_lr: bool = False
-    first_order: bool = False
-    adapt: Adapt = "transition"
-    support_reduction: SupportReduction = "mean"
-    loss: Loss = "softmax"
-    margin: float = Field(default=1.0, ge=0)
-    negatives: int = Field(default=0, ge=0)
-    shared_negatives: int = Field(default=512, ge=0)
-    shared_support_negatives: int = Field(default=32, ge=0)
-    outer_adds_support_loss: bool = False
-    outer_reduction: Literal["sum", "mean"] = "mean"
-    window_share: float = Field(default=0.5, ge=0, le=1)
-    released_windows: bool = False
-    shuffle_share: float = Field(default=1.0, ge=0, le=1)
-    optimizer: Literal["adam", "sgd"] = "adam"
-    meta_lr: float = Field(default=2e-3, gt=0)
-    warmup_steps: int = Field(default=30, ge=0)
-    final_lr_share: float = Field(default=0.02, ge=0, le=1)
-    batch_size: int = Field(default=1024, ge=1)
-    max_steps: int = Field(default=300, ge=1)
-    eval_every: int = Field(default=50, ge=1)
-    patience: int = Field(default=10, ge=1)
-    freeze_after_first_evaluation: bool = False
+    k: int = Field(
+        default=3,
+        ge=2,
+        description="K, the number of interactions of a training task before the one to predict.",
+    )
+    dim: int = Field(default=128, ge=1, description="d, of items and transitions.")
+    item_start: Literal["random", "spectral"] = Field(
+        default="spectral",
+        description=(
+            "Item vectors start at random, or from the co-occurrences of the training users "
+            "(`metatl.models.item_start.spectral`); then item biases start at ‖x‖² / temperature, so "
+            "that the squared distance ranks as the inner product does."
+        ),
+    )
+    cross_fit_folds: int = Field(
+        default=5,
+        ge=0,
+        description=(
+            'With `item_start="spectral"`: a task meets item vectors from which its user\'s fold was '
+            "left out. 0 lets every task meet vectors that its own user has shaped. Training holds "
+            "one table per fold."
+        ),
+    )
+    trend_weight: float = Field(
+        default=0.4,
+        ge=0,
+        description=(
+            'With `item_start="spectral"`: item biases also start with this much of the item\'s recent '
+            "trend (`metatl.models.item_start.trends`)."
+        ),
+    )
+    init_scale: float = Field(
+        default=0.1, gt=0, description="Standard deviation of random initial item vectors."
+    )
+    learner: Literal["one_layer", "mlp"] = Field(
+        default="one_layer", description="Eq. 1, or the released program's three layers."
+    )
+    hidden: tuple[int, ...] = Field(default=(500, 200), description="Widths inside the `mlp`.")
+    batch_norm: bool = Field(
+        default=False, description="Batch norm over the pair axis after every layer of the `mlp`."
+    )
+    learner_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="After the hidden layers of the `mlp`."
+    )
+    transition_skip: tuple[float, float] | None = Field(
+        default=(1.3, 0.0),
+        description="Initial c₁, c₂ of a linear skip beside the one layer; see `OneLayer`.",
+    )
+    learner_bias: float = Field(
+        default=-3.0,
+        description=("Initial b of the one layer: -3 starts the sigmoid near 0, so that the skip decides."),
+    )
+    item_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Dropout on the item vectors that a task gathers."
+    )
+    item_bias: bool = Field(default=True, description="A trained bias per item, added to its score.")
+    distance: Distance = Field(
+        default="squared_l2",
+        description="Squared Euclidean distance as in the paper's score, or the distance itself.",
+    )
+    temperature: float = Field(
+        default=60.0, gt=0, description="Initial temperature: costs are distance / temperature - bias."
+    )
+    learned_temperature: bool = Field(default=False, description="Train the temperature.")
+    inner_steps: int = Field(
+        default=1, ge=0, description="Gradient steps of the inner loop; 0 gives MetaTL−−."
+    )
+    inner_lr: float = Field(default=5.0, ge=0, description="Inner learning rate α of Eq. 4.")
+    learned_inner_lr: bool = Field(
+        default=False, description='Train α, one per dimension; with `adapt="transition"`.'
+    )
+    first_order: bool = Field(
+        default=False, description="Treat inner gradients as constants in the outer gradient."
+    )
+    adapt: Adapt = Field(default="transition", description="What the inner step moves.")
+    support_reduction: SupportReduction = Field(
+        default="mean",
+        description=(
+            "Over the pairs of the support loss. The released program's mean runs over the whole "
+            "batch, which makes its inner step smaller in training, by the batch size, than at test "
+            "time, where the batch is one user."
+        ),
+    )
+    loss: Loss = Field(default="softmax", description="Eq. 3 and 5, or -log of the softmax at the positive.")
+    margin: float = Field(default=1.0, ge=0, description="γ of Eq. 3.")
+    negatives: int = Field(default=0, ge=0, description="Negatives sampled for each pair.")
+    shared_negatives: int = Field(
+        default=512, ge=0, description="Negatives sampled uniformly for the whole batch, used by every task."
+    )
+    shared_support_negatives: int = Field(
+        default=32,
+        ge=0,
+        description=(
+            "How many of the shared negatives the support loss uses too. At test time each user gets "
+            "as many of their own."
+        ),
+    )
+    outer_adds_support_loss: bool = Field(
+        default=False,
+        description=(
+            "Minimise L_Q + L_S instead of L_Q (the released program leaves the gradient of L_S in "
+            "the buffers)."
+        ),
+    )
+    outer_reduction: Literal["sum", "mean"] = Field(
+        default="mean", description="Over the tasks of a batch. Eq. 6 sums."
+    )
+    window_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description=(
+            "Share of tasks that are consecutive windows; the rest are K + 1 random interactions in "
+            "time order."
+        ),
+    )
+    released_windows: bool = Field(
+        default=False,
+        description="Cut the windows as the released program does, wrongly: see the episode sampler.",
+    )
+    shuffle_share: float = Field(
+        default=1.0, ge=0, le=1, description="Share of tasks whose K + 1 items are put in random order."
+    )
+    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="The outer optimiser.")
+    meta_lr: float = Field(
+        default=2e-3, gt=0, description="Outer learning rate β of Eq. 6, at the peak of the schedule."
+    )
+    warmup_steps: int = Field(default=30, ge=0, description="Steps of linear warm-up.")
+    final_lr_share: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="The cosine schedule ends at this share of `meta_lr`; 1 keeps the rate constant.",
+    )
+    batch_size: int = Field(default=1024, ge=1, description="Tasks per step.")
+    max_steps: int = Field(default=300, ge=1, description="Outer steps at most.")
+    eval_every: int = Field(default=50, ge=1, description="Steps between validations.")
+    patience: int = Field(
+        default=10, ge=1, description="Validations without a better MRR before training stops."
+    )
+    freeze_after_first_evaluation: bool = Field(
+        default=False,
+        description=(
+            "Never return to training mode after the first validation (dropout off, batch norm "
+            "frozen), as the released program does."
+        ),
+    )
 
     @classmethod
     def preset(cls, name: Preset, **changes: Any) -> MetaTLConfig:
