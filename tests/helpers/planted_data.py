@@ -44,8 +44,8 @@ def ring(users=1200, items=150, length=8):
     )
 
 
-def groups(users=1000, group_size=6, num_groups=25):
-    """Users who take five of the six items of one group: the sixth is what they will want."""
+def groups(users, group_size, num_groups):
+    """Users who take all items of one group in any order: all but the last tell which one that is."""
     generator = np.random.default_rng(0)
     rows = [
         generator.integers(num_groups) * group_size + generator.permutation(group_size) for _ in range(users)

@@ -15,7 +15,6 @@ from metatl.models.melu import MeLU, MeLUConfig
 from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch
 from metatl.ranking.rank import encode_blocks, rank_candidates, top_n
-from planted_data import groups
 
 NUM_ITEMS = 20
 
@@ -180,20 +179,3 @@ def test_the_catalogue_is_scored_once_for_all_rankings():
 def test_missing_negatives_are_an_error(negatives):
     with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 4\)"):
         build().adapt(torch.zeros(1, 2).long(), negatives)
-
-
-@pytest.mark.parametrize("preset", ["paper", "tuned"])
-def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_path):
-    config = {"lr": 0.02, "max_steps": 160, "eval_every": 80, "batch_size": 64, "dim": 16, "hidden": (16,)}
-    if preset == "paper":
-        # One negative of 144 items teaches slowly.
-        config |= {"negatives": 8}
-    else:
-        config |= {"item_dropout": 0.0}
-    run = metatl.fit(
-        groups(), model="melu", preset=preset, k=5, config=config, out=tmp_path / "run", device="cpu"
-    )
-    evaluation = metatl.evaluate(run, data=groups())
-    assert evaluation.metrics.sampled["MRR"].value > 0.95
-    again = metatl.evaluate(metatl.load_run(tmp_path / "run"), data=groups())
-    assert again.metrics == evaluation.metrics

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import metatl
 from metatl.exceptions import InvalidArgumentError
 from metatl.models.metacf import MetaCF, MetaCFConfig
 from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch
-from planted_data import groups
 
 NUM_ITEMS, NUM_USERS = 15, 9
 
@@ -214,19 +212,3 @@ def test_a_share_of_the_edges_of_the_other_users_is_kept():
 def test_missing_negatives_are_an_error(negatives):
     with pytest.raises(InvalidArgumentError, match=r"negatives: found .*, expected shape \(1, 4\)"):
         build().encode(torch.zeros(1, 2).long(), negatives)
-
-
-@pytest.mark.parametrize("preset", ["paper", "tuned"])
-def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_path):
-    config = {"lr": 0.02, "max_steps": 160, "eval_every": 80, "batch_size": 64, "dim": 32}
-    if preset == "paper":
-        config |= {"negatives": 8, "layers": 1}
-    else:
-        config |= {"item_dropout": 0.0}
-    run = metatl.fit(
-        groups(), model="metacf", preset=preset, k=5, config=config, out=tmp_path / "run", device="cpu"
-    )
-    evaluation = metatl.evaluate(run, data=groups())
-    assert evaluation.metrics.sampled["MRR"].value > 0.95
-    again = metatl.evaluate(metatl.load_run(tmp_path / "run"), data=groups())
-    assert again.metrics == evaluation.metrics

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from metatl.exceptions import ConfigError
 from metatl.models.popularity import Popularity, PopularityConfig
 
 
@@ -27,14 +26,7 @@ def test_scores_are_training_counts():
     assert scores.tolist() == [[counts[item] for item in range(22)]] * 3
 
 
-def test_tensors_rebuild_the_model():
+def test_tensors_of_another_catalogue_are_refused():
     model = fitted([0, 1, 1], 3)
-    again = Popularity.from_tensors(model.config, 3, model.tensors())
-    assert again.score(np.array([[0]])).tolist() == [[1.0, 2.0, 0.0]]
     with pytest.raises(ValueError, match="item_counts"):
         Popularity.from_tensors(model.config, 4, model.tensors())
-
-
-def test_an_unknown_preset_lists_those_that_exist():
-    with pytest.raises(ConfigError, match="it has tuned"):
-        PopularityConfig.preset("paper")

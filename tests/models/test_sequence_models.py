@@ -1,4 +1,4 @@
-"""The sequential baselines: nothing sees the future, padding changes nothing, a planted world is learned."""
+"""The sequential baselines: nothing sees the future, padding changes nothing, order is learned."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(name, tmp_path):
+def test_the_direction_of_a_ring_is_learned(name):
     config = {
         "dim": 32,
         "max_length": 8,
@@ -261,17 +261,12 @@ def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(name, tmp_pat
         "eval_every": 60,
         **PLANTED[name],
     }
-    run = metatl.fit(ring(), model=name, config=config, out=tmp_path / "run", device="cpu")
+    run = metatl.fit(ring(), model=name, config=config, device="cpu")
     evaluation = metatl.evaluate(run, data=ring())
     assert evaluation.metrics.sampled["MRR"].value > 0.95
-    again = metatl.evaluate(metatl.load_run(tmp_path / "run"), data=ring())
-    assert again.metrics == evaluation.metrics
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_heads_and_unknown_fields_are_checked(name):
-    with pytest.raises(ConfigError, match=f"config: {name} has no field 'inner_lr'"):
-        metatl.fit(ring(), model=name, config={"inner_lr": 1.0})
-    if name in ("sasrec", "bert4rec"):
-        with pytest.raises(ConfigError, match="heads: 3 do not divide dim=128"):
-            metatl.fit(ring(), model=name, config={"heads": 3})
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+def test_heads_must_divide_the_dimension(name):
+    with pytest.raises(ConfigError, match="heads: 3 do not divide dim=128"):
+        metatl.fit(ring(), model=name, config={"heads": 3})

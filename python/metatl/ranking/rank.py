@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from metatl.common.arguments import check_type
 from metatl.common.memory import keep_freed_memory
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
@@ -66,6 +67,7 @@ def rank_candidates(
         If a score is not a number.
     """
     histories = _as_histories(histories)
+    _check_matrix("candidates", candidates)
     _check_rows(histories, "candidates", candidates)
     counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
     for rows, block in encode_blocks(
@@ -201,7 +203,19 @@ def encode_blocks(
 
 
 def _as_histories(histories: Histories | np.ndarray) -> Histories:
-    return histories if isinstance(histories, Histories) else Histories.from_matrix(histories)
+    if isinstance(histories, Histories):
+        return histories
+    _check_matrix("histories", histories)
+    return Histories.from_matrix(histories)
+
+
+def _check_matrix(argument: str, items: np.ndarray) -> None:
+    """Check the type here, so that a wrong one is the same error for every system."""
+    check_type(argument, items, np.ndarray, "a 2-d array of int64")
+    if items.ndim != 2 or items.dtype != np.int64:  # noqa: PLR2004 (a row of items for each user)
+        raise InvalidArgumentError(
+            f"{argument}: found a {items.ndim}-d array of {items.dtype}, expected a 2-d array of int64"
+        )
 
 
 def _check_rows(histories: Histories, name: str, values: np.ndarray | Histories) -> None:
