@@ -17,7 +17,7 @@ from metatl.cli.metatl_eval.main import main
 from metatl.evaluation.per_user_files import read_per_user
 from metatl.exceptions import DataError
 from metatl.experiments.cells import Cell
-from metatl.experiments.data_sources import Source
+from metatl.experiments.data_sources import DataSource
 from metatl.experiments.published_cells import find_kept
 from metatl.experiments.table_rows import Row
 from metatl.models import SYSTEMS
@@ -132,7 +132,7 @@ def test_a_published_file_gives_the_cells_that_it_was_made_of():
     for title, text in file.select("row", "identity").iter_rows():
         identity = json.loads(text)
         row = Row(title, identity["model"], identity["preset"])
-        cell = Cell(Source(name, name), identity["dataset_fingerprint"], row, k, seed, identity["config"])
+        cell = Cell(DataSource(name, name), identity["dataset_fingerprint"], row, k, seed, identity["config"])
         result = find_kept(PUBLISHED, cell)
         assert result is not None, title
         assert result.results.model.name == identity["model"]
