@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from metatl import datasets
 from metatl.data.candidates import CandidateSets, sample_candidate_sets
-from metatl.data.histories import Histories
 from metatl.data.interactions import Interactions
 from metatl.data.split import cold_start_split
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
+from ragged_rows import ragged
 
 
 def interactions_of(rows, repeats="first"):
@@ -346,8 +346,11 @@ def protocol_with(**changes):
             ": found candidate format 1, expected 2; sample",
         ),
         ({"change_record": lambda _: {"format_version": "9" * 99}}, ": found candidate format '9999"),
-        ({"change_record": lambda record: record["protocol"]}, "its metadata are no JSON of ours"),
-        ({"change_record": lambda _: [1]}, "its metadata are no JSON of ours"),
+        (
+            {"change_record": lambda record: record["protocol"]},
+            "its metadata are not the JSON that metatl writes",
+        ),
+        ({"change_record": lambda _: [1]}, "its metadata are not the JSON that metatl writes"),
         ({"change_record": lambda _: {"format_version": 2}}, "its metadata have no usable protocol"),
         ({"change_record": protocol_with(k=0)}, "its metadata have no usable protocol.k"),
         ({"change_record": protocol_with(n="5")}, "its metadata have no usable protocol.n"),
@@ -391,11 +394,11 @@ def test_a_forged_catalogue_is_refused(tmp_path, split):
     replace(sets, num_items=10).save(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="items, expected at most the catalogue's 10"):
         CandidateSets.load(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="found targets or items that are not the split's"):
+    with pytest.raises(DataError, match="found targets or items that are not those of the split"):
         CandidateSets.load(tmp_path / "a.parquet", split)
-    replace(sets, later=Histories.from_rows([[]] * len(sets.users))).save(tmp_path / "a.parquet")
+    replace(sets, later=ragged([[]] * len(sets.users))).save(tmp_path / "a.parquet")
     assert CandidateSets.load(tmp_path / "a.parquet").later.items.tolist() == []
-    with pytest.raises(DataError, match="found targets or items that are not the split's"):
+    with pytest.raises(DataError, match="found targets or items that are not those of the split"):
         CandidateSets.load(tmp_path / "a.parquet", split)
 
 
@@ -521,7 +524,7 @@ def test_candidates_of_other_data_k_or_split_are_refused(tmp_path, wines, split)
     sample_candidate_sets(split, split.test, n=5).save(path)
     with pytest.raises(DataError, match="found candidates for K = 3, expected 2"):
         CandidateSets.load(path, cold_start_split(wines, k=2))
-    with pytest.raises(DataError, match="who is none of the split's"):
+    with pytest.raises(DataError, match="who is not in the split"):
         CandidateSets.load(path, cold_start_split(wines, k=3, cutoff_quantile=0.9))
     fewer = wines.select_rows(np.arange(wines.num_interactions) != 0)
     with pytest.raises(DataError, match="found candidates for the data 7b737ab06157, expected"):
@@ -529,7 +532,7 @@ def test_candidates_of_other_data_k_or_split_are_refused(tmp_path, wines, split)
     # The items differ where unseen ones are kept, and with them some targets.
     kept = cold_start_split(wines, k=3, unseen_items="keep")
     sample_candidate_sets(kept, kept.test, n=300).save(path)
-    with pytest.raises(DataError, match=r"found targets or items that are not the split's|who is none of"):
+    with pytest.raises(DataError, match=r"found targets or items that are not those of|who is not in"):
         CandidateSets.load(path, split)
 
 

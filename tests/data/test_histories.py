@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.data.histories import Histories
+from ragged_rows import ragged
 
 rows_of_items = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=12)
 
@@ -19,7 +20,7 @@ def as_lists(histories):
 
 @given(rows_of_items, st.data())
 def test_selecting_and_shortening_rows(rows, data):
-    histories = Histories.from_rows(rows)
+    histories = ragged(rows)
     assert as_lists(histories) == rows
     chosen = data.draw(st.lists(st.integers(0, max(len(rows) - 1, 0)), max_size=5)) if rows else []
     assert as_lists(histories.select(np.array(chosen, dtype=np.int64))) == [rows[row] for row in chosen]
@@ -30,7 +31,7 @@ def test_selecting_and_shortening_rows(rows, data):
 @given(rows_of_items, st.integers(1, 5), st.integers(1, 12))
 def test_blocks_cover_every_row_once(rows, max_rows, max_items):
     seen = {}
-    for numbers, matrix in Histories.from_rows(rows).blocks(max_rows, max_items):
+    for numbers, matrix in ragged(rows).blocks(max_rows, max_items):
         assert len(numbers) <= max_rows
         assert len(numbers) == 1 or matrix.size <= max_items
         assert matrix.dtype == np.int64

@@ -186,4 +186,4 @@ def test_the_page_is_written_from_kept_cells_alone(finished, tmp_path, monkeypat
     assert result.exit_code == 0, result.output
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert text.split("## ring")[1] == page(gather(cells, out)).split("## ring")[1]
-    assert "of processor time" in text
+    assert "Processor time of a fit" in text

@@ -16,6 +16,7 @@ from metatl.models.contract import NO_ITEM, Encoded, Overrides
 from metatl.ranking.cuda_blocks import Catalogue, CudaBlock
 from metatl.ranking.encoders import FactorisedEncoder, ranks_on_cuda
 from metatl.ranking.rank import rank_candidates
+from ragged_rows import ragged
 
 pytest.importorskip("triton")
 
@@ -63,9 +64,7 @@ def world(generator, similarity, *, users, items, dim, bias=True, moved=0):
 
 def lists(generator, users, items):
     """A list of items, with repetitions, for each user."""
-    return Histories.from_rows(
-        [generator.integers(items, size=generator.integers(0, 9)) for _ in range(users)]
-    )
+    return ragged([generator.integers(items, size=generator.integers(0, 9)) for _ in range(users)])
 
 
 def assert_same(found, expected):
@@ -103,10 +102,10 @@ def test_a_moved_target_is_ranked_by_its_own_vector():
     overrides = Overrides(torch.tensor([[2]], device=DEVICE), torch.tensor([[[5.0]]], device=DEVICE))
     encoded = Encoded(torch.ones(1, 1, device=DEVICE), overrides)
     block = cuda_block(Table(rows, None, "dot"), encoded)
-    nothing = Histories.from_rows([[]])
+    nothing = ragged([[]])
     assert block.rank_catalogue(np.array([2]), nothing) == ([0], [0])
     assert block.rank_catalogue(np.array([1]), nothing) == ([1], [2])
-    assert block.rank_catalogue(np.array([1]), Histories.from_rows([[2, 1]])) == ([0], [2])
+    assert block.rank_catalogue(np.array([1]), ragged([[2, 1]])) == ([0], [2])
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -120,12 +119,12 @@ def test_nan_among_the_scores_that_take_part_is_an_error(similarity):
         errors = []
         for block in blocks:
             with pytest.raises(NotANumberError) as error:
-                block.rank_catalogue(np.array([7, 7]), Histories.from_rows([[1], []]))
+                block.rank_catalogue(np.array([7, 7]), ragged([[1], []]))
             errors.append(str(error.value))
         assert errors == ["scores: found 2 NaN, expected none"] * 2
         # An item that does not count may have any score.
         if item != 7:
-            without = Histories.from_rows([[item], [item]])
+            without = ragged([[item], [item]])
             assert_same(*(block.rank_catalogue(np.array([7, 7]), without) for block in blocks))
 
 
@@ -142,11 +141,11 @@ def test_infinite_scores_are_numbers_like_others():
 
 def test_items_outside_the_catalogue_are_refused():
     block, _ = world(np.random.default_rng(2), "dot", users=1, items=4, dim=2)
-    nothing = Histories.from_rows([[]])
+    nothing = ragged([[]])
     with pytest.raises(InvalidArgumentError, match="targets: found item 4, expected 0 to 3"):
         block.rank_catalogue(np.array([4]), nothing)
     with pytest.raises(InvalidArgumentError, match="excluded: found item -1, expected 0 to 3"):
-        block.rank_catalogue(np.array([0]), Histories.from_rows([[-1]]))
+        block.rank_catalogue(np.array([0]), ragged([[-1]]))
     with pytest.raises(InvalidArgumentError, match="candidates: found item 9, expected 0 to 3"):
         block.rank_candidates(np.array([[0, 9]]))
 
@@ -160,9 +159,9 @@ def test_the_score_of_a_pair_does_not_depend_on_where_it_is_scored():
         model = Table(torch.cat((rows, rows)), None, similarity)
         block = cuda_block(model, Encoded(queries, None))
         targets = generator.integers(300, size=70)
-        counts = block.rank_catalogue(targets, Histories.from_rows([[]] * 70))
+        counts = block.rank_catalogue(targets, ragged([[]] * 70))
         np.testing.assert_array_equal(counts.equal, 1)
-        copies = Histories.from_rows([[target] for target in (targets + 150) % 300])
+        copies = ragged([[target] for target in (targets + 150) % 300])
         np.testing.assert_array_equal(block.rank_catalogue(targets, copies).equal, 0)
 
 

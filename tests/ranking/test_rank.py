@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from full_ranking import rank_catalogue
 from metatl.common.timings import Timings
-from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError, NotANumberError
 from metatl.models.contract import Encoded, Overrides
 from metatl.ranking.rank import encode_blocks, rank_candidates, top_n
 from property_settings import COSTLY_CASES
+from ragged_rows import ragged
 
 NUM_ITEMS = 30
 DIM = 3
@@ -95,14 +95,14 @@ def count(scores, target, others):
 @COSTLY_CASES
 @given(models, rows_of_items, st.data())
 def test_counts_and_lists_are_those_of_the_formula(model, rows, data):
-    histories = Histories.from_rows(rows)
+    histories = ragged(rows)
     rectangle = st.lists(items, min_size=6, max_size=6)
     candidates = data.draw(st.lists(rectangle, min_size=len(rows), max_size=len(rows)))
     candidates = np.array(candidates, dtype=np.int64)
     excluded = data.draw(st.lists(st.lists(items, max_size=5), min_size=len(rows), max_size=len(rows)))
     sampled = rank_candidates(model, histories, candidates)
-    full = rank_catalogue(model, histories, candidates[:, 0].copy(), Histories.from_rows(excluded))
-    best = top_n(model, histories, NUM_ITEMS, Histories.from_rows(excluded))
+    full = rank_catalogue(model, histories, candidates[:, 0].copy(), ragged(excluded))
+    best = top_n(model, histories, NUM_ITEMS, ragged(excluded))
     for user, history in enumerate(rows):
         scores = model.scores(history)
         target, *others = candidates[user].tolist()
@@ -120,7 +120,7 @@ def test_counts_and_lists_are_those_of_the_formula(model, rows, data):
 def test_l2_agrees_with_the_formula():
     model = Translation("l2", biased=False, moved=True)
     rows = [[1, 2, 3], [4], [5, 6]]
-    best = top_n(model, Histories.from_rows(rows), 10, Histories.from_rows([[], [], []]))
+    best = top_n(model, ragged(rows), 10, ragged([[], [], []]))
     for user, history in enumerate(rows):
         np.testing.assert_allclose(best.scores[user], np.sort(model.scores(history))[::-1][:10], atol=1e-5)
 
@@ -129,9 +129,9 @@ def test_support_negatives_depend_on_the_user_and_the_seed_alone():
     model = Translation("squared_l2", biased=False, moved=False, negatives=4)
     generator = np.random.default_rng(1)
     histories = generator.integers(0, NUM_ITEMS, size=(50, 3))
-    nothing = Histories.from_rows([[]] * 50)
+    nothing = ragged([[]] * 50)
     together = top_n(model, histories, 5, nothing, seed=3)
-    one = Histories.from_rows([[]])
+    one = ragged([[]])
     for user, history in enumerate(histories):
         alone = top_n(model, history[None], 5, one, seed=3)
         np.testing.assert_array_equal(alone.items[0], together.items[user])
@@ -146,13 +146,13 @@ def test_blocks_do_not_show(model, monkeypatch):
         generator.integers(0, NUM_ITEMS, size=length).tolist() for length in generator.integers(1, 6, size=40)
     ]
     candidates = generator.integers(0, NUM_ITEMS, size=(40, 11))
-    whole = rank_candidates(model, Histories.from_rows(rows), candidates)
+    whole = rank_candidates(model, ragged(rows), candidates)
     monkeypatch.setattr("metatl.ranking.rank.ENCODE_BLOCK_ITEMS", 7)
     monkeypatch.setattr("metatl.ranking.encoders.ENCODE_BLOCK_ITEMS", 7)
     monkeypatch.setattr("metatl.ranking.encoders.SCORE_BLOCK_BYTES", 4 * NUM_ITEMS * 3)
-    blocks = list(encode_blocks(model, Histories.from_rows(rows)))
+    blocks = list(encode_blocks(model, ragged(rows)))
     assert len(blocks) > 10
-    again = rank_candidates(model, Histories.from_rows(rows), candidates)
+    again = rank_candidates(model, ragged(rows), candidates)
     np.testing.assert_array_equal(again.greater, whole.greater)
     np.testing.assert_array_equal(again.equal, whole.equal)
 
@@ -179,7 +179,7 @@ def test_stages_are_timed():
 )
 def test_bad_arguments_are_named(model, rows, candidates, message):
     with pytest.raises(InvalidArgumentError, match=message):
-        rank_candidates(model, Histories.from_rows(rows), np.array(candidates))
+        rank_candidates(model, ragged(rows), np.array(candidates))
 
 
 def test_a_score_that_is_no_number_is_an_error_in_every_slot():
@@ -191,4 +191,4 @@ def test_a_score_that_is_no_number_is_an_error_in_every_slot():
         with pytest.raises(NotANumberError, match="1"):
             rank_candidates(model, np.array([[5]]), np.arange(4)[None])
         with pytest.raises(NotANumberError, match="1"):
-            rank_catalogue(model, np.array([[5]]), np.array([2]), Histories.from_rows([[7]]))
+            rank_catalogue(model, np.array([[5]]), np.array([2]), ragged([[7]]))

@@ -1,1 +1,1 @@
-"""What every layer uses: files, arguments, memory, timings."""
+"""Helpers of all packages: files, arguments, errors of columns, memory, timings."""

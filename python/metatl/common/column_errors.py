@@ -1,4 +1,4 @@
-"""What error messages about columns are made of."""
+"""Parts of error messages about columns."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _NAMES_LIMIT = 200
 
 
 def refuse(bad: pl.Series, column: pl.Series, message: str) -> None:
-    """Raise for the first row where `bad` is true or missing; `{}` in the message stands for its value."""
+    """Raise DataError for the first row where `bad` is true or null; `{}` stands for its value."""
     if bad.null_count() > 0 or bad.any():
         row = int(bad.fill_null(value=True).arg_true()[0])
         raise DataError(message.replace("{}", _shown(column[row])), row=row + 1, column=column.name)
 
 
 def refuse_missing(column: pl.Series, expected: str) -> None:
-    """Raise for the first row without a value."""
+    """Raise DataError for the first row without a value."""
     if column.null_count() > 0:
         refuse(column.is_null(), column, f"found nothing, {expected}")
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Give names in quotes, cut where they are many."""
+    """Return the names in quotes, separated by commas; a long list is cut."""
     return _cut(", ".join(map(repr, names)), _NAMES_LIMIT)
 
 

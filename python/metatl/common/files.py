@@ -1,4 +1,4 @@
-"""Writing a file in one step, so that a crash leaves the old file or the new one, never half of one."""
+"""Writing a file in one step: a crash leaves the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file beside `path`, then put it in the place of `path`.
+    """Write a temporary file in the folder of `path`, then rename it to `path`.
 
-    The temporary file is flushed to disk before the rename, and its folder after it. If the block
-    raises, the temporary file is removed and `path` stays as it was. A symbolic link is followed. What is
-    no file, such as a pipe, stays what it is and gets the content once it is complete.
+    If the block raises, the temporary file is removed and `path` is unchanged. A symbolic link is followed.
+    A pipe or a device is kept, and gets the content once it is complete.
 
     Parameters
     ----------
-    path
-        File to write or to replace.
+    path : str or os.PathLike
+        The file to write or to replace.
 
     Yields
     ------
     pathlib.Path
-        An empty file, to be written by the block.
+        The temporary file, empty, for the block to write.
 
     Raises
     ------
@@ -66,11 +65,14 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     with _errors_named(path, temporary):
-        # Made here, and exclusively, so that it gets the permissions that the user's umask asks for.
+        # Created exclusively, and with the permissions that the umask of the user gives.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
-            move_into_place(temporary, target)
+            # Flushed before and after the rename, so that a crash leaves the old file or the whole new one.
+            _flush(temporary)
+            temporary.replace(target)
+            _flush(target.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -78,7 +80,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def _errors_named(path: Path, temporary: Path) -> Iterator[None]:
-    """Name the file that is asked for: a full disk names none, and the temporary one means nothing."""
+    """Name `path` in errors: that of a full disk names no file, and users do not know the temporary one."""
     try:
         yield
     except OSError as error:
@@ -87,51 +89,34 @@ def _errors_named(path: Path, temporary: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def move_into_place(source: Path, target: Path) -> None:
-    """Rename a file that is written, to a name in the same folder.
-
-    It is flushed to disk before the rename, and the folder after it, so that a crash leaves the whole file
-    under its new name, or what was there.
-
-    Parameters
-    ----------
-    source
-        The file.
-    target
-        Its new name; a file that has it is replaced.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be renamed.
-    """
-    _flush(source)
-    source.replace(target)
-    _flush(target.parent)
-
-
 def write_parquet(
-    path: str | os.PathLike[str], frame: pl.DataFrame, *, metadata: dict[str, str] | None = None
+    path: str | os.PathLike[str],
+    frame: pl.DataFrame,
+    *,
+    metadata: dict[str, str] | None = None,
+    row_group_size: int | None = None,
 ) -> None:
     """Write a table as Parquet with :func:`replace_file`.
 
     Parameters
     ----------
-    path
-        File to write or to replace.
-    frame
+    path : str or os.PathLike
+        The file to write or to replace.
+    frame : polars.DataFrame
         The table.
-    metadata
-        Texts that the file's metadata hold beside what Parquet itself keeps there.
+    metadata : dict of str to str, optional
+        Key-value metadata of the file.
+    row_group_size : int, optional
+        Rows of a row group.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    # Encoded in memory first: polars reports a full disk as a fault of the format, not as an OSError.
+    # Encoded in memory first: polars reports a full disk as an error of the format, not as an OSError.
     content = io.BytesIO()
-    frame.write_parquet(content, metadata=metadata)
+    frame.write_parquet(content, metadata=metadata, row_group_size=row_group_size)
     with replace_file(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 

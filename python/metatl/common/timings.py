@@ -1,4 +1,4 @@
-"""Seconds per stage."""
+"""The seconds that each stage of a program takes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Timings:
-    """Adds up the wall-clock seconds of named stages; a stage may be entered many times.
+    """Sums of the wall-clock seconds of named stages; a stage can be entered many times.
 
     Attributes
     ----------
     seconds : dict of str to float
-        In the order in which the stages were first entered.
+        Stages to seconds, in the order in which the stages were first entered.
     """
 
     def __init__(self) -> None:
@@ -24,12 +24,12 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a block as part of the stage `name`.
+        """Add the time of a block to a stage.
 
         Parameters
         ----------
         name : str
-            The stage.
+            The name of the stage.
         """
         begin = time.perf_counter()
         try:

@@ -1,1 +1,1 @@
-"""From rows of a file to the users of a cold-start split, and the candidates that they are ranked on."""
+"""Interactions, the cold-start split, and the candidates that a new user's target is ranked among."""

@@ -1,9 +1,9 @@
-"""Candidate sets in the forms of other evaluators: ReChorus, NCF, TREC.
+"""Candidate sets in the formats of other evaluators: ReChorus, NCF, TREC.
 
-These forms count users and items, and none has a place for what :class:`metatl.data.candidates.CandidateSets`
-says of itself: keep the Parquet file beside them. Raw ids stay as they are where a form can hold them. Else
-every id gets a number (users by their row, items by their place in `item_ids`), and the files `user_ids` or
-`item_ids`, tab-separated with a header, say which raw id a number stands for.
+These formats number users and items, and cannot hold the protocol of
+:class:`metatl.data.candidates.CandidateSets`: keep the Parquet file with them. Raw ids are kept where the
+format can hold them. Otherwise each id gets a number (users by their row, items by their index in
+`item_ids`), and the files `user_ids` or `item_ids`, tab-separated with a header, map the numbers to raw ids.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 
 def write_rechorus(folder: str | os.PathLike[str], sets: CandidateSets) -> list[Path]:
-    """Write a folder that ReChorus reads beside a `train.csv` of one's own.
+    """Write a folder for ReChorus, to which a `train.csv` must be added.
 
-    The form is that of its `data/README.md` (github.com/THUwangcy/ReChorus). `test.csv` is tab-separated with
-    the columns `user_id`, `item_id` (the target), `time` and `neg_items` (a list as Python writes it).
-    `history.csv` has the first three of these for the K items that a model sees; they belong at the end of
-    `train.csv`. Candidates know an order and no dates: `time` is the place in the user's sequence, 1 to K in
-    the history and K + 1 at the target. Ids are numbers from 1 on, for 0 stands for nothing there.
+    `data/README.md` of ReChorus (github.com/THUwangcy/ReChorus) describes the format. `test.csv` is
+    tab-separated with the columns `user_id`, `item_id` (the target), `time` and `neg_items` (a list in Python
+    syntax). `history.csv` has the first three of these columns for the K items that a model sees; append them
+    to `train.csv`. Candidate sets have an order and no dates: `time` is the index in the user's sequence, 1
+    to K in the history and K + 1 for the target. Ids are numbers from 1 on, because 0 is padding there.
 
     Parameters
     ----------
-    folder
-        The folder; made if only itself is missing.
-    sets
+    folder : str or os.PathLike
+        The folder. It is made if its parent exists.
+    sets : CandidateSets
         The candidates.
 
     Returns
     -------
     list of pathlib.Path
-        What was written.
+        The files that were written.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If a file cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
@@ -74,28 +74,28 @@ def write_rechorus(folder: str | os.PathLike[str], sets: CandidateSets) -> list[
 def write_ncf(prefix: str | os.PathLike[str], sets: CandidateSets) -> list[Path]:
     """Write the files of the program of He et al., *Neural Collaborative Filtering*, WWW 2017.
 
-    The form is that of its README (github.com/hexiangnan/neural_collaborative_filtering).
-    `PREFIX.test.rating` has a line `user`, `target`, 1, K + 1 for each user, tab-separated: the 1 is the
-    rating, and the place in the user's sequence stands for a time. `PREFIX.test.negative` has in the same
-    line `(user,target)` and the negatives, tab-separated. `PREFIX.history.rating` has the K items that a
-    model sees, as in `test.rating`; they belong into `train.rating`. Ids are numbers from 0 on.
+    Its README (github.com/hexiangnan/neural_collaborative_filtering) describes the format.
+    `PREFIX.test.rating` has a tab-separated line `user`, `target`, 1, K + 1 for each user: 1 is the rating,
+    and the index in the sequence of the user takes the place of a time. `PREFIX.test.negative` has
+    `(user,target)` and the negatives in the same line, tab-separated. `PREFIX.history.rating` has the K items
+    that a model sees, as in `test.rating`; add them to `train.rating`. Ids are numbers from 0 on.
 
     Parameters
     ----------
-    prefix
-        What the names of the files start with.
-    sets
+    prefix : str or os.PathLike
+        The start of the names of the files.
+    sets : CandidateSets
         The candidates.
 
     Returns
     -------
     list of pathlib.Path
-        What was written.
+        The files that were written.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If a file cannot be written.
     """
     prefix = Path(prefix)
     users, items = _numbers(sets.user_ids, 0), _numbers(sets.item_ids, 0)
@@ -119,27 +119,27 @@ def write_ncf(prefix: str | os.PathLike[str], sets: CandidateSets) -> list[Path]
 
 
 def write_qrels(path: str | os.PathLike[str], sets: CandidateSets) -> list[Path]:
-    """Write the targets as relevance judgements in TREC's form, one line `user 0 target 1` for each user.
+    """Write the targets as relevance judgements of TREC, one line `user 0 target 1` for each user.
 
-    Columns are separated by a space, so that ids with white space in them are numbered, from 0 on. There is
-    no place for negatives: who evaluates with these gives runs of the candidates only.
+    Columns are separated by a space, so ids that contain white space are numbered from 0 on. The format does
+    not hold negatives: evaluate runs that rank the candidates only.
 
     Parameters
     ----------
-    path
+    path : str or os.PathLike
         The file.
-    sets
+    sets : CandidateSets
         The candidates.
 
     Returns
     -------
     list of pathlib.Path
-        What was written.
+        The files that were written.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If a file cannot be written.
     """
     path = Path(path)
     users, items = _tokens(sets.user_ids), _tokens(sets.item_ids)
@@ -151,28 +151,28 @@ def write_qrels(path: str | os.PathLike[str], sets: CandidateSets) -> list[Path]
 
 
 def _numbers(ids: pl.Series, first: int) -> pl.Series:
-    """Give the ids if they are whole numbers from `first` on; else a number for each."""
+    """Return the ids if they are integers from `first` on; otherwise a number for each."""
     if ids.dtype == pl.Int64 and (ids >= first).all():
         return ids
     return pl.Series(np.arange(first, first + len(ids)))
 
 
 def _tokens(ids: pl.Series) -> pl.Series:
-    """Give the ids if none has white space; else a number for each."""
+    """Return the ids if none has white space; otherwise a number for each."""
     if ids.dtype == pl.String and ids.str.contains(r"\s").any():
         return pl.Series(np.arange(len(ids)))
     return ids
 
 
 def _joined(items: pl.Series, matrix: NDArray[np.int64], separator: str) -> pl.Series:
-    """Write the items of each row one after the other."""
+    """Join the items of each row."""
     texts = items.cast(pl.String).gather(matrix.ravel())
     joined: pl.Series = texts.reshape(matrix.shape).arr.join(separator)
     return joined
 
 
 def _history(sets: CandidateSets, users: pl.Series, items: pl.Series) -> pl.DataFrame:
-    """Give the items that a model sees, one a row, with their places in the sequence."""
+    """Return the items that a model sees, one per row, with their indices in the sequence, from 1."""
     count = len(users)
     return pl.DataFrame(
         {
@@ -186,7 +186,7 @@ def _history(sets: CandidateSets, users: pl.Series, items: pl.Series) -> pl.Data
 def _write_ids(
     folder: Path, prefix: str, suffix: str, sets: CandidateSets, users: pl.Series, items: pl.Series
 ) -> list[Path]:
-    """Write which raw ids the numbers stand for, where they are not the raw ids."""
+    """Write the raw ids of the numbers, where the numbers are not the raw ids."""
     written = []
     for name, numbers, raw_ids in (("user", users, sets.user_ids), ("item", items, sets.item_ids)):
         if numbers is not raw_ids:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl import _metatl
 from metatl.common.arguments import check_type, whole_number
-from metatl.common.files import replace_file
+from metatl.common.files import write_parquet
 from metatl.data.fingerprints import add_array, add_ids, add_json
 from metatl.data.histories import Histories
 from metatl.data.interactions import count_distinct
@@ -44,45 +43,45 @@ _ROW_GROUP_ROWS = 100_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CandidateSets:
-    """Candidates of B new users: column 0 is the target, then come `n` distinct negatives.
+    """Candidates of B new users: the target in column 0, then `n` distinct negatives.
 
-    The rows are in the order in which the users were given to :func:`sample_candidate_sets`; those of a
-    split's `test` and `validation` are ascending, by the split's number of the user and by raw id alike.
+    The rows are in the order of the users that :func:`sample_candidate_sets` got. Those of `test` and
+    `validation` of a split are ascending, both by the index of the user in the split and by raw id.
 
     Attributes
     ----------
-    users
+    users : ndarray
         int64 (B,): users of the split's `cold`; 0 to B−1 where there is no split.
-    candidates
+    candidates : ndarray
         int64 (B, 1+n): items.
-    histories
+    histories : Histories
         The K items of each user that a model sees, the oldest first.
-    later
-        What else each user took after the target: each item once, in order of time, without those of the
-        history and without the target. A full ranking excludes these and the history.
-    kind
-        How negatives were drawn: `uniform`, or `popularity` for drawing by training interactions.
-    n
+    later : Histories
+        Items of each user after the target: each item once, in order of time, without those of the history
+        and without the target. A full ranking excludes these and the history.
+    kind : {"uniform", "popularity"}
+        How negatives were drawn: `uniform`, or `popularity`: in proportion to training interactions.
+    n : int
         Negatives per user.
-    seed
+    seed : int
         Seed of the negatives.
-    k
+    k : int
         Length of the histories, K; the target is the interaction after them.
-    exclude
-        What is never a negative: `all` that the user interacted with, or the `history` only.
-    part
-        Which users of the split these are: `test`, `validation`, or None for any others.
-    split_protocol
-        What the split was made with, as :attr:`metatl.data.split.ColdStartSplit.protocol`.
-    dropped
-        What the split left out, by reason: counts.
-    dataset_fingerprint
+    exclude : {"all", "history"}
+        Items that are never negatives: `all` items of the user, or the `history` only.
+    part : {"test", "validation"} or None
+        The part of the split that the users are: `test`, `validation`, or None for other users.
+    split_protocol : dict
+        The settings of the split, as :attr:`metatl.data.split.ColdStartSplit.protocol`.
+    dropped : dict of str to int
+        Number of rows, items and users that the split left out, by reason.
+    dataset_fingerprint : str
         Fingerprint of the interactions that were split.
-    num_items
-        Items of the catalogue, in which a full ranking ranks.
-    user_ids, item_ids
-        Raw ids (B,) of the users, and raw ids (I,) of the items that `candidates` counts: the catalogue's;
-        of a file that is read without its split, those that occur in it.
+    num_items : int
+        Number of items in the catalogue, among which a full ranking ranks.
+    user_ids, item_ids : polars.Series
+        Raw ids (B,) of the users, and raw ids (I,) of the items that `candidates` indexes: those of the
+        catalogue or, for a file that is read without its split, those that occur in the file.
     """
 
     users: NDArray[np.int64]
@@ -104,19 +103,19 @@ class CandidateSets:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the candidates were made with, as JSON can hold it."""
+        """The settings of the candidates, as JSON can hold them."""
         names = ("k", "kind", "n", "seed", "exclude")
         drawn = {name: getattr(self, name) for name in names}
         return {**drawn, "users": self.part, "split": self.split_protocol}
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 in hexadecimal of all that the file holds: the protocol, the counts and the raw ids."""
+        """SHA-256 in hexadecimal of the content of the file: the protocol, the counts and the raw ids."""
         return _sha256(self._description(), self._raw())
 
     @cached_property
     def negatives_in_catalogue(self) -> NDArray[np.int64]:
-        """int64 (B,): items that a full ranking compares each target with, those that the user never had."""
+        """int64 (B,): number of items new to the user, which a full ranking compares the target with."""
         count = len(self.users)
         rows = np.concatenate(
             [
@@ -131,14 +130,14 @@ class CandidateSets:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the candidates to a Parquet file, in one step.
 
-        One row a user, in the order of `users`, with raw ids throughout:
+        One row per user, in the order of `users`, with raw ids throughout:
 
         =============  ==========================================================================
         ``user_id``    the user
-        ``history``    list of K items: what a model sees, the oldest first
+        ``history``    list of the K items that a model sees, the oldest first
         ``target``     the item that follows; column 0 of a user's scores
         ``negatives``  list of n items: columns 1 to n of the scores, in this order
-        ``later``      list: what a full ranking excludes besides the history, in order of time
+        ``later``      list of the items that a full ranking excludes too, in order of time
         =============  ==========================================================================
 
         The file's metadata hold, under `metatl.data.candidates`, JSON with `format_version`, `protocol`
@@ -147,23 +146,21 @@ class CandidateSets:
 
         Parameters
         ----------
-        path
-            File to write; replaced if it exists.
+        path : str or os.PathLike
+            The file to write or to replace.
 
         Raises
         ------
         OSError
-            If it cannot be written; what was there stays.
+            If the file cannot be written; an existing file is unchanged.
         """
         record = {**self._description(), "sha256": self.sha256}
-        content = io.BytesIO()
-        self._raw().write_parquet(
-            content,
-            row_group_size=_ROW_GROUP_ROWS,
+        write_parquet(
+            path,
+            self._raw(),
             metadata={_METADATA_KEY: json.dumps(record, sort_keys=True)},
+            row_group_size=_ROW_GROUP_ROWS,
         )
-        with replace_file(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
 
     @classmethod
     def load(
@@ -177,20 +174,22 @@ class CandidateSets:
 
         Parameters
         ----------
-        path
+        path : str or os.PathLike
             The file.
-        split
+        split : ColdStartSplit, optional
             The split that the candidates were sampled for, or one with the same users, targets and items.
-            Without it, items are numbered by their place among the distinct raw ids of the file, sorted, and
-            users by their row: all that a ranking of scores needs.
-        max_bytes
-            The most bytes that the file may unpack to; see
+            Without it, items are numbered by their rank among the sorted distinct raw ids of the file, and
+            users by their row, which is enough to rank scores.
+        max_bytes : int, optional
+            The largest size of the table in memory, in bytes; see
             :func:`metatl.data.readers.parquet_files.read_parquet`.
 
         Raises
         ------
+        MissingFileError
+            If there is no such file.
         DataError
-            If the file is missing, damaged (its content has another SHA-256 than it says), of another
+            If the file is damaged (its content has another SHA-256 than it says), of another
             format, too large, or made for other data, another K or another split.
         """
         try:
@@ -243,7 +242,7 @@ class _Record(_Strict):
     sha256: str
 
     def fields(self) -> dict[str, Any]:
-        """Fields of :class:`CandidateSets` that the record holds."""
+        """Return the fields of :class:`CandidateSets` that the record holds."""
         protocol = dict(self.protocol)
         protocol["part"] = protocol.pop("users")
         protocol["split_protocol"] = protocol.pop("split")
@@ -263,28 +262,32 @@ def sample_candidate_sets(
 ) -> CandidateSets:
     """Sample the candidates of new users.
 
-    A user's candidates are a function of the split, the user and the seed: they do not depend on the
-    other users of the call, nor on the number of threads.
+    The candidates of a user depend on the split, the user and the seed only, not on the other users of the
+    call or on the number of threads.
 
     Parameters
     ----------
-    split
+    split : ColdStartSplit
         The split; its K also enters the draw, so that another K gives other negatives.
-    users
+    users : ndarray
         int64 (B,): users of `split.cold`, as `split.test`.
-    n
+    n : int
         Negatives per user, distinct.
-    kind
-        `uniform` over the items that are not excluded, or `popularity`: drawn one after the other with
-        probabilities in proportion to the items' training interactions.
-    seed
+    kind : {"uniform", "popularity"}
+        `uniform` over the items that are not excluded, or `popularity`: one after the other, with
+        probabilities in proportion to the training interactions of the items.
+    seed : int
         Seed of the negatives.
-    exclude
-        `all`: a negative is nothing that the user interacted with, before or after. `history`: the
-        released program's rule, which excludes the K items of the history only, so that later items,
-        the target among them, can be negatives.
-    num_threads
-        Threads to sample with; `METATL_NUM_THREADS`, else all, where it is None.
+    exclude : {"all", "history"}
+        `all` excludes every item of the user, earlier or later. `history` excludes the K items of the
+        history only, as the released program does: later items, the target included, can be negatives.
+    num_threads : int, optional
+        Number of threads. By default `METATL_NUM_THREADS`, or all.
+
+    Returns
+    -------
+    CandidateSets
+        One row per user, in the order of `users`.
 
     Raises
     ------
@@ -352,7 +355,7 @@ def sample_candidate_sets(
 
 
 def _name_who_has_too_few(split: ColdStartSplit, users: NDArray[np.int64], n: int, exclude: Excluded) -> None:
-    """Name the first user with too few items to draw from by the raw id, which the kernel does not know."""
+    """Raise NoNegativeError with the raw id of the first user with too few items: the kernel has no ids."""
     if exclude == "all":
         own = split.cold.distinct_items[users]
     else:
@@ -369,7 +372,7 @@ def _name_who_has_too_few(split: ColdStartSplit, users: NDArray[np.int64], n: in
 
 
 def _part(split: ColdStartSplit, users: NDArray[np.int64]) -> Part | None:
-    """Name the part of the split that the users are, in its order."""
+    """Return the part of the split that the users are, if they are in its order."""
     if len(users) == 0:
         return None
     if np.array_equal(users, split.test):
@@ -378,22 +381,22 @@ def _part(split: ColdStartSplit, users: NDArray[np.int64]) -> Part | None:
 
 
 def _later(split: ColdStartSplit, users: NDArray[np.int64]) -> Histories:
-    """Find what users took after their targets: each item once, and none of the history or the target."""
+    """Find the items of users after their targets: each once, without those of the history and the target."""
     rows = Histories(split.cold.indptr, split.cold.items).select(users)
     row_of = np.repeat(np.arange(len(rows)), rows.lengths)
-    place = np.arange(len(rows.items)) - np.repeat(rows.indptr[:-1], rows.lengths)
+    rank = np.arange(len(rows.items)) - np.repeat(rows.indptr[:-1], rows.lengths)
     pair = pl.Series(row_of * split.num_items + rows.items)
-    kept = pair.is_first_distinct().to_numpy() & (place > split.k)
+    kept = pair.is_first_distinct().to_numpy() & (rank > split.k)
     indptr = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum(np.bincount(row_of[kept], minlength=len(rows)), out=indptr[1:])
     return Histories(indptr, rows.items[kept])
 
 
 def _lists(item_ids: pl.Series, rows: Histories) -> pl.Series:
-    """Raw ids of ragged rows, as a column of lists."""
+    """Convert ragged rows to a column of lists of raw ids."""
     count = np.arange(len(rows))
     items = item_ids.gather(rows.items)
-    # A missing item goes before those of each row, so that a row without items is a group as well.
+    # A null goes before the items of each row, so that a row without items is a group too.
     missing = pl.Series([None], dtype=items.dtype).new_from_index(0, len(rows))
     table = pl.DataFrame(
         {"row": np.concatenate([count, np.repeat(count, rows.lengths)]), "item": missing.append(items)}
@@ -403,7 +406,7 @@ def _lists(item_ids: pl.Series, rows: Histories) -> pl.Series:
 
 
 def _flat(lists: pl.Series) -> pl.Series:
-    """Take the items of all lists; an empty list has none, where `explode` alone makes it a missing one."""
+    """Concatenate the items of all lists; `explode` alone would give a null for an empty list."""
     items: pl.Series = lists.filter(lists.list.len() > 0).explode()
     return items
 
@@ -427,7 +430,7 @@ def _sha256(description: dict[str, Any], raw: pl.DataFrame) -> str:
 
 
 def _with_split(record: _Record, raw: pl.DataFrame, split: ColdStartSplit) -> CandidateSets:
-    """Take the split's numbers of users and items, and check that they are the split's."""
+    """Convert raw ids to the indices of the split, and check that the candidates are of the split."""
     if record.dataset_fingerprint != split.dataset_fingerprint:
         raise DataError(
             f"found candidates for the data {record.dataset_fingerprint[:12]}, "
@@ -438,9 +441,7 @@ def _with_split(record: _Record, raw: pl.DataFrame, split: ColdStartSplit) -> Ca
     users = split.cold.find_users(raw["user_id"])
     if (users < 0).any():
         unknown = raw["user_id"][int(np.argmin(users))]
-        raise DataError(
-            f"found the user {unknown!r}, who is none of the split's; split as for the candidates"
-        )
+        raise DataError(f"found the user {unknown!r}, who is not in the split; split as for the candidates")
     targets = split.cold.find_items(raw["target"])
     negatives, histories, later = (
         _ragged(raw[name], split.cold.find_items(_flat(raw[name])))
@@ -455,20 +456,20 @@ def _with_split(record: _Record, raw: pl.DataFrame, split: ColdStartSplit) -> Ca
         or not np.array_equal(later.indptr, expected.indptr)
         or not np.array_equal(later.items, expected.items)
     ):
-        raise DataError("found targets or items that are not the split's; split as for the candidates")
+        raise DataError("found targets or items that are not those of the split; split as for the candidates")
     return _sets(record, raw, users, split.item_ids, targets, negatives, histories, later)
 
 
 def _without_split(record: _Record, raw: pl.DataFrame) -> CandidateSets:
-    """Give the items of the file numbers by their place among its sorted ids, and the users by their row."""
+    """Index the items by their rank among the sorted ids of the file, and the users by their row."""
     item_ids = pl.concat([raw["target"], *(_flat(raw[name]) for name in _LIST_COLUMNS)]).unique().sort()
     if len(item_ids) > record.num_items:
         raise DataError(f"found {len(item_ids)} items, expected at most the catalogue's {record.num_items}")
     numbers = pl.Series(np.arange(len(item_ids)))
 
     def find(column: pl.Series) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = column.replace_strict(item_ids, numbers, return_dtype=pl.Int64).to_numpy()
-        return found
+        items: NDArray[np.int64] = column.replace_strict(item_ids, numbers, return_dtype=pl.Int64).to_numpy()
+        return items
 
     negatives, histories, later = (
         _ragged(raw[name], find(_flat(raw[name]))) for name in ("negatives", "history", "later")
@@ -509,7 +510,7 @@ def _read(path: Path, max_bytes: int | None) -> tuple[_Record, pl.DataFrame]:
         described = json.loads(metadata[_METADATA_KEY])
         version = described["format_version"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise DataError(damaged.format("its metadata are no JSON of ours")) from None
+        raise DataError(damaged.format("its metadata are not the JSON that metatl writes")) from None
     if version != FORMAT_VERSION:
         raise DataError(
             f"found candidate format {version!r:.20}, expected {FORMAT_VERSION}; sample the candidates again"
@@ -528,7 +529,7 @@ def _read(path: Path, max_bytes: int | None) -> tuple[_Record, pl.DataFrame]:
 
 
 def _check_form(record: _Record, raw: pl.DataFrame) -> None:
-    """Check types and lengths: a checksum is right for anything that it was made from."""
+    """Check types and lengths, which the checksum does not cover: it fits whatever it was computed from."""
     item_type = raw["target"].dtype
     for name in ("user_id", "target", *_LIST_COLUMNS):
         column, is_list = raw[name], name in _LIST_COLUMNS

@@ -1,4 +1,4 @@
-"""What a data set looks like under the protocol: the row of the paper's Table 1, and what it leaves out."""
+"""Statistics of a data set under the protocol: the row of the paper's Table 1, and more."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of a data set, after rare items are dropped.
+    """Statistics of a data set after rare items are dropped.
 
     Attributes
     ----------
-    num_users, num_items, num_interactions
+    num_users, num_items, num_interactions : int
         As in Table 1 of Wang et al. (2021).
-    mean_length
+    mean_length : float
         Interactions per user.
-    cutoff
+    cutoff : datetime.datetime
         T, in UTC.
-    first, last
+    first, last : datetime.datetime
         The times of the earliest and of the latest interaction, in UTC.
-    tie_share
-        Share of neighbouring rows of a user that have equal times.
-    num_train_users
-        Users who arrived before T and have enough rows before it.
-    num_cold_users
-        For each K: users who arrived at or after T and have more than K rows of items known in training.
+    tie_share : float
+        Share of adjacent rows of a user that have equal times.
+    num_train_users : int
+        Number of users who arrived before T and have enough rows before T.
+    num_cold_users : dict of int to int
+        For each K, the number of users who arrived at or after T and have more than K rows of items that
+        are known in training.
     """
 
     num_users: int
@@ -62,12 +63,17 @@ def statistics(
 
     Parameters
     ----------
-    interactions
-        What to describe.
+    interactions : Interactions
+        The data set.
     cutoff, cutoff_quantile, min_item_count, min_train_rows
-        As in the split.
-    ks
-        Values of K to count new users for.
+        See :func:`metatl.data.split.cold_start_split`.
+    ks : sequence of int
+        The values of K for which new users are counted.
+
+    Returns
+    -------
+    Statistics
+        The statistics.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Bytes under a fingerprint: the same content gives the same SHA-256 on any machine."""
+"""The bytes of a fingerprint: the same content has the same SHA-256 on every machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# A text is some eighty bytes in Python, so that a hundred million at once would not fit into most machines.
+# A text takes about eighty bytes in Python: a hundred million at once do not fit into most machines.
 _TEXTS_AT_ONCE = 1 << 20
 
 
@@ -27,7 +27,7 @@ def add_array(digest: _Digest, array: NDArray[np.int64]) -> None:
 
 
 def add_ids(digest: _Digest, ids: pl.Series) -> None:
-    """Add raw ids: integers by value, text by its lengths and its UTF-8 bytes."""
+    """Add raw ids: integers by their values, texts by their lengths and their UTF-8 bytes."""
     if ids.dtype == pl.Int64:
         add_json(digest, "integers")
         add_array(digest, ids.to_numpy())
@@ -39,5 +39,5 @@ def add_ids(digest: _Digest, ids: pl.Series) -> None:
 
 
 def add_json(digest: _Digest, value: Any) -> None:
-    """Add what JSON can hold, with sorted keys."""
+    """Add a value as JSON with sorted keys."""
     digest.update(json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n")

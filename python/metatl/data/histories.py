@@ -1,4 +1,4 @@
-"""What users have done so far: one row of items per user, of any length."""
+"""The items of users so far: one row per user, of any length."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Rows of items, oldest first.
+    """Ragged rows of items, the oldest item first.
 
     Attributes
     ----------
@@ -28,33 +28,20 @@ class Histories:
 
     @classmethod
     def from_matrix(cls, rows: np.ndarray) -> Histories:
-        """Take rows of equal length.
+        """Build rows of equal length.
 
         Parameters
         ----------
         rows : ndarray
             (B, L) int64.
+
+        Returns
+        -------
+        Histories
+            The B rows.
         """
         count, length = rows.shape
         return cls(np.arange(count + 1, dtype=np.int64) * length, np.ascontiguousarray(rows).ravel())
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[int] | np.ndarray]) -> Histories:
-        """Take rows of any length.
-
-        Parameters
-        ----------
-        rows : sequence of sequences of int
-            One row per user.
-        """
-        indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=indptr[1:])
-        items = (
-            np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-            if rows
-            else np.empty(0, np.int64)
-        )
-        return cls(indptr, items)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -65,18 +52,23 @@ class Histories:
         return np.diff(self.indptr)
 
     def select(self, rows: np.ndarray) -> Histories:
-        """Take some of the rows.
+        """Select rows.
 
         Parameters
         ----------
         rows : ndarray
-            (M,) int64, row numbers.
+            (M,) int64, indices of rows.
+
+        Returns
+        -------
+        Histories
+            The M rows, in this order.
         """
         lengths = self.lengths[rows]
         indptr = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=indptr[1:])
-        places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
-        return Histories(indptr, self.items[places])
+        indices = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
+        return Histories(indptr, self.items[indices])
 
     def latest(self, count: int) -> Histories:
         """Keep the last `count` items of each row.
@@ -84,30 +76,35 @@ class Histories:
         Parameters
         ----------
         count : int
-            The longest row allowed.
+            The largest length of a row.
+
+        Returns
+        -------
+        Histories
+            As many rows.
         """
         lengths = np.minimum(self.lengths, count)
         indptr = np.zeros(len(self) + 1, dtype=np.int64)
         np.cumsum(lengths, out=indptr[1:])
-        places = np.arange(indptr[-1]) + np.repeat(self.indptr[1:] - lengths - indptr[:-1], lengths)
-        return Histories(indptr, self.items[places])
+        indices = np.arange(indptr[-1]) + np.repeat(self.indptr[1:] - lengths - indptr[:-1], lengths)
+        return Histories(indptr, self.items[indices])
 
     def blocks(self, max_rows: int, max_items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Go through the rows in blocks of equal length, for models that encode a rectangle at a time.
+        """Iterate over blocks of rows of equal length, for models that encode a rectangular matrix.
 
         Parameters
         ----------
         max_rows : int
-            The most rows in a block.
+            The largest number of rows in a block.
         max_items : int
-            The most items in a block of more than one row.
+            The largest number of items in a block of more than one row.
 
         Yields
         ------
         rows : ndarray
-            (b,) int64, ascending row numbers.
+            (b,) int64, ascending indices of rows.
         matrix : ndarray
-            (b, L) int64, C-contiguous, those rows.
+            (b, L) int64, C-contiguous: the items of these rows.
         """
         lengths = self.lengths
         for length in np.unique(lengths):

@@ -1,4 +1,4 @@
-"""Interactions: who took what, and when, as arrays in the order of users and time."""
+"""Interactions of users with items as arrays, sorted by user and time."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _EXPECTED_ID = "expected an id"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Interactions:
-    """Interactions of U users with I items, N in all, sorted by user and time.
+    """N interactions of U users with I items, sorted by user and time.
 
-    Users and items are numbered by the position of their raw id among the sorted raw ids, so that the
-    numbering does not depend on the order of the rows that the data came in. The arrays are read-only.
+    A user or an item is the index of its raw id among the sorted raw ids, which does not depend on the order
+    of the rows in the data. The arrays are read-only.
 
     Attributes
     ----------
-    user_ids
+    user_ids : polars.Series
         Raw user ids (U,), sorted, distinct: Int64 or String.
-    item_ids
-        Raw item ids (I,), sorted, distinct: Int64 or String. It may hold items without a row.
-    indptr
+    item_ids : polars.Series
+        Raw item ids (I,), sorted, distinct: Int64 or String. There may be items without a row.
+    indptr : ndarray
         int64 (U+1,): the rows of user u are `indptr[u]:indptr[u + 1]`. Every user has a row.
-    items
-        int64 (N,): item of each row. A user's rows are in time order; rows with equal times are in the
-        order in which they were given.
-    timestamps
+    items : ndarray
+        int64 (N,): item of each row. The rows of a user are in time order; rows with equal times are
+        in the order of the data.
+    timestamps : ndarray
         int64 (N,): microseconds since 1970-01-01 UTC.
     """
 
@@ -75,25 +75,29 @@ class Interactions:
 
         Parameters
         ----------
-        frame
+        frame : polars.DataFrame
             The table. Its order matters only between rows of a user with equal times.
-        user_column, item_column
-            Columns of raw ids, of any scalar type. Whole numbers become Int64, in text too if the
-            whole column is plain integers, for a text file cannot tell them apart; one leading zero
-            ("007") keeps the column text. Everything else becomes text.
-        timestamp_column
+        user_column, item_column : str
+            Columns of raw ids, of any scalar type. Integers become Int64, and so does a column of text that
+            holds plain integers only, because a text file does not distinguish the two; a leading zero
+            ("007") keeps the column text. All other values become text.
+        timestamp_column : str
             Column of timestamps; see :func:`metatl.data.timestamps.to_microseconds`.
-        timestamp_unit
-            Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`.
-        repeats
-            What to do where a user has an item more than once: `first` keeps the earliest, `all` keeps
-            all of them.
+        timestamp_unit : {"s", "ms", "us", "ns"}
+            Unit of timestamps that are numbers.
+        repeats : {"first", "all"}
+            Which interactions of a user with the same item are kept: the first, or all.
+
+        Returns
+        -------
+        Interactions
+            The interactions.
 
         Raises
         ------
         DataError
-            For a missing column, an empty table, a missing id, or a timestamp that is none; it has the
-            row and the column.
+            If a column or an id is missing, the table is empty, or a timestamp cannot be read; with the row
+            and the column.
         InvalidArgumentError
             If `repeats` or `timestamp_unit` is not one of the above.
 
@@ -114,23 +118,28 @@ class Interactions:
     def from_columns(
         cls, columns: list[pl.Series], *, timestamp_unit: TimestampUnit = "s", repeats: Repeats = "first"
     ) -> Interactions:
-        """Build interactions from three columns, and give up each as soon as it is not needed any more.
+        """Build interactions from three columns, and release each column once it is converted.
 
-        A hundred million rows take 2.4 GB that a caller who holds no other reference gets back so.
+        Without another reference to the columns, this frees 2.4 GB of a hundred million rows early.
 
         Parameters
         ----------
-        columns
-            Users, items and timestamps, of equal length; the list is emptied.
-        timestamp_unit, repeats
-            As in :meth:`from_frame`, which also says what becomes of the columns.
+        columns : list of polars.Series
+            Users, items and timestamps, of equal length. The list is emptied.
+        timestamp_unit, repeats : str
+            See :meth:`from_frame`, which also describes how the columns are converted.
+
+        Returns
+        -------
+        Interactions
+            The interactions.
 
         Raises
         ------
         DataError
-            For an empty column, a missing id, or a timestamp that is none; it has the row and the column.
+            If a column is empty, an id is missing, or a timestamp cannot be read; with row and column.
         InvalidArgumentError
-            If `repeats` or `timestamp_unit` is not one of those that there are.
+            If `repeats` or `timestamp_unit` is not one of the values of :meth:`from_frame`.
         """
         if repeats not in ("first", "all"):
             raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
@@ -166,12 +175,12 @@ class Interactions:
 
     @property
     def users(self) -> NDArray[np.int64]:
-        """int64 (N,): user of each row, made anew each time."""
+        """int64 (N,): user of each row, computed on each access."""
         return np.repeat(np.arange(self.num_users), self.lengths)
 
     @cached_property
     def distinct_items(self) -> NDArray[np.int64]:
-        """Different items of each user, int64 (U,); fewer than rows where a user has an item repeatedly."""
+        """int64 (U,): number of distinct items of each user; less than its rows if an item repeats."""
         return count_distinct(self.users, self.items, self.num_users, self.num_items)
 
     @cached_property
@@ -186,7 +195,7 @@ class Interactions:
 
     @cached_property
     def tie_share(self) -> float:
-        """Share of neighbouring rows of a user that have equal times; 0 where no user has two rows."""
+        """Share of adjacent rows of a user that have equal times; 0 if no user has two rows."""
         neighbours = np.ones(max(self.num_interactions - 1, 0), dtype=bool)
         starts = self.indptr[1:-1]
         neighbours[starts[(starts > 0) & (starts < self.num_interactions)] - 1] = False
@@ -206,11 +215,11 @@ class Interactions:
 
     @cached_property
     def index(self) -> _metatl.Interactions:
-        """The same rows for the kernels, built when first used."""
+        """The same rows for the kernels, built on the first access."""
         return _metatl.Interactions(self.indptr, self.items, self.num_items)
 
     def to_frame(self) -> pl.DataFrame:
-        """Give the rows with raw ids, by user and time: `user_id`, `item_id`, `timestamp` (μs, UTC)."""
+        """Return the rows with raw ids, by user and time: `user_id`, `item_id`, `timestamp` (μs, UTC)."""
         times = pl.Series(self.timestamps).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
         return pl.DataFrame(
             {
@@ -221,30 +230,30 @@ class Interactions:
         )
 
     def find_users(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
-        """Look up raw user ids: int64 positions, -1 where there is no such user."""
+        """Look up raw user ids: int64 indices, -1 for an unknown user."""
         return _find(self.user_ids, raw_ids)
 
     def find_items(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
-        """Look up raw item ids: int64 positions, -1 where there is no such item.
+        """Look up raw item ids: int64 indices, -1 for an unknown item.
 
         Ids are compared as text, so that `"42"` from a command line finds the item 42.
         """
         return _find(self.item_ids, raw_ids)
 
     def select_rows(self, rows: NDArray[np.bool_]) -> Interactions:
-        """Keep some rows, and the users that still have one.
+        """Keep some rows, and the users who have a row left.
 
         Parameters
         ----------
-        rows
-            bool (N,): rows to keep.
+        rows : ndarray
+            bool (N,): whether a row is kept.
 
         Returns
         -------
         Interactions
-            With the same items, also those that have no row left.
+            The rows, with all items, those without a row included.
         """
-        # How many kept rows come before those of each user.
+        # Number of kept rows before those of each user.
         bounds = np.searchsorted(np.flatnonzero(rows), self.indptr)
         lengths = np.diff(bounds)
         kept = np.flatnonzero(lengths)
@@ -255,12 +264,17 @@ class Interactions:
         )
 
     def select_items(self, items: NDArray[np.bool_]) -> Interactions:
-        """Keep some items, their rows, and the users that still have one.
+        """Keep some items, their rows, and the users who have a row left.
 
         Parameters
         ----------
-        items
-            bool (I,): items to keep; they are numbered anew.
+        items : ndarray
+            bool (I,): whether an item is kept. The kept items get new indices.
+
+        Returns
+        -------
+        Interactions
+            The rows of the kept items.
         """
         numbers = np.cumsum(items, dtype=np.int64) - 1
         rows = self.select_rows(items[self.items])
@@ -273,7 +287,7 @@ class Interactions:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without what was cached: the kernels' index is built again where it is used.
+        # Without cached properties: the index of the kernels cannot be pickled, and is built again.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __repr__(self) -> str:
@@ -281,7 +295,7 @@ class Interactions:
 
 
 def _raw_ids(column: pl.Series) -> pl.Series:
-    """Bring raw ids to Int64 or String; see :meth:`Interactions.from_frame`."""
+    """Convert raw ids to Int64 or String; see :meth:`Interactions.from_frame`."""
     refuse_missing(column, _EXPECTED_ID)
     dtype = column.dtype
     if dtype.is_nested() or dtype == pl.Object:
@@ -303,7 +317,7 @@ def _raw_ids(column: pl.Series) -> pl.Series:
 
 
 def _decode(column: pl.Series) -> pl.Series:
-    """Read bytes as text, as in Parquet files whose writer did not say that its text is text."""
+    """Decode bytes, as in Parquet files whose writer does not mark its text as text."""
     texts = []
     for row, value in enumerate(column.to_list(), start=1):
         try:
@@ -316,18 +330,18 @@ def _decode(column: pl.Series) -> pl.Series:
 def count_distinct(
     rows: NDArray[np.int64], items: NDArray[np.int64], num_rows: int, num_items: int
 ) -> NDArray[np.int64]:
-    """Count the different items of each row.
+    """Count the distinct items of each row.
 
     Parameters
     ----------
-    rows, items
-        int64 (N,): pairs of the number of a row and an item, in any order.
-    num_rows, num_items
-        How many of each there are.
+    rows, items : ndarray
+        int64 (N,): pairs of the index of a row and an item, in any order.
+    num_rows, num_items : int
+        Number of rows, and of items.
 
     Returns
     -------
-    numpy.ndarray
+    ndarray
         int64 (num_rows,).
     """
     pairs = np.sort(rows * num_items + items)
@@ -336,7 +350,7 @@ def count_distinct(
 
 
 def _number(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Sorted distinct ids, and the position of every row's id among them."""
+    """Return the sorted distinct ids, and the index of the id of each row among them."""
     if column.dtype == pl.Categorical:
         return _number_categories(column)
     raw_ids = _raw_ids(column)
@@ -346,7 +360,7 @@ def _number(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
 
 
 def _number_categories(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Do so for ids that are categories already, without their text in every row."""
+    """Do so for ids that are categories, without expanding the text of every row."""
     refuse_missing(column, _EXPECTED_ID)
     refuse(column == "", column, f"found nothing, {_EXPECTED_ID}")
     categories = column.unique()
@@ -360,8 +374,8 @@ def _number_categories(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]
 def _find(ids: pl.Series, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
     wanted = raw_ids if isinstance(raw_ids, pl.Series) else pl.Series([str(raw_id) for raw_id in raw_ids])
     numbers = pl.Series(np.arange(len(ids)))
-    found = wanted.cast(pl.String).replace_strict(
+    indices = wanted.cast(pl.String).replace_strict(
         ids.cast(pl.String), numbers, default=-1, return_dtype=pl.Int64
     )
-    positions: NDArray[np.int64] = found.to_numpy()
-    return positions
+    array: NDArray[np.int64] = indices.to_numpy()
+    return array

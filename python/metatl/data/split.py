@@ -1,4 +1,4 @@
-"""The cold-start split: users who arrive before a date T train, users who arrive at or after it are new."""
+"""The cold-start split: users who arrive before a time T are for training, later users are new."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ UnseenItems = Literal["drop", "keep"]
 
 @dataclass(frozen=True, eq=False)
 class Arrivals:
-    """Users parted by their arrival, before K is known.
+    """Users by their arrival, before K is used.
 
     Attributes
     ----------
-    train
-        Rows before the cutoff of the users who arrived before it, where they are enough.
-    newcomers
-        All rows of the users who arrived at or after the cutoff, however few. It has the items of `train`.
-    cutoff
+    train : Interactions
+        Rows before T of the users who arrived before T and have enough of them.
+    newcomers : Interactions
+        All rows of the users who arrived at or after T. It has the items of `train`.
+    cutoff : int
         T in microseconds since 1970-01-01 UTC.
-    filtered
-        Everything but the rare items.
-    dropped
-        What was left out on the way, by reason: counts.
+    filtered : Interactions
+        All rows without those of rare items.
+    dropped : dict of str to int
+        Number of rows, items and users that were left out, by reason.
     """
 
     train: Interactions
@@ -55,26 +55,26 @@ class Arrivals:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ColdStartSplit:
-    """Training users, and new users of whom a model sees the first K interactions.
+    """Training users, and new users whose first K interactions a model sees.
 
     Attributes
     ----------
-    k
-        Interactions of a new user that a model sees, K.
-    train
-        Rows before T of the users who arrived before it.
-    cold
+    k : int
+        Number of interactions of a new user that a model sees, K.
+    train : Interactions
+        Rows before T of the users who arrived before T.
+    cold : Interactions
         All rows of the users who arrived at or after T and have more than K rows. `train` and `cold`
         share their items: `train.item_ids is cold.item_ids`.
-    validation, test
-        int64: the users of `cold` in either part, ascending.
-    cutoff_timestamp
+    validation, test : ndarray
+        int64: the users of `cold` in each part, ascending.
+    cutoff_timestamp : int
         T in microseconds since 1970-01-01 UTC.
-    protocol
-        The arguments that the split was made with, and T, as JSON can hold them.
-    dropped
-        What was left out, by reason: counts.
-    dataset_fingerprint
+    protocol : dict
+        The arguments of the split, and T, as JSON can hold them.
+    dropped : dict of str to int
+        Number of rows, items and users that were left out, by reason.
+    dataset_fingerprint : str
         Fingerprint of the interactions that were split.
     """
 
@@ -105,7 +105,7 @@ class ColdStartSplit:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of all that a model or a metric can see of the split."""
+        """SHA-256 in hexadecimal of the parts of the split that models and metrics use."""
         digest = hashlib.sha256()
         add_json(digest, ["metatl split 1", self.k, self.cutoff_timestamp])
         add_json(digest, [self.train.fingerprint, self.cold.fingerprint])
@@ -113,11 +113,11 @@ class ColdStartSplit:
         return digest.hexdigest()
 
     def histories(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
-        """First K items of new users, the oldest first.
+        """Return the first K items of new users, the oldest first.
 
         Parameters
         ----------
-        users
+        users : ndarray
             int64 (B,): users of `cold`.
 
         Returns
@@ -128,11 +128,11 @@ class ColdStartSplit:
         return _first_items(self.cold, users, self.k)
 
     def targets(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Item that follows the history of each new user: the (K+1)-th.
+        """Return the item after the history of each new user: the (K+1)-th.
 
         Parameters
         ----------
-        users
+        users : ndarray
             int64 (B,): users of `cold`.
 
         Returns
@@ -143,7 +143,7 @@ class ColdStartSplit:
         return self.cold.items[self.cold.indptr[users] + self.k]
 
     def train_histories(self) -> NDArray[np.int64]:
-        """First K items of the training users with K rows or more: int64 (V, K)."""
+        """Return the first K items of the training users with at least K rows: int64 (V, K)."""
         users = np.flatnonzero(self.train.lengths >= self.k)
         return _first_items(self.train, users, self.k)
 
@@ -169,54 +169,59 @@ def cold_start_split(
     validation_share: float = 0.3,
     seed: int = 0,
 ) -> ColdStartSplit:
-    """Split users into training users and new ones by the date of their first interaction.
+    """Split users into training users and new users by the time of their first interaction.
 
-    The protocol of Sec. 4.1 of Wang et al. (2021), with every choice that the paper leaves open made
-    here:
+    This is the protocol of Sec. 4.1 of Wang et al. (2021), with every choice that the paper leaves open:
 
-    1. Items with fewer than `min_item_count` rows are dropped, once; users without a row go with them.
-       What follows, first interactions and their quantile included, looks at what is left.
-    2. T is `cutoff`, or the `cutoff_quantile` of the users' first interactions: with n of them sorted,
-       the one at position floor(quantile * (n - 1)), so that T is a time at which somebody arrived.
-    3. Training users arrived before T. Their rows at or after T are not used, and users with fewer than
+    1. Items with fewer than `min_item_count` rows are dropped, once, and then users without a row. All later
+       steps, the quantile of the first interactions included, use the remaining rows.
+    2. T is `cutoff`, or the `cutoff_quantile` of the first interactions of the users: of n sorted times, the
+       one at index floor(quantile * (n - 1)), so that a user arrived at T.
+    3. Training users arrived before T. Their rows at or after T are not used. Users with fewer than
        `min_train_rows` rows before T are not used.
-    4. New users arrived at or after T. Their rows of items that no row of step 3 has (the unused users do
-       not count: a model never saw those items) are dropped, if `unseen_items` is `drop`; with `keep` the
-       items are all those that step 1 kept. Users with more than K rows left are the new users.
-    5. A share of them, rounded to whole users, is for validation, the rest for the test; at least one
-       stays for the test. The order in which users are taken is drawn over all users who arrived at or
-       after T, before K is looked at, so that another K moves few users between the two.
+    4. New users arrived at or after T and have more than K rows. If `unseen_items` is `drop`, their rows of
+       items without a row in step 3 are dropped first, because a model has never seen these items. With
+       `keep`, the items are those of step 1.
+    5. A share of the new users, rounded to whole users, is for validation, and the others, at least one, for
+       the test. The random order of the users is drawn over all users who arrived at or after T, before K is
+       used, so that another K moves few users between the two parts.
 
-    Nothing here depends on the order of the rows that the interactions were made from, as long as a
-    user's times are distinct.
+    The result does not depend on the order of the rows, as long as the times of each user are distinct.
 
     Parameters
     ----------
-    interactions
-        What to split.
-    k
-        Interactions of a new user that a model sees, K >= 1.
-    cutoff
-        T as a date (its midnight) or a datetime, UTC unless it says otherwise.
-    cutoff_quantile
-        T as a share of users, in [0, 1]; not looked at where `cutoff` is given.
-    min_item_count
-        Rows that an item must have.
-    min_train_rows
-        Rows before T that a training user must have.
-    unseen_items
-        `drop` or `keep`.
-    validation_share
-        Share of the new users, in [0, 1).
-    seed
+    interactions : Interactions
+        The interactions to split.
+    k : int
+        Number of interactions of a new user that a model sees, K >= 1.
+    cutoff : datetime.date or datetime.datetime, optional
+        T; a date is its midnight, and a time without a time zone is in UTC.
+    cutoff_quantile : float
+        T as a share of the users, in [0, 1]; ignored if `cutoff` is given.
+    min_item_count : int
+        Smallest number of rows of an item.
+    min_train_rows : int
+        Smallest number of rows before T of a training user.
+    unseen_items : {"drop", "keep"}
+        Whether rows of new users with items that no training user has are dropped or kept.
+    validation_share : float
+        Share of the new users for validation, in [0, 1).
+    seed : int
         Seed of the choice of validation users.
+
+    Returns
+    -------
+    ColdStartSplit
+        The split.
 
     Raises
     ------
     InvalidArgumentError
-        For an argument outside its range.
+        If an argument is outside its range.
+    ArgumentTypeError
+        If an argument has the wrong type.
     DataError
-        If no item, no training user or no new user is left; it says what to change.
+        If no item, no training user or no new user is left; the message says what to change.
     """
     check_type(
         "interactions", interactions, Interactions, "metatl.Interactions, as metatl.read_interactions gives"
@@ -280,12 +285,12 @@ def cold_start_split(
 
 
 def protocol_sha256(protocol: Mapping[str, Any]) -> str:
-    """Digest what a split was made with, so that two splits of the same data can be told apart.
+    """Digest the settings of a split, which distinguish splits of the same data.
 
     Parameters
     ----------
-    protocol
-        :attr:`ColdStartSplit.protocol`. A cutoff that was given and one that a quantile gave are the same.
+    protocol : mapping
+        :attr:`ColdStartSplit.protocol`. It does not matter whether a cutoff was given or is a quantile.
 
     Returns
     -------
@@ -306,12 +311,17 @@ def part_by_arrival(
     min_train_rows: int = 5,
     unseen_items: UnseenItems = "drop",
 ) -> Arrivals:
-    """Take steps 1 to 4 of :func:`cold_start_split`, but for the limit on K; the arguments are the same.
+    """Do steps 1 to 4 of :func:`cold_start_split` without the condition on K. The arguments are the same.
+
+    Returns
+    -------
+    Arrivals
+        The training users and the newcomers.
 
     Raises
     ------
     InvalidArgumentError
-        For an argument outside its range.
+        If an argument is outside its range.
     DataError
         If no item is left.
     """
@@ -334,7 +344,7 @@ def part_by_arrival(
         timestamp = from_date(cutoff)
     arrived_before = np.repeat(filtered.first_timestamps < timestamp, filtered.lengths)
     before = arrived_before & (filtered.timestamps < timestamp)
-    # Every user has a row: `reduceat` would give the next user's for one without.
+    # Every user has a row; for an empty range, `reduceat` would give the first value of the next user.
     enough = np.add.reduceat(before, filtered.indptr[:-1], dtype=np.int64) >= min_train_rows
     train_rows = before & np.repeat(enough, filtered.lengths)
     if unseen_items == "drop":
@@ -365,11 +375,11 @@ def part_by_arrival(
 
 
 def _first_items(interactions: Interactions, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """First `k` items of users who have as many: int64 (B, k)."""
+    """Return the first `k` items of users with at least as many: int64 (B, k)."""
     items: NDArray[np.int64] = interactions.items[interactions.indptr[users][:, None] + np.arange(k)]
     return items
 
 
-def _check(holds: bool, argument: str, found: object, expected: str) -> None:
+def _check(holds: bool, argument: str, value: object, expected: str) -> None:
     if not holds:
-        raise InvalidArgumentError(f"{argument}: found {found!r}, expected {expected}")
+        raise InvalidArgumentError(f"{argument}: found {value!r}, expected {expected}")

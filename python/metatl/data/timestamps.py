@@ -1,4 +1,4 @@
-"""Timestamps of any kind as int64 microseconds since 1970-01-01 UTC."""
+"""Conversion of timestamps to int64 microseconds since 1970-01-01 UTC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = {
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
-# What a datetime can hold. Milliseconds that are read as seconds fall outside, so the mistake is found.
+# The range of a datetime. Milliseconds that are read as seconds are outside, so that the error is found.
 _EARLIEST = (datetime.min.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
 _LATEST = (datetime.max.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND
 _OUTSIDE = (
@@ -45,13 +45,12 @@ def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
 
     Parameters
     ----------
-    column
-        Integers or floats in `unit`, dates, datetimes, or text that holds numbers, ISO 8601 dates with
-        or without a time and an offset, or dates such as "Fri Oct 13 10:19:32 -0700 2017". Times without
-        an offset are UTC. The text of one column is of one kind; the first value decides.
-    unit
-        Unit of numbers: `s`, `ms`, `us` or `ns`. Fractions of a microsecond are rounded in numbers and
-        cut in ISO dates.
+    column : polars.Series
+        Integers or floats in `unit`, dates, datetimes, or text: numbers, ISO 8601 dates with or without a
+        time and an offset, or dates such as "Fri Oct 13 10:19:32 -0700 2017". Times without an offset are
+        UTC. The first value decides which of these the text of a column is.
+    unit : {"s", "ms", "us", "ns"}
+        Unit of numbers. Fractions of a microsecond are rounded in numbers and cut in ISO dates.
 
     Returns
     -------
@@ -63,7 +62,7 @@ def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
     DataError
         For the first missing, unreadable or out-of-range value, with its row and column.
     InvalidArgumentError
-        If there is no such unit.
+        If `unit` is not one of the units.
 
     Examples
     --------
@@ -88,12 +87,12 @@ def to_microseconds(column: pl.Series, unit: TimestampUnit = "s") -> pl.Series:
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """Give a timestamp as a datetime in UTC."""
+    """Convert a timestamp to a datetime in UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def from_date(day: date) -> int:
-    """Give the timestamp of a date's midnight or of a datetime, in UTC unless it says otherwise."""
+    """Convert a date (at midnight) or a datetime to a timestamp; it is in UTC if it has no time zone."""
     moment = day if isinstance(day, datetime) else datetime.combine(day, time())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
@@ -111,7 +110,7 @@ def _from_text(column: pl.Series, unit: TimestampUnit, expected: str) -> pl.Seri
         return _from_integers(integers, column, unit)
     floats = column.cast(pl.Float64, strict=False)
     refuse(floats.is_null(), column, f"found {{}}, {expected}")
-    # Integers stay exact where floats are not.
+    # Large integers are exact as integers and not as floats.
     from_floats = _from_floats(floats, column, unit)
     from_integers = _from_integers(integers.fill_null(0), column, unit)
     combined: pl.Series = from_integers.zip_with(integers.is_not_null(), from_floats)
@@ -119,7 +118,7 @@ def _from_text(column: pl.Series, unit: TimestampUnit, expected: str) -> pl.Seri
 
 
 def _from_iso_dates(column: pl.Series) -> pl.Series:
-    """Microseconds of ISO dates; null where the text is none, or where there is no such day or time."""
+    """Convert ISO dates to microseconds; null where a text is not an existing date."""
     parts = column.str.extract_groups(_ISO_DATE).alias("parts").to_frame()
 
     def part(group: int) -> pl.Expr:
@@ -138,7 +137,7 @@ def _from_iso_dates(column: pl.Series) -> pl.Series:
 
 
 def _from_weekday_dates(column: pl.Series) -> pl.Series:
-    """Microseconds of dates that start with the day of the week; null where the text is none."""
+    """Convert dates that start with the day of the week to microseconds; null where the text is not one."""
     moments = column.str.to_datetime(_WEEKDAY_FORMAT, time_unit="us", strict=False)
     microseconds: pl.Series = moments.cast(pl.Int64)
     return microseconds

@@ -1,4 +1,4 @@
-"""What is known of users besides their interactions: a table to slice evaluations by."""
+"""Attributes of users: a table by which evaluations are sliced."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 
 
 def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
-    """Read a table of users.
+    """Read a table with one row per user.
 
     Parameters
     ----------
-    path
-        Parquet, or CSV, in which integers are found out.
+    path : str or os.PathLike
+        Parquet or CSV. Columns of integers are recognised in CSV.
 
     Returns
     -------
     polars.DataFrame
-        With the column ``user_id``.
+        The table, with a column ``user_id``.
 
     Raises
     ------
+    MissingFileError
+        If there is no such file.
     DataError
         If the file cannot be read, has no such column, or has a user more than once.
     """
@@ -56,7 +58,7 @@ def read_attributes(path: str | os.PathLike[str]) -> pl.DataFrame:
 
 
 def refuse_repeated_users(attributes: pl.DataFrame) -> None:
-    """Raise DataError if a table of users has a user more than once."""
+    """Raise DataError if a user occurs more than once in a table of users."""
     users = attributes["user_id"]
     repeated = users.filter(users.is_duplicated())
     if len(repeated) > 0:

@@ -1,4 +1,4 @@
-"""Data sets by name: the one that ships with the package, and files by their path.
+"""Data sets by name: the bundled one, and files by their path.
 
 The bundled data are X-Wines Slim (150,000 ratings of 1,007 wines, CC0 1.0): de Azambuja, Morais and Filipe,
 *X-Wines: A Wine Dataset for Recommender Systems and Machine Learning*, Big Data Cogn. Comput. 2023, 7, 20,
@@ -43,7 +43,7 @@ def item_names() -> dict[int, str]:
     Returns
     -------
     dict
-        Raw item id to name and winery; no two are the same.
+        Raw item ids to names and wineries; no two values are equal.
 
     Examples
     --------
@@ -59,22 +59,29 @@ def item_names() -> dict[int, str]:
 
 
 def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Interactions:
-    """Load a data set as the commands name it.
+    """Load a data set by the name that commands use.
 
     Parameters
     ----------
-    data
-        `wines` for the bundled data, else the path of a file; a file that is called `wines` is `./wines`.
-    columns
-        Names of a file's user, item and timestamp columns; found by their usual names where not given. The
-        last may end in the unit of numbers, as in ``timestamp:ms``: s, ms, us or ns.
+    data : str or os.PathLike
+        `wines` for the bundled data, otherwise the path of a file. A file of the name `wines` is `./wines`.
+    columns : sequence of str, optional
+        Names of the user, item and timestamp columns of a file. By default the usual names are looked for.
+        The last may end in the unit of numbers, as in ``timestamp:ms``: s, ms, us or ns.
+
+    Returns
+    -------
+    Interactions
+        The data set.
 
     Raises
     ------
     ConfigError
         If columns are named for the bundled data.
     InvalidArgumentError
-        If `data` is no path, or the columns are not three names.
+        If `data` is not a path, or `columns` are not three names.
+    MissingFileError
+        If there is no such file.
     DataError
         If the file cannot be used; see :func:`metatl.data.readers.interaction_files.read_interactions`.
     """
@@ -100,7 +107,7 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
                 f"columns: found {columns!r}, expected three names: of the user, the item and the timestamp"
             )
         user, item, timestamp = columns
-    # A name may hold a colon itself: RecBole's end in a type.
+    # A name may contain a colon itself: names of RecBole end in a type.
     name, _, ending = (timestamp or "").rpartition(":")
     unit: TimestampUnit | None = None
     if name and ending in get_args(TimestampUnit):
@@ -111,5 +118,5 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
 
 
 def source(data: str | os.PathLike[str]) -> str:
-    """Say where data are in a way that holds in any folder: `wines`, or an absolute path."""
+    """Return a name of the data that is valid in every folder: `wines`, or an absolute path."""
     return BUNDLED if data == BUNDLED else str(Path(data).absolute())

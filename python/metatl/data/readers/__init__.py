@@ -1,1 +1,1 @@
-"""From files to interactions."""
+"""Readers of files: interactions and tables."""

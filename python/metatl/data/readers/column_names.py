@@ -1,4 +1,4 @@
-"""Which columns of a file hold users, items and timestamps."""
+"""Finding the columns of users, items and timestamps by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metatl.exceptions import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Compared without case and punctuation; the first that a file has is taken.
+# Compared without case and punctuation. The first name that a file has is taken.
 USUAL_NAMES = {
     "user": ["user_id", "user", "uid", "user_name", "reviewer_id", "customer_id", "customer", "visitor_id"],
     "item": [
@@ -20,7 +20,7 @@ USUAL_NAMES = {
     ],
     "timestamp": [
         *("timestamp", "time", "ts", "unix_review_time", "unix_time", "datetime", "date", "event_time"),
-        # Of Goodreads' five times a row, the one that is always there and that no later edit moves.
+        # Goodreads has five times a row: this one is always given, and later edits do not change it.
         *("created_at", "t_dat", "date_added"),
     ],
 }
@@ -31,20 +31,20 @@ def find_columns(names: Sequence[str], given: Sequence[str | None]) -> list[int]
 
     Parameters
     ----------
-    names
-        The names that a file has.
-    given
-        The names of the three columns, in this order; None where it is to be found by its usual names.
+    names : sequence of str
+        The names of the columns of a file.
+    given : sequence of (str or None)
+        The names of the user, item and timestamp columns. None looks for the usual names.
 
     Returns
     -------
     list of int
-        Positions in `names`, in the order of `given`.
+        Indices in `names`, in the order of `given`.
 
     Raises
     ------
     DataError
-        If a column is missing, or if several could be meant.
+        If a column is missing, or if several match.
     """
     columns = [_find(names, name, role) for name, role in zip(given, USUAL_NAMES, strict=True)]
     if len(set(columns)) < len(columns):
@@ -54,35 +54,35 @@ def find_columns(names: Sequence[str], given: Sequence[str | None]) -> list[int]
 
 
 def has_usual_name(names: Sequence[str]) -> bool:
-    """Whether one of the names is usual for any of the three columns."""
+    """Tell whether one of the names is a usual name of any of the three columns."""
     usual = {_plain(name) for names_of_role in USUAL_NAMES.values() for name in names_of_role}
     return any(_plain(name) in usual for name in names)
 
 
 def _find(names: Sequence[str], given: str | None, role: str) -> int:
     if given is not None:
-        found = [column for column, name in enumerate(names) if name == given]
-        if not found:
+        columns = [column for column, name in enumerate(names) if name == given]
+        if not columns:
             raise DataError(f"found no column {given!r} among {quoted(names)}")
     else:
-        found = _find_usual(names, role)
-        if not found:
+        columns = _find_usual(names, role)
+        if not columns:
             raise DataError(
                 f"found no {role} column among {quoted(names)}; expected one of "
                 f"{', '.join(USUAL_NAMES[role])}, or name it with {role}_column or --columns"
             )
-    if len(found) > 1:
-        chosen = ", ".join(repr(names[column]) for column in found)
-        raise DataError(f"found {len(found)} {role} columns, {chosen}; expected one")
-    return found[0]
+    if len(columns) > 1:
+        chosen = ", ".join(repr(names[column]) for column in columns)
+        raise DataError(f"found {len(columns)} {role} columns, {chosen}; expected one")
+    return columns[0]
 
 
 def _find_usual(names: Sequence[str], role: str) -> list[int]:
     plain = [_plain(name) for name in names]
     for usual in USUAL_NAMES[role]:
-        found = [column for column, name in enumerate(plain) if name == _plain(usual)]
-        if found:
-            return found
+        columns = [column for column, name in enumerate(plain) if name == _plain(usual)]
+        if columns:
+            return columns
     return []
 
 

@@ -1,8 +1,8 @@
-"""Published files that do not say what they hold: rows without a header, and times in milliseconds.
+"""Published files without a header, and published files with times in milliseconds.
 
-A file without a header is recognised by its separator and by the fields of its first line, all of which must
-look as they do in the published files; the first form that fits is taken, and no two fit the same line. What
-fits none is read as a header. So a file of another kind is an error, and never columns in the wrong order.
+A file without a header is recognised by its separator and by the fields of its first line: each field must
+match the pattern of a published format. No line matches two formats. A line that matches none is read as a
+header. So another file ends in an error, and columns are never read in the wrong order.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class HeaderlessForm(NamedTuple):
-    """A published form without a header.
+    """A published format without a header.
 
     Attributes
     ----------
-    title
-        What publishes it.
-    separator
-        What stands between fields.
-    fields
-        Name of each field, and the regular expression that it matches in the first line.
+    title : str
+        The data sets that have this format.
+    separator : str
+        The separator of fields.
+    fields : dict of str to str
+        Names of the fields to the regular expressions that the first line matches.
     """
 
     title: str
@@ -39,12 +39,12 @@ class HeaderlessForm(NamedTuple):
     fields: dict[str, str]
 
 
-# Customers of Amazon have ids that start with A; products have ten characters and start with B, or are ISBNs.
+# Ids of Amazon's customers start with A. Ids of products have ten characters and start with B, or are ISBNs.
 # The order of the two changed between the releases.
 _AMAZON_USER = r"A[0-9A-Z]{9,}"
 _AMAZON_ITEM = r"[0-9B][0-9A-Z]{9}"
 _STARS = r"[1-5](\.0)?"
-# From 1973 on: a rating or a count is none.
+# Times from 1973 on, so that ratings and counts do not match.
 _SECONDS = r"\d{9,10}(\.0)?"
 
 HEADERLESS_FORMS = (
@@ -63,40 +63,40 @@ HEADERLESS_FORMS = (
         "::",
         {"user_id": r".*", "item_id": r".*", "rating": r"(\d(\.\d)?|10(\.0)?)", "timestamp": r".*"},
     ),
-    # Two ids and a rating, without a time, must not pass for it.
+    # Two ids and a rating, without a time, must not match.
     HeaderlessForm(
         "MovieLens without ratings",
         "::",
         {"user_id": r".*", "item_id": r".*", "timestamp": r"(?!(\d(\.\d)?|10(\.0)?)$).*"},
     ),
 )
-"""Every form without a header."""
+"""Every format without a header."""
 
-# Its names are those of Amazon Reviews 2023 alone, whose times are milliseconds.
+# Only Amazon Reviews 2023 has these names; its times are milliseconds.
 _MILLISECOND_NAMES = {"user_id", "parent_asin", "timestamp"}
 # The year 1973 in milliseconds, and the year 5138 in seconds.
 _SMALLEST_MILLISECONDS = 100_000_000_000
 
 
 def name_fields(fields: Sequence[str], separator: str) -> list[str] | None:
-    """Name the fields of a first line that is no header.
+    """Name the fields of a first line that is not a header.
 
     Parameters
     ----------
-    fields
+    fields : sequence of str
         The fields of the line.
-    separator
-        What stands between them.
+    separator : str
+        Their separator.
 
     Returns
     -------
     list of str or None
-        Names of the fields; None if the line is in none of the forms, and so a header.
+        Names of the fields; None if the line is a header, because it has none of the formats.
 
     Raises
     ------
     DataError
-        If the line is separated by `::`, as only files without a header are, but in none of the forms.
+        If the separator is `::`, which only files without a header have, and no format matches.
 
     Examples
     --------
@@ -124,13 +124,13 @@ def name_fields(fields: Sequence[str], separator: str) -> list[str] | None:
 
 
 def usual_unit(names: Sequence[str], timestamps: pl.Series) -> TimestampUnit:
-    """Choose the unit of the numbers of a file whose reader was told none.
+    """Choose the unit of timestamps that are numbers, where the caller gives none.
 
     Parameters
     ----------
-    names
+    names : sequence of str
         The names of all columns of the file.
-    timestamps
+    timestamps : polars.Series
         The column of timestamps.
 
     Returns

@@ -43,40 +43,41 @@ def read_interactions(
 ) -> Interactions:
     """Read interactions from a file.
 
-    Parquet and gzip are known by their first bytes, JSON lines by the `{` that they start with. Everything
-    else is UTF-8 text with a header: CSV, TSV, RecBole's `.inter` (names with types, as in `user_id:token`)
-    or `::`. The header may be missing where the first line is one of the forms of
-    :mod:`metatl.data.readers.headerless_files` (MovieLens, MovieTweetings, Amazon's ratings) and no column is
-    named. Fields may be quoted with `"`, except in `.inter` and `::`. Blank lines are skipped.
+    The first bytes tell Parquet and gzip, and a `{` at the start tells JSON lines. Every other file is UTF-8
+    text with a header: CSV, TSV, RecBole's `.inter` (names with types, as in `user_id:token`) or `::`. The
+    header may be missing if no column is named and the first line is in one of the formats of
+    :mod:`metatl.data.readers.headerless_files` (MovieLens, MovieTweetings, ratings of Amazon). Fields may be
+    quoted with `"`, except in `.inter` and `::`. Blank lines are skipped.
 
     Parameters
     ----------
-    path
+    path : str or os.PathLike
         The file.
-    user_column, item_column, timestamp_column
-        Names of the columns; found by their usual names where they are not given.
-    separator
-        What stands between the fields of text, of any length. Where it is not given: the one that goes
-        with the file's name, if the first line has it, else the most frequent of `::`, tab, `,`, `;` and
-        `|` there.
-    timestamp_unit
-        Unit of timestamps that are numbers: `s`, `ms`, `us` or `ns`. Where it is not given: `ms` if the
-        columns are those of Amazon Reviews 2023, else `s`.
-    repeats
-        What to do where a user has an item more than once: `first` keeps the earliest, `all` keeps all.
+    user_column, item_column, timestamp_column : str, optional
+        Names of the columns. By default the usual names are looked for.
+    separator : str, optional
+        The separator of the fields of text, of any length. By default the one that is usual for the suffix
+        of the file, if the first line has it, else the most frequent of `::`, tab, `,`, `;` and `|` there.
+    timestamp_unit : {"s", "ms", "us", "ns"}, optional
+        Unit of timestamps that are numbers. By default `ms` if the columns are those of Amazon Reviews 2023,
+        else `s`.
+    repeats : {"first", "all"}
+        Which interactions of a user with the same item are kept: the first, or all.
 
     Returns
     -------
     Interactions
-        For what becomes of ids and timestamps see :meth:`Interactions.from_frame`.
+        :meth:`Interactions.from_frame` describes how ids and timestamps are converted.
 
     Raises
     ------
+    MissingFileError
+        If there is no such file.
     DataError
-        For anything in the file that cannot be used, with its line (of text) or row (of Parquet), its
-        column, what was found and what was expected.
-    InvalidArgumentError
-        If `path` is none.
+        If the file cannot be used; with its line (of text) or row (of Parquet), its column, what was found
+        and what was expected.
+    ArgumentTypeError
+        If `path` is not a path.
     OSError
         If the file may not be read.
     """
@@ -112,7 +113,7 @@ def read_interactions(
 
 @contextmanager
 def _open(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file, unpacked if it is gzipped."""
+    """Open a file, and unpack it if it is gzipped."""
     if path.is_dir():
         raise DataError("found a folder, expected a file", file=str(path))
     try:
@@ -132,7 +133,7 @@ def _open(path: Path) -> Iterator[io.BufferedReader]:
 
 @contextmanager
 def _errors_in(path: Path) -> Iterator[None]:
-    """Name the file in every error, and say what is wrong with a damaged gzip."""
+    """Name the file in every error, and describe a damaged gzip."""
     try:
         yield
     except DataError as error:
@@ -150,7 +151,7 @@ def _starts_with_object(file: io.BufferedReader) -> bool:
 def _read_parquet(
     path: Path, file: io.BufferedReader, given: Sequence[str | None]
 ) -> tuple[pl.DataFrame, list[str]]:
-    # What is unpacked has no path, and may be larger than what it was packed in by any factor.
+    # Unpacked content has no path, and can be larger than the file by any factor.
     source = path if isinstance(file.raw, io.FileIO) else _read_at_most(file, default_max_bytes())
     names = read_column_names(source)
     rows = read_parquet(source, [names[column] for column in find_columns(names, given)]).rows

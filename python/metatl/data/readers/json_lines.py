@@ -1,7 +1,7 @@
-"""Three fields of JSON lines, as text, with the line that each row stands on.
+"""Reading three fields of JSON lines as text, with the line number of each row.
 
-polars reads a block of lines at a time and keeps the three fields alone, ids as categories, so that reviews
-with their texts and files of hundreds of millions of lines need little memory.
+polars reads one block of lines at a time and keeps the three fields only, with ids as categories. So reviews
+with long texts, and files of hundreds of millions of lines, need little memory.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ def read_json_lines(file: io.BufferedReader, *, given: Sequence[str | None]) -> 
 
     Parameters
     ----------
-    file
-        The file, unpacked: one object a line. Blank lines are skipped. The names of the first object are
-        those of the file; fields that a later object lacks are missing.
-    given
-        Names of the three fields; None where a field is to be found by its usual names.
+    file : io.BufferedReader
+        The unpacked file: one object a line. Blank lines are skipped. The first object gives the names of
+        the fields; a field that a later object lacks is missing.
+    given : sequence of (str or None)
+        The names of the three fields. None looks for the usual names.
+
+    Returns
+    -------
+    TextTable
+        The three fields.
 
     Raises
     ------
     DataError
-        If a line is no object, or if the first has no such fields, with the line.
+        If a line is not an object, or if the first object lacks a field; with the line.
     """
     blocks = read_blocks(file)
     first = _first_object(blocks)
@@ -83,7 +88,7 @@ def _refuse_nested(first: Block, columns: Sequence[str]) -> None:
 
 
 def _read_block(block: Block, schema: dict[str, pl.String]) -> tuple[pl.DataFrame, pl.Series]:
-    """Read a block, and number its lines."""
+    """Read a block, and return the line number of each row."""
     try:
         rows = _read_text(block.text, schema)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
@@ -94,7 +99,7 @@ def _read_block(block: Block, schema: dict[str, pl.String]) -> tuple[pl.DataFram
         lines = lines.filter(pl.Series([bool(line.strip()) for line in _lines(block)]))
     if len(lines) != len(rows):
         raise _find_fault(block, schema)
-    # An id is long and comes often: as a category, its text is kept once for all blocks.
+    # Ids are long and frequent: as categories, their texts are kept once for all blocks.
     users, items, _ = schema
     return rows.cast({users: pl.Categorical, items: pl.Categorical}), lines
 
@@ -104,12 +109,12 @@ def _read_text(text: str, schema: dict[str, pl.String]) -> pl.DataFrame:
 
 
 def _lines(block: Block) -> list[str]:
-    # Not splitlines: text may hold characters that it takes for the end of a line.
+    # Not splitlines: it also splits at characters that may occur within a text.
     return block.text.removesuffix("\n").split("\n")
 
 
 def _find_fault(block: Block, schema: dict[str, pl.String]) -> DataError:
-    """Find the first line that polars does not read, by halving."""
+    """Find the first line that polars cannot read, by bisection."""
     lines = _lines(block)
     start, end = 0, len(lines)
     while end - start > 1:

@@ -1,4 +1,4 @@
-"""What is read more than once, or in parts, has to be a file: a pipe gives what it has once."""
+"""Checks of paths that are read more than once, or in parts: a pipe can be read once only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ if TYPE_CHECKING:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Check that a path is that of a file.
+    """Check that a path is a regular file.
 
     Parameters
     ----------
-    path
+    path : str or os.PathLike
         The path.
 
     Raises
     ------
+    MissingFileError
+        If nothing is there.
     DataError
-        If nothing is there, a folder, or a pipe.
+        If the path is a folder, a pipe or a device.
     """
     path = Path(path)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""A text file in blocks of whole lines."""
+"""Reading a text file in blocks of whole lines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Iterator
 
-# Larger ones are no faster: their pages have to be had from the system again and again.
+# Larger blocks are not faster: the system has to provide their pages again for each.
 _BLOCK_BYTES = 1 << 24
 _LINE_BYTES = 1 << 26
 
 
 class Block(NamedTuple):
-    """Whole lines, and the number of the first."""
+    """Whole lines, and the line number of the first, from 1."""
 
     text: str
     line: int
@@ -29,15 +29,15 @@ def read_blocks(
 
     Parameters
     ----------
-    file
-        The file, unpacked.
-    expected
-        What the file may be, for errors.
+    file : io.BufferedReader
+        The unpacked file.
+    expected : str
+        The formats that the file may have, for errors.
 
     Yields
     ------
     Block
-        Some 16 MiB of lines; a byte order mark is left out.
+        About 16 MiB of lines, without a byte order mark.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def read_blocks(
 
 
 def skip_blank_lines(block: Block) -> Block:
-    """Leave out the blank lines at the start of a block."""
+    """Remove the blank lines at the start of a block."""
     text = block.text.lstrip("\r\n")
     return Block(text, block.line + block.text.count("\n", 0, len(block.text) - len(text)))
 
@@ -73,5 +73,5 @@ def _decode(data: bytes, line: int, expected: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        found = f"found the byte 0x{data[error.start]:02x}, expected {expected}"
-        raise DataError(found, line=line + data.count(b"\n", 0, error.start)) from None
+        message = f"found the byte 0x{data[error.start]:02x}, expected {expected}"
+        raise DataError(message, line=line + data.count(b"\n", 0, error.start)) from None

@@ -1,7 +1,7 @@
-"""Three columns of a text file, as text, with the line that each row stands on.
+"""Reading three columns of a text file as text, with the line number of each row.
 
-The file is read in blocks of whole lines. Lines are split by polars as long as no field is quoted; from the
-first block with a quote on, Python's csv module takes over, which is slower and knows the rules of quoting.
+The file is read in blocks of whole lines. polars splits the lines while no field is quoted. From the first
+block with a quote on, the csv module reads them: it is slower, and it knows the rules of quoting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metatl.exceptions import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# The separator that goes with a file's name.
+# The usual separator of a file by its suffix.
 _USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".inter": "\t", ".dat": "::"}
 _SEPARATORS = ("::", "\t", ",", ";", "|")
 _RECBOLE_TYPES = (":token", ":token_seq", ":float", ":float_seq")
@@ -31,15 +31,15 @@ _QUOTED_ROWS = 1 << 20
 
 
 class TextTable(NamedTuple):
-    """What :func:`read_text_table` reads.
+    """The columns that :func:`read_text_table` reads.
 
     Attributes
     ----------
-    rows
-        The three columns, under the names that the file gives them: String.
-    lines
-        Int64: the line of each row, from 1.
-    names
+    rows : polars.DataFrame
+        The three columns, as String, with the names that they have in the file.
+    lines : polars.Series
+        Int64: the line number of each row, from 1.
+    names : list of str
         The names of all columns of the file.
     """
 
@@ -49,7 +49,7 @@ class TextTable(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Where in a line the three columns are."""
+    """The positions of the three columns in a line."""
 
     names: list[str]
     columns: list[int]
@@ -64,14 +64,19 @@ def read_text_table(
 
     Parameters
     ----------
-    file
-        The file, unpacked.
-    suffix
-        The end of its name, as in `.csv`.
-    given
-        Names of the three columns; None where a column is to be found by its usual names.
-    separator
-        What stands between fields; None to find it.
+    file : io.BufferedReader
+        The unpacked file.
+    suffix : str
+        The suffix of its name, as in `.csv`.
+    given : sequence of (str or None)
+        The names of the three columns. None looks for the usual names.
+    separator : str or None
+        The separator of fields. None finds it.
+
+    Returns
+    -------
+    TextTable
+        The three columns.
 
     Raises
     ------
@@ -96,7 +101,7 @@ def read_text_table(
 def _read_header(
     blocks: Iterator[Block], suffix: str, given: Sequence[str | None], separator: str | None
 ) -> tuple[_Layout, Block]:
-    """Read the first line that is not blank, and give the rest of its block."""
+    """Read the first line that is not blank, and return the rest of its block."""
     for block in blocks:
         start = skip_blank_lines(block)
         if start.text:
@@ -111,12 +116,12 @@ def _read_header(
     names = _split_header(header, separator, line) if may_quote else header.split(separator)
     names = [_without_type(name.strip()) for name in names]
     try:
-        found = None if any(given) or has_usual_name(names) else name_fields(names, separator)
-        names = found or names
+        fields = None if any(given) or has_usual_name(names) else name_fields(names, separator)
+        names = fields or names
         columns = find_columns(names, given)
     except DataError as error:
         raise DataError(error.message, line=line) from None
-    rest = Block(body, line + 1) if found is None else start
+    rest = Block(body, line + 1) if fields is None else start
     return _Layout(names, columns, separator, may_quote), rest
 
 
@@ -129,7 +134,7 @@ def _split_header(header: str, separator: str, line: int) -> list[str]:
     try:
         return next(csv.reader([header], delimiter=separator, strict=True))
     except csv.Error as error:
-        raise DataError(f"found a header that is no CSV: {error}", line=line) from None
+        raise DataError(f"found a header that is not CSV: {error}", line=line) from None
 
 
 def _without_type(name: str) -> str:
@@ -139,7 +144,7 @@ def _without_type(name: str) -> str:
 
 
 def _split_lines(block: Block, layout: _Layout) -> TextTable:
-    """Split lines in which nothing is quoted."""
+    """Split lines without quoted fields."""
     text = pl.Series([block.text]).str.split("\n").explode().str.strip_suffix("\r")
     lines = pl.Series(range(block.line, block.line + len(text)), dtype=pl.Int64)
     is_blank = text == ""
@@ -175,7 +180,7 @@ def _read_quoted(blocks: Iterable[Block], layout: _Layout) -> Iterator[TextTable
                 yield _table(rows, lines, layout)
                 rows, lines = [], []
     except csv.Error as error:
-        raise DataError(f"found no CSV: {error}", line=line) from None
+        raise DataError(f"found text that is not CSV: {error}", line=line) from None
     yield _table(rows, lines, layout)
 
 
@@ -191,6 +196,6 @@ def _table(rows: list[list[str]], lines: list[int], layout: _Layout) -> TextTabl
     return TextTable(table, pl.Series(lines, dtype=pl.Int64), layout.names)
 
 
-def _ragged(found: int, layout: _Layout, line: int) -> DataError:
+def _ragged(num_fields: int, layout: _Layout, line: int) -> DataError:
     expected = f"{len(layout.names)}: {quoted(layout.names)}"
-    return DataError(f"found {found} field{'s' * (found != 1)}, expected {expected}", line=line)
+    return DataError(f"found {num_fields} field{'s' * (num_fields != 1)}, expected {expected}", line=line)
