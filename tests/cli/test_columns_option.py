@@ -94,7 +94,16 @@ def test_the_unit_of_times_is_said_with_the_column_and_remembered(sales, tmp_pat
     result = run(train, "--data", path, "--model", "popularity", "--out", out, *named)
     assert result.exit_code == 0, result.stderr
     assert run(evaluate, out, "--candidates", "uni50").exit_code == 0
-    found = metatl.datasets.load(path, ("who", "what", "second:ms"))
+    record = json.loads((out / "run.json").read_text())
+    assert (record["columns"], record["timestamp_unit"]) == (["who", "what", "second"], "ms")
+    # As version 0.1.0 wrote it.
+    record["columns"][2] = "second:ms"
+    del record["timestamp_unit"]
+    (out / "run.json").write_text(json.dumps(record))
+    assert metatl.load_run(out).record.timestamp_unit == "ms"
+    assert run(evaluate, out, "--candidates", "uni50").exit_code == 0
+    assert run(train, "--data", path, "--out", out, "--resume", *named).exit_code == 0
+    found = metatl.datasets.load(path, ("who", "what", "second"), "ms")
     assert (found.timestamps - seconds.timestamps == EARLIER * 1000).all()
 
 

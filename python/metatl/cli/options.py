@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from metatl.data.interactions import Interactions
+    from metatl.data.timestamps import TimestampUnit
 
 _ROLES = 3
 
 
-def _parse_columns(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+class NamedColumns(NamedTuple):
+    """What `--columns` says.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the user, item and timestamp columns.
+    timestamp_unit : {"s", "ms", "us", "ns"} or None
+        Unit of numeric timestamps; None where the option does not say.
+    """
+
+    names: tuple[str, str, str]
+    timestamp_unit: TimestampUnit | None
+
+
+def _parse_columns(_: click.Context, __: click.Parameter, value: str | None) -> NamedColumns | None:
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
     if len(names) != _ROLES or not all(names):
         raise click.BadParameter(f"found {value!r}, expected three names as in user,item,time")
-    return names
+    from metatl.data.timestamps import split_unit
+
+    user, item, timestamp = names
+    timestamp, unit = split_unit(timestamp)
+    return NamedColumns((user, item, timestamp), unit)
+
+
+def load_data(data: str | Path, columns: NamedColumns | None) -> Interactions:
+    """Load the data that a command names, with what `--columns` says of it."""
+    from metatl import datasets
+
+    if columns is None:
+        return datasets.load(data)
+    return datasets.load(data, columns.names, columns.timestamp_unit)
 
 
 columns_option = click.option(

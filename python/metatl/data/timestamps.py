@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta, timezone
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -11,6 +11,29 @@ from metatl.common.column_errors import refuse, refuse_missing
 from metatl.exceptions import DataError, InvalidArgumentError
 
 TimestampUnit = Literal["s", "ms", "us", "ns"]
+
+
+def split_unit(column: str) -> tuple[str, TimestampUnit | None]:
+    """Split the name of a timestamp column as commands take it, with the unit of its numbers: ``day:ms``.
+
+    Parameters
+    ----------
+    column : str
+        A name, with or without a unit. A name may contain a colon itself: names of RecBole end in a type.
+
+    Returns
+    -------
+    name : str
+        The name without the unit.
+    unit : {"s", "ms", "us", "ns"} or None
+        None where there is no unit.
+    """
+    name, _, ending = column.rpartition(":")
+    for unit in get_args(TimestampUnit):
+        if name and ending == unit:
+            return name, unit
+    return column, None
+
 
 # Microseconds in a unit, as a fraction.
 _UNITS = {

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.data.interactions import Interactions
+    from metatl.data.timestamps import TimestampUnit
 
 __all__ = ["BUNDLED", "item_names", "load", "source", "xwines"]
 
@@ -58,7 +59,11 @@ def item_names() -> dict[int, str]:
     return dict(zip(wines["WineID"].to_list(), names.to_list(), strict=True))
 
 
-def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Interactions:
+def load(
+    data: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    timestamp_unit: TimestampUnit | None = None,
+) -> Interactions:
     """Load a data set by the name that commands use.
 
     Parameters
@@ -67,7 +72,8 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
         `wines` for the bundled data, otherwise the path of a file. A file of the name `wines` is `./wines`.
     columns : sequence of str, optional
         Names of the user, item and timestamp columns of a file. By default the usual names are looked for.
-        The last may end in the unit of numbers, as in ``timestamp:ms``: s, ms, us or ns.
+    timestamp_unit : {"s", "ms", "us", "ns"}, optional
+        Unit of numeric timestamps of a file; by default seconds, or what a published format uses.
 
     Returns
     -------
@@ -87,7 +93,6 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
     """
     from metatl.common.arguments import check_type
     from metatl.data.readers.interaction_files import read_interactions
-    from metatl.data.timestamps import TimestampUnit
     from metatl.exceptions import ConfigError, InvalidArgumentError
 
     check_type(
@@ -107,13 +112,8 @@ def load(data: str | os.PathLike[str], columns: Sequence[str] | None = None) -> 
                 f"columns: found {columns!r}, expected three names: of the user, the item and the timestamp"
             )
         user, item, timestamp = columns
-    # A name may contain a colon itself: names of RecBole end in a type.
-    name, _, ending = (timestamp or "").rpartition(":")
-    unit: TimestampUnit | None = None
-    if name and ending in get_args(TimestampUnit):
-        timestamp, unit = name, cast("TimestampUnit", ending)
     return read_interactions(
-        data, user_column=user, item_column=item, timestamp_column=timestamp, timestamp_unit=unit
+        data, user_column=user, item_column=item, timestamp_column=timestamp, timestamp_unit=timestamp_unit
     )
 
 

@@ -304,7 +304,11 @@ def _report_model(run: Run, item_table: ItemFormat) -> ModelReport:
 def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions:
     """Read the data and check that the run was fitted on it."""
     source = _recorded_data(run) if data is None else data
-    interactions = source if isinstance(source, Interactions) else datasets.load(source, run.record.columns)
+    interactions = (
+        source
+        if isinstance(source, Interactions)
+        else datasets.load(source, run.record.columns, run.record.timestamp_unit)
+    )
     if interactions.fingerprint != run.record.dataset_fingerprint:
         name = "the interactions" if isinstance(source, Interactions) else str(source)
         raise RunError(

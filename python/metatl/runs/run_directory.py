@@ -33,11 +33,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from metatl.common.arguments import check_type, config_error, whole_number
 from metatl.common.files import write_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
+from metatl.data.timestamps import TimestampUnit, split_unit
 from metatl.exceptions import ConfigError, MissingRunError, RunError
 from metatl.models import find_system
 from metatl.models.contract import ScoringModel
@@ -135,11 +137,23 @@ class RunRecord(BaseModel):
     """Name or absolute path of the data; None where `fit` was given interactions in memory."""
     columns: tuple[str, str, str] | None = None
     """Names of the data's user, item and timestamp columns; None where they were found by usual names."""
+    timestamp_unit: TimestampUnit | None = None
+    """Unit of numeric timestamps; None where none was given."""
     dataset_fingerprint: str
     split: SplitSettings
     split_fingerprint: str
     validation_candidates_sha256: str
     num_items: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_unit_from_column(cls, record: Any) -> Any:
+        """Read a record of version 0.1.0, whose timestamp column ends in the unit, as in ``day:ms``."""
+        if not isinstance(record, dict) or "timestamp_unit" in record or not record.get("columns"):
+            return record
+        user, item, timestamp = record["columns"]
+        timestamp, unit = split_unit(timestamp)
+        return {**record, "columns": (user, item, timestamp), "timestamp_unit": unit}
 
 
 @dataclass(frozen=True, eq=False)

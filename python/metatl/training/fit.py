@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from metatl.data.candidates import CandidateSets
     from metatl.data.split import ColdStartSplit
+    from metatl.data.timestamps import TimestampUnit
     from metatl.models.contract import Model
     from metatl.training.outer_loop import Progress
 
@@ -95,6 +96,7 @@ class _Defaults:
 
     data: str = datasets.BUNDLED
     columns: tuple[str, str, str] | None = None
+    timestamp_unit: TimestampUnit | None = None
     model: str = "metatl"
     preset: str = "tuned"
     seed: int = 0
@@ -111,6 +113,7 @@ class _Defaults:
         return cls(
             data=datasets.BUNDLED if record.data is None else record.data,
             columns=record.columns,
+            timestamp_unit=record.timestamp_unit,
             model=record.model,
             preset=record.preset,
             seed=record.seed,
@@ -137,6 +140,7 @@ def fit(
     config: Mapping[str, Any] | None = None,
     split: SplitSettings | None = None,
     columns: tuple[str, str, str] | None = None,
+    timestamp_unit: TimestampUnit | None = None,
     device: str = "auto",
     compiled: bool | None = None,
     resume: bool = False,
@@ -168,6 +172,8 @@ def fit(
         How to split; the protocol's defaults where None.
     columns
         Names of the file's user, item and timestamp columns; found by their usual names where None.
+    timestamp_unit : {"s", "ms", "us", "ns"}, optional
+        Unit of the file's numeric timestamps; by default seconds, or what a published format uses.
     device
         `auto`, `cpu` or `cuda`.
     compiled
@@ -207,6 +213,7 @@ def fit(
     compiled = defaults.compiled if compiled is None else compiled
     if columns is None and not isinstance(data, Interactions):
         columns = defaults.columns
+        timestamp_unit = defaults.timestamp_unit if timestamp_unit is None else timestamp_unit
     system = find_system(model, preset)
     if directory is not None:
         _check_directory(directory, model, preset, resume=resume, overwrite=overwrite)
@@ -220,9 +227,11 @@ def fit(
         can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
         raise ConfigError(f"compiled: found true for {model}, but only {can} can be compiled; leave it out")
     if directory is not None and resume and is_finished(directory):
-        _check_finished(directory, data, model, preset, settings, seed, split_settings, columns)
+        _check_finished(
+            directory, data, model, preset, settings, seed, split_settings, columns, timestamp_unit
+        )
         return load_run(directory, device=device)
-    interactions = data if isinstance(data, Interactions) else datasets.load(data, columns)
+    interactions = data if isinstance(data, Interactions) else datasets.load(data, columns, timestamp_unit)
     cold_start = split_settings.split(interactions)
     candidates = _validation_candidates(cold_start, seed)
     record = RunRecord(
@@ -235,6 +244,7 @@ def fit(
         compiled=compiled,
         data=None if isinstance(data, Interactions) else datasets.source(data),
         columns=columns,
+        timestamp_unit=timestamp_unit,
         dataset_fingerprint=interactions.fingerprint,
         split=split_settings,
         split_fingerprint=cold_start.fingerprint,
@@ -355,6 +365,7 @@ def _check_finished(
     seed: int,
     split: SplitSettings,
     columns: tuple[str, str, str] | None,
+    timestamp_unit: TimestampUnit | None,
 ) -> None:
     """Refuse a finished run of other settings; a file of data is read only where the run names another."""
     asked = {
@@ -362,6 +373,7 @@ def _check_finished(
         "preset": preset,
         "seed": seed,
         "columns": columns,
+        "timestamp_unit": timestamp_unit,
         "split": split.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
     }
@@ -369,7 +381,7 @@ def _check_finished(
     if isinstance(data, Interactions):
         asked["dataset_fingerprint"] = data.fingerprint
     elif datasets.source(data) != held.data:
-        asked["dataset_fingerprint"] = datasets.load(data, columns).fingerprint
+        asked["dataset_fingerprint"] = datasets.load(data, columns, timestamp_unit).fingerprint
     _check_same_settings(held, asked, directory)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.options import columns_option, device_option, item_table_option
+from metatl.cli.options import NamedColumns, columns_option, device_option, item_table_option, load_data
 from metatl.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def recommend(
     run: Path,
     history: str | None,
     source: Path | None,
-    columns: tuple[str, str, str] | None,
+    columns: NamedColumns | None,
     out: Path | None,
     top: int,
     threads: int | None,
@@ -123,7 +123,7 @@ def _explain(known_items: int) -> None:
 def _answer_file(
     run: Run,
     source: Path,
-    columns: tuple[str, str, str] | None,
+    columns: NamedColumns | None,
     out: Path,
     top: int,
     item_table: ItemFormat,
@@ -131,10 +131,11 @@ def _answer_file(
 ) -> None:
     """Write the items for every user of a file."""
     from metatl.common.files import write_parquet
-    from metatl.datasets import load
     from metatl.ranking.recommend import find_names, recommend
 
-    interactions = load(source, columns or run.record.columns)
+    if columns is None and run.record.columns is not None:
+        columns = NamedColumns(run.record.columns, run.record.timestamp_unit)
+    interactions = load_data(source, columns)
     answer = recommend(run, interactions, top=top, item_table=item_table, num_threads=threads)
     frame = answer.frame(interactions.user_ids)
     names = find_names(run, frame["item_id"])

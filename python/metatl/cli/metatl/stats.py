@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.options import columns_option
+from metatl.cli.options import columns_option, load_data
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from metatl.cli.options import NamedColumns
 
 
 @click.command(cls=Command)
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--min-item-count", default=10, show_default=True, help="Drop items with fewer interactions.")
 def stats(
     data: str,
-    columns: tuple[str, str, str] | None,
+    columns: NamedColumns | None,
     cutoff: datetime | None,
     cutoff_quantile: float,
     min_item_count: int,
@@ -39,9 +41,8 @@ def stats(
     equal times, and the time span.
     """
     from metatl.data.dataset_statistics import statistics
-    from metatl.datasets import load
 
-    interactions = load(data, columns)
+    interactions = load_data(data, columns)
     figures = statistics(
         interactions, cutoff=cutoff, cutoff_quantile=cutoff_quantile, min_item_count=min_item_count
     )

@@ -15,7 +15,9 @@ from metatl.models import SYSTEMS
 if TYPE_CHECKING:
     from datetime import datetime
 
-_RECORDED = ("data", "columns", "model", "preset", "seed", "compiled")
+    from metatl.cli.options import NamedColumns
+
+_RECORDED = ("data", "model", "preset", "seed", "compiled")
 _SPLIT_OPTIONS = ("k", "cutoff", "cutoff_quantile", "min_item_count")
 
 
@@ -73,6 +75,7 @@ def train(
     context: click.Context,
     /,
     out: Path,
+    columns: NamedColumns | None,
     overrides: dict[str, Any],
     max_steps: int | None,
     cutoff: datetime | None,
@@ -107,6 +110,7 @@ def train(
         finished=resume and is_finished(out),
         # Only the given options: `fit` takes the others from the record of the run that it resumes.
         **{name: given[name] for name in _RECORDED if name in given},
+        **({"columns": columns.names, "timestamp_unit": columns.timestamp_unit} if columns else {}),
         split=SplitSettings(**{name: given[name] for name in _SPLIT_OPTIONS if name in given}),
         config=overrides,
         device=device,

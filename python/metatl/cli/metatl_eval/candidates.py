@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.options import columns_option
+from metatl.cli.options import columns_option, load_data
 from metatl.cli.outputs import check_outputs
 from metatl.metrics.names import CANDIDATE_KINDS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from metatl.cli.options import NamedColumns
     from metatl.data.candidates import CandidateSets, Excluded, Part
 
 _OWN = {"all": "items", "history": "history"}
@@ -66,7 +67,7 @@ _OWN = {"all": "items", "history": "history"}
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 def candidates(
     data: str,
-    columns: tuple[str, str, str] | None,
+    columns: NamedColumns | None,
     out: Path,
     k: int,
     kind: str,
@@ -102,7 +103,6 @@ def candidates(
     from metatl.common.files import write_parquet
     from metatl.data.candidates import sample_candidate_sets
     from metatl.data.split import cold_start_split
-    from metatl.datasets import load
     from metatl.exceptions import ConfigError, DataError, NoNegativeError
 
     check_outputs([data], {"--out": out, "--train": train})
@@ -110,7 +110,7 @@ def candidates(
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: found no folder {path.parent} to write it to")
     split = cold_start_split(
-        load(data, columns),
+        load_data(data, columns),
         k=k,
         cutoff=None if cutoff is None else cutoff.date(),
         cutoff_quantile=cutoff_quantile,
