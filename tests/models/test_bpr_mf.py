@@ -120,5 +120,5 @@ def test_a_planted_world_is_learned_and_a_saved_run_ranks_the_same(preset, tmp_p
 
 def test_settings_without_negatives_are_refused():
     settings = {"negatives": 0, "shared_negatives": 0}
-    with pytest.raises(ConfigError, match="negatives: the loss needs some"):
+    with pytest.raises(ConfigError, match="negatives: the loss needs at least one"):
         configure(find_system("bpr"), "tuned", settings, k=3)

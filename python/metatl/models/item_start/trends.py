@@ -1,6 +1,6 @@
 """Recent trend of each item's popularity.
 
-New users arrive after the training rows end, so recent popularity predicts better than overall popularity.
+New users arrive after the training rows end, so the most recent popularity is closest to them.
 """
 
 from __future__ import annotations
