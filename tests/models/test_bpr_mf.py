@@ -98,5 +98,5 @@ def test_the_order_of_a_history_plays_no_part():
 
 def test_settings_without_negatives_are_refused():
     settings = {"negatives": 0, "shared_negatives": 0}
-    with pytest.raises(ConfigError, match="negatives: the loss needs some"):
+    with pytest.raises(ConfigError, match="negatives: the loss needs at least one"):
         configure(find_system("bpr"), "tuned", settings, k=3)

@@ -129,5 +129,5 @@ def test_the_direction_of_a_ring_is_learned(preset):
 
 def test_settings_without_negatives_are_refused():
     settings = {"negatives": 0, "shared_negatives": 0}
-    with pytest.raises(ConfigError, match="negatives: the loss needs some"):
+    with pytest.raises(ConfigError, match="negatives: the loss needs at least one"):
         configure(find_system("transrec"), "tuned", settings, k=3)

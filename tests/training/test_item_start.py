@@ -152,7 +152,7 @@ def test_paper_starts_at_random_and_wrong_settings_are_refused(name):
     for config, message in (
         ({"item_start": "random", "trend_weight": 0.1, "cross_fit_folds": 0}, "need 'spectral'"),
         ({"item_start": "random", "trend_weight": 0.0, "cross_fit_folds": 2}, "need 'spectral'"),
-        ({"item_start": "spectral", "cross_fit_folds": 1}, "one fold of one leaves nobody"),
+        ({"item_start": "spectral", "cross_fit_folds": 1}, "without its only fold no user is left"),
     ):
         with pytest.raises(ConfigError, match=message):
             metatl.fit(ring(users=300), model=name, config=config)

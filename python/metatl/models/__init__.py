@@ -1,4 +1,4 @@
-"""The published systems, one file each, and the one table that names them."""
+"""The published systems, one file each, and `SYSTEMS`, the table of all of them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ if TYPE_CHECKING:
 
 
 Batches: TypeAlias = Literal["episodes", "sequences"]
-"""What a system can be trained on by gradients: see `metatl.training.batches`."""
+"""Kind of training batch of a system that is trained by gradients; see `metatl.training.batches`."""
 
 
 @dataclass(frozen=True)
 class System:
-    """Where a system lives and which presets it has.
+    """A system: its names, classes and presets.
 
     Attributes
     ----------
-    name
-        The name that commands take.
-    title
-        The name that tables print.
-    module, model, config
-        Module of the model, and the names of its model and config classes in it.
-    presets
-        Names of its presets; `tuned` is the default of every system.
-    batches
-        What it is trained on by gradients (:mod:`metatl.training.outer_loop`): `episodes` or `sequences`;
-        None for a system that `fit` computes in one pass.
-    compiles
-        Whether torch.compile may fuse the kernels of its training steps.
-    revision
-        Raised when a change of the code changes its figures, so that those of older code, which experiments
-        have kept, are not taken for its own.
+    name : str
+        Name on the command line.
+    title : str
+        Name in tables.
+    module : str
+        Module of the model class and the config class.
+    model, config : str
+        Names of these two classes.
+    presets : tuple of str
+        Names of the presets; `tuned` is the default of every system.
+    batches : {"episodes", "sequences"} or None
+        Kind of training batch (:mod:`metatl.training.outer_loop`); None for a system that `fit` computes in
+        one pass.
+    compiles : bool
+        Whether torch.compile can fuse the kernels of the training steps.
+    revision : int
+        Increased when a change of the code changes the figures of the system. Experiments then recompute
+        the figures that they stored with an older revision.
     """
 
     name: str
@@ -51,7 +53,7 @@ class System:
     revision: int = 1
 
     def model_class(self) -> Any:
-        """Import the model class; torch is loaded here and not before."""
+        """Import the model class. This also imports torch, where the model uses it."""
         return getattr(importlib.import_module(self.module), self.model)
 
     def config_class(self) -> type[BaseModel]:
@@ -184,12 +186,24 @@ SYSTEMS = {
 
 
 def find_system(name: str, preset: str = "tuned") -> System:
-    """Look a system up by name.
+    """Look up a system by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `SYSTEMS`.
+    preset : str
+        A preset that the system must have.
+
+    Returns
+    -------
+    System
+        The entry of the table.
 
     Raises
     ------
     ConfigError
-        If there is no system of that name, or it lacks the preset; the message lists those there are.
+        If no system has that name, or the system has no such preset; the message lists the valid names.
     """
     if name not in SYSTEMS:
         raise ConfigError(f"model: found {name!r}, expected one of {', '.join(SYSTEMS)}")

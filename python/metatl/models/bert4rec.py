@@ -1,17 +1,18 @@
 """BERT4Rec: sequential recommendation with bidirectional encoder representations from transformer.
 
 Sun, Liu, Wu, Pei, Lin, Ou, Jiang, *BERT4Rec: sequential recommendation with bidirectional encoder
-representations from transformer*, CIKM 2019. A bidirectional transformer is trained to fill in masked items
-(cloze); a mask after the history stands for what comes next. Cold users need nothing special.
+representations from transformer*, CIKM 2019. A bidirectional transformer learns to predict masked items (the
+cloze task). To predict the next item, a mask is appended to the history. Cold users need no special case.
 
-`paper`: two blocks with two heads, post-norm, GELU; a share of the items is masked, and a share of the
-sequences has its last item alone masked, which short sequences need; a projection of the states, then softmax
-over the catalogue with a bias per item. `tuned`: one block that normalises what it reads and not what it
-leaves, item vectors that enter as long as SASRec's do, and states that are ranked without the projection
-(each in turn raised the validation MRR on X-Wines: from .246, to .255 without the projection and .266 with
-all); items that start from the co-occurrence graph (.246 there from random vectors); a softmax against
-negatives that a batch shares, a cosine schedule; and where the last item alone is masked, the sequence is cut
-at a random place first: a training user has more items than a cold one.
+`paper`: two post-norm blocks with two heads and GELU; a share of the items is masked, and in a share of the
+sequences only the last item is masked, which short sequences need; a projection of the states, then a softmax
+over the catalogue with a bias per item.
+
+`tuned`: one pre-norm block; item vectors scaled by √d as in SASRec; no projection of the states (each of the
+three raised the validation MRR on X-Wines: from .246 to .255 without the projection, and to .266 with all
+three); items that start from the co-occurrence graph (.246 on X-Wines from random vectors); a softmax against
+negatives for the whole batch; a cosine schedule. If only the last item is masked, the sequence is first cut
+at a random position, because training users have more items than cold users.
 """
 
 from __future__ import annotations
@@ -64,26 +65,26 @@ class BERT4RecConfig(SequenceModelConfig):
 
     lr: float = Field(default=1e-3, gt=0)
     item_dropout: float = Field(default=0.2, ge=0, lt=1)
-    blocks: int = Field(default=1, ge=1, description="Transformer blocks.")
-    heads: int = Field(default=2, ge=1, description="Attention heads of a block.")
+    blocks: int = Field(default=1, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(default=2, ge=1, description="Attention heads per block.")
     norm_first: bool = Field(
         default=True,
         description=(
-            "Normalise what a block reads, and what the last one leaves; item vectors enter times √d. "
-            "Otherwise item vectors are normalised as they enter, and what each block leaves."
+            "Pre-norm: normalise the input of each block and the final output, and multiply item vectors by "
+            "√d. Otherwise post-norm: normalise the item vectors and the output of each block."
         ),
     )
-    projection: bool = Field(default=False, description="Project the states before they are ranked.")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="Inside the blocks.")
+    projection: bool = Field(default=False, description="Project the states before the scores are computed.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout inside the blocks.")
     mask_share: float = Field(default=0.2, gt=0, lt=1, description="Share of the items that are masked.")
     last_share: float = Field(
-        default=0.7, ge=0, le=1, description="Share of the sequences whose last item alone is masked."
+        default=0.7, ge=0, le=1, description="Share of the sequences in which only the last item is masked."
     )
     random_prefixes: bool = Field(
         default=True,
         description=(
-            "Cut these sequences at a random position first, so that the mask follows histories of "
-            "every length."
+            "Cut these sequences at a random position first, so that the model sees histories of every "
+            "length."
         ),
     )
     max_steps: int = Field(default=600, ge=1)
@@ -103,15 +104,16 @@ class BERT4Rec(SequenceModel):
     Parameters
     ----------
     config : BERT4RecConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     """
 
     config: BERT4RecConfig
 
     def __init__(self, config: BERT4RecConfig, num_items: int) -> None:
         super().__init__(config, num_items)
-        # One place more than items are read: the mask stands after them.
+        # One position more than `max_length`, for the mask after the history.
         self.positions = nn.Parameter(torch.randn(config.max_length + 1, config.dim) * config.init_scale)
         self.mask = nn.Parameter(torch.randn(config.dim) * config.init_scale)
         self.norm = nn.Identity() if config.norm_first else nn.LayerNorm(config.dim)
@@ -135,21 +137,21 @@ class BERT4Rec(SequenceModel):
             self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
 
     def read(self, items: Tensor, masked: Tensor, item_offsets: Tensor | None = None) -> Tensor:
-        """Read sequences in which some items are hidden.
+        """Read sequences with masked items.
 
         Parameters
         ----------
         items : Tensor
-            (B, L) int64; ``NO_ITEM`` after the end of a sequence.
+            (B, L) int64, padded at the end with ``NO_ITEM``.
         masked : Tensor
-            (B, L) bool, true at places whose item is hidden from the model.
+            (B, L) bool, true at masked positions.
         item_offsets : Tensor, optional
-            (I, d), added to the item vectors.
+            (I, d) float, added to the item vectors.
 
         Returns
         -------
         Tensor
-            (B, L, d), what is ranked at each place.
+            (B, L, d) float, the state at each position.
         """
         rows = self._enter(items, masked, self.item_vectors(item_offsets))
         absent = (items == NO_ITEM) & ~masked
@@ -157,7 +159,7 @@ class BERT4Rec(SequenceModel):
         return states
 
     def _enter(self, items: Tensor, masked: Tensor, vectors: Tensor) -> Tensor:
-        """Rows (B, L, d) that the first block reads."""
+        """Return the input (B, L, d) of the first block."""
         rows = look_up(vectors, items)
         if self.config.norm_first:
             rows = rows * self.config.dim**0.5
@@ -165,45 +167,45 @@ class BERT4Rec(SequenceModel):
         return dropout(self.norm(rows), self.config.item_dropout, training=self.training)
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Mean loss over the masked places."""
+        """Compute the mean loss over the masked positions; see `TrainableModel.training_loss`."""
         items, masked = self.draw_mask(batch.items)
         states = self.read(items, masked, item_offsets)
         targets = items.masked_fill(~masked, NO_ITEM)
-        # A sequence has one negative less than it has places: the first place takes those of the second.
+        # The sampler draws negatives for all positions but the first, which uses those of the second.
         negatives = torch.cat((batch.negatives[:, :1], batch.negatives), dim=1)
         output = self.output_vectors(item_offsets)
         return self.loss_at(states, targets, negatives, batch.shared_negatives, output)
 
     def draw_mask(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose which items to hide: at least one of each sequence, and never all.
+        """Draw the items to mask: at least one of each sequence, and never all.
 
         Parameters
         ----------
         items : Tensor
-            (B, L) int64; ``NO_ITEM`` after the end of a sequence.
+            (B, L) int64, padded at the end with ``NO_ITEM``.
 
         Returns
         -------
         items : Tensor
-            (B, L), with ``NO_ITEM`` too where a sequence was cut.
+            (B, L) int64, the sequences after random cuts.
         masked : Tensor
             (B, L) bool.
         """
-        device, places = items.device, torch.arange(items.shape[1], device=items.device)
+        device, positions = items.device, torch.arange(items.shape[1], device=items.device)
         lengths = (items != NO_ITEM).sum(dim=1, keepdim=True)
         only_last = torch.rand(len(items), 1, device=device) < self.config.last_share
         if self.config.random_prefixes:
             cut = 2 + (torch.rand(len(items), 1, device=device) * (lengths - 1)).long()
             lengths = torch.where(only_last, cut.minimum(lengths), lengths)
-            items = items.masked_fill(places >= lengths, NO_ITEM)
-        noise = torch.rand(items.shape, device=device).masked_fill(places >= lengths, 2.0)
-        hidden = (lengths * self.config.mask_share).round().clamp(min=1).minimum(lengths - 1)
-        # The items with the least noise are hidden.
-        somewhere = noise.argsort(dim=1).argsort(dim=1) < hidden
-        return items, torch.where(only_last, places == lengths - 1, somewhere)
+            items = items.masked_fill(positions >= lengths, NO_ITEM)
+        noise = torch.rand(items.shape, device=device).masked_fill(positions >= lengths, 2.0)
+        count = (lengths * self.config.mask_share).round().clamp(min=1).minimum(lengths - 1)
+        # The items with the smallest noise are masked.
+        random_mask = noise.argsort(dim=1).argsort(dim=1) < count
+        return items, torch.where(only_last, positions == lengths - 1, random_mask)
 
     def last_state(self, histories: Tensor) -> Tensor:
-        """State (B, d) of a mask after each history (B, L)."""
+        """Return the state (B, d) at a mask after histories (B, L) int64."""
         items = functional.pad(histories, (0, 1), value=NO_ITEM)
         masked = torch.zeros_like(items, dtype=torch.bool)
         masked[:, -1] = True

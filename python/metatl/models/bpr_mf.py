@@ -1,18 +1,19 @@
 """BPR-MF: matrix factorisation by Bayesian personalised ranking.
 
 Rendle, Freudenthaler, Gantner, Schmidt-Thieme, *BPR: Bayesian personalized ranking from implicit feedback*,
-UAI 2009. A user and an item are vectors; items are ranked by inner product and bias. The order of a user's
-items plays no part.
+UAI 2009. Users and items have vectors; the score of an item is the inner product plus the item's bias. The
+order of a user's items has no effect.
 
-A cold user has no vector. It is folded in: the vector that the same criterion gives for the user's few
-items, with the items fixed, found by a few gradient steps from zero. Their one negative is the mean item of
-the catalogue. Validation MRR of `tuned` on X-Wines, MovieTweetings and Amazon Sports is .267, .332, .321;
-thirty steps against a hundred sampled negatives give .260, .331, .316 and take sixty times as long.
+A cold user has no vector and is folded in: a few gradient steps from zero minimise the same criterion on the
+user's items, with the item vectors fixed. The single negative is the mean item of the catalogue. The
+validation MRR of `tuned` on X-Wines, MovieTweetings and Amazon Sports is .267, .332, .321; thirty steps
+against a hundred sampled negatives give .260, .331, .316 and take sixty times as long.
 
-`paper`: one negative for each interaction, L2 regularisation. `tuned`: item vectors that start from the
-co-occurrence graph, twice as wide, and a cosine schedule. A softmax against shared negatives and dropout on
-the user's vector, which help the sequential systems, were worse (validation MRR on Amazon Sports .22, .30
-without them, each with sampled negatives in the fold-in).
+`paper`: one negative for each interaction, L2 regularisation.
+
+`tuned`: item vectors that start from the co-occurrence graph, twice the dimension, a cosine schedule. A
+softmax against shared negatives and dropout on the user's vector, which help the sequential systems, lower
+the validation MRR on Amazon Sports from .30 to .22 (both with sampled negatives in the fold-in).
 """
 
 from __future__ import annotations
@@ -61,21 +62,25 @@ class BPRMFConfig(PairConfig):
 
     lr: float = Field(default=3e-3, gt=0)
     start_length: float = Field(default=1.5, gt=0)
-    dim: int = Field(default=128, ge=1, description="d, of users and items.")
-    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial vectors.")
+    dim: int = Field(default=128, ge=1, description="d, dimension of the user and item vectors.")
+    init_scale: float = Field(
+        default=0.1, gt=0, description="Standard deviation of the random initial vectors."
+    )
     user_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="Dropout on the user's vector in training."
     )
     regularisation: float = Field(
-        default=0.01, ge=0, description="Weight of the squared vectors and biases of an interaction."
+        default=0.01,
+        ge=0,
+        description="Weight of the squared norms of the vectors and biases of an interaction.",
     )
     loss: NextItemLoss = "bpr"
     negatives: int = Field(default=1, ge=0)
     shared_negatives: int = Field(default=0, ge=0)
-    fold_in_steps: int = Field(default=4, ge=1, description="Gradient steps that find a cold user's vector.")
-    fold_in_rate: float = Field(default=2.0, gt=0, description="Learning rate of these steps.")
+    fold_in_steps: int = Field(default=4, ge=1, description="Gradient steps of the fold-in.")
+    fold_in_rate: float = Field(default=2.0, gt=0, description="Learning rate of the fold-in.")
     fold_in_regularisation: float = Field(
-        default=0.01, ge=0, description="Weight of the cold user's squared vector."
+        default=0.01, ge=0, description="Weight of the squared norm of the vector in the fold-in."
     )
     batch_size: int = Field(default=1024, ge=1)
     warmup_steps: int = Field(default=0, ge=0)
@@ -85,7 +90,10 @@ class BPRMFConfig(PairConfig):
 
     @property
     def sequences(self) -> SequenceSettings:
-        """Single interactions: the last item of a stretch of up to two; every interaction is as likely."""
+        """Settings of the training sequences: single interactions, drawn uniformly.
+
+        A sequence has up to two items; the last one is the interaction.
+        """
         return SequenceSettings(
             length=1,
             shortest=1,
@@ -101,10 +109,11 @@ class BPRMF(TrainableModel):
     Parameters
     ----------
     config : BPRMFConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     num_users : int
-        Training users.
+        Number of training users.
     """
 
     config: BPRMFConfig
@@ -119,7 +128,7 @@ class BPRMF(TrainableModel):
 
     @classmethod
     def for_training(cls, config: BPRMFConfig, train: Interactions) -> Self:
-        """Initialise a model for training rows."""
+        """Initialise a model for the users and items of the training rows."""
         return cls(config, train.num_items, train.num_users)
 
     @classmethod
@@ -129,7 +138,7 @@ class BPRMF(TrainableModel):
         Raises
         ------
         RuntimeError
-            If names or shapes are not those of such a model.
+            If a name or shape does not match the model.
         """
         model = cls(config, num_items, len(tensors["users.weight"]))
         model.load_tensors(tensors)
@@ -137,24 +146,24 @@ class BPRMF(TrainableModel):
 
     @property
     def row_tables(self) -> tuple[nn.Embedding, ...]:
-        """The user vectors."""
+        """The table of user vectors."""
         return (self.users,)
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Mean loss of the interactions (the negated BPR-Opt of Sec. 4.1 where ``loss="bpr"``)."""
+        """Compute the mean loss of the interactions; with ``loss="bpr"`` the negated BPR-Opt of Sec. 4.1."""
         config = self.config
         first, second = batch.items.unbind(1)
         target = torch.where(second == NO_ITEM, first, second)
         own = batch.negatives[:, 0]
         user = self.users(batch.users)
-        kept = dropout(user, config.user_dropout, training=self.training)
+        query = dropout(user, config.user_dropout, training=self.training)
         table = self.item_vectors(item_offsets)
         rows, negative_rows = functional.embedding(target, table), functional.embedding(own, table)
-        positive = (kept * rows).sum(dim=1) + self.bias[target]
-        negatives = [torch.einsum("bd,bnd->bn", kept, negative_rows) + self.bias[own]]
+        positive = (query * rows).sum(dim=1) + self.bias[target]
+        negatives = [torch.einsum("bd,bnd->bn", query, negative_rows) + self.bias[own]]
         if batch.shared_negatives.numel():
             shared = batch.shared_negatives
-            scores = functional.linear(kept, functional.embedding(shared, table), self.bias[shared])
+            scores = functional.linear(query, functional.embedding(shared, table), self.bias[shared])
             negatives.append(scores.masked_fill(target.unsqueeze(1) == shared, -torch.inf))
         loss = next_item_loss(config.loss, positive, torch.cat(negatives, dim=1)).mean()
         if config.regularisation:
@@ -167,35 +176,37 @@ class BPRMF(TrainableModel):
 
     @property
     def similarity(self) -> Similarity:
-        """How a query meets an item vector."""
+        """Similarity of a query and an item vector: the inner product."""
         return "dot"
 
     @property
     def support_negatives(self) -> int:
-        """How many sampled items per user ``encode`` needs: none."""
+        """Number of sampled negatives per user that ``encode`` needs: 0."""
         return 0
 
     @property
     def item_table(self) -> Tensor:
-        """(I, d), one vector per item, without gradient."""
+        """(I, d) float32, one vector per item, without gradient."""
         return self.embedding.weight.detach()
 
     @property
     def item_bias(self) -> Tensor:
-        """(I,), added to every score."""
+        """(I,) float32, added to the score of each item."""
         return self.bias.detach()
 
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002
-        """Fold users in: find each one's vector p by gradient steps from zero.
+        """Fold in users: compute the vector p of each user by gradient steps from zero.
 
-        With q̄ and b̄ the means over all items, it minimises the mean of -ln σ(p·(q_i - q̄) + b_i - b̄) over
-        the user's items i, plus ``fold_in_regularisation`` times ‖p‖² / 2.
+        The steps minimise the mean of -ln σ(p·(q_i - q̄) + b_i - b̄) over the user's items i, plus
+        ``fold_in_regularisation`` times ‖p‖² / 2; q̄ and b̄ are the means over all items.
 
         Parameters
         ----------
         histories : Tensor
-            (B, L) int64.
+            (B, L) int64 with L ≥ 1.
+        negatives : Tensor, optional
+            Unused.
         """
         config = self.config
         table = self.item_table
@@ -204,6 +215,6 @@ class BPRMF(TrainableModel):
         users = table.new_zeros(len(histories), config.dim)
         for _ in range(config.fold_in_steps):
             missed = torch.sigmoid(-torch.einsum("bd,bld->bl", users, rows) - biases)
-            uphill = torch.einsum("bl,bld->bd", missed / histories.shape[1], rows)
-            users += config.fold_in_rate * (uphill - config.fold_in_regularisation * users)
+            ascent = torch.einsum("bl,bld->bd", missed / histories.shape[1], rows)
+            users += config.fold_in_rate * (ascent - config.fold_in_regularisation * users)
         return Encoded(users, None)

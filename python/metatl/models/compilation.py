@@ -1,4 +1,4 @@
-"""Functions whose kernels torch.compile fuses."""
+"""Compilation of training functions by torch.compile."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ Result = TypeVar("Result")
 
 
 def compile_function(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Have torch.compile translate a function at its first call, for the shapes that it meets.
+    """Compile a function with torch.compile at its first call, and again for each new shape.
 
     Parameters
     ----------
     function : callable
-        Of tensors.
+        A function of tensors.
 
     Returns
     -------
     callable
-        Raises RunError where torch cannot translate it, for want of a compiler for example.
+        The compiled function. It raises `RunError` if torch cannot compile it, for example because no C++
+        compiler is installed.
     """
     import torch
-    from torch._dynamo.exc import TorchDynamoException  # the only name that its errors have in common
+    from torch._dynamo.exc import TorchDynamoException  # the common base of its errors
 
-    # Dropout draws what it draws without compilation.
+    # With fallback_random, dropout draws the same random numbers as without compilation.
     compiled = torch.compile(function, dynamic=False, options={"fallback_random": True})
 
     def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:

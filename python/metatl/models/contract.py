@@ -1,8 +1,8 @@
-"""What every model offers to ranking, evaluation and recommendation.
+"""The model interfaces that ranking, evaluation and recommendation use.
 
-A *factorised* model turns each history into one query vector and owns one vector per item; the Rust core
-ranks from these alone. A *pairwise* model, such as MeLU, scores a user and an item together. A *scoring*
-model, such as item-kNN, answers with a row of scores.
+A *factorised* model encodes each history as one query vector and has one vector per item; the Rust core
+ranks from these vectors. A *pairwise* model, such as MeLU, scores pairs of a user and an item. A *scoring*
+model, such as item-kNN, returns a score for every item.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
-"""score(q, e) = q·e, -‖q - e‖ or -‖q - e‖², plus the item's bias."""
+"""score(q, e) = q·e, -‖q - e‖ or -‖q - e‖², in each case plus the item's bias."""
 
 NO_ITEM = -1
-"""Fills unused slots in arrays of item ids."""
+"""Padding in arrays of item ids."""
 
 
 class EpisodeSettings(NamedTuple):
-    """Which tasks a model asks for; see `metatl.training.batches`.
+    """How training tasks are sampled; see `metatl.training.batches`.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class EpisodeSettings(NamedTuple):
     shared_negatives : int
         Negatives for the whole batch.
     window_share : float
-        Share of tasks that are consecutive rows of their user; the others are any rows in time order.
+        Share of tasks that are consecutive rows of their user; the others are random rows in time order.
     shuffle_share : float
         Share of tasks in random order.
     released_windows : bool
-        Cut windows as the released program does.
+        Cut windows as the MetaTL authors' released program does.
     """
 
     negatives: int
@@ -46,23 +46,23 @@ class EpisodeSettings(NamedTuple):
 
 
 class SequenceSettings(NamedTuple):
-    """Which training sequences a model asks for; see `metatl.training.batches`.
+    """How training sequences are sampled; see `metatl.training.batches`.
 
     Attributes
     ----------
     length : int
-        A sequence has up to length + 1 items; -1 fills the slots after its end.
+        Longest sequence, minus one: a sequence has up to length + 1 items, padded at the end with -1.
     shortest : int
-        Users with fewer rows are left out.
+        Users with fewer rows are not sampled.
     draw : {"user", "row"}
-        Each user is as likely and gives all rows, or a window where there are too many; or each row is as
-        likely and ends a sequence.
+        ``user`` draws users uniformly; a sequence holds all rows of the user, or a random window if there
+        are too many. ``row`` draws rows uniformly; a sequence ends at the row.
     negatives : int
         Negatives for each position.
     shared_negatives : int
         Negatives for the whole batch.
     popularity_exponent : float
-        Shared negatives are drawn in proportion to this power of their training interactions.
+        Shared negatives are drawn in proportion to their training interactions, raised to this power.
     shuffle_share : float
         Share of sequences in random order.
     """
@@ -77,35 +77,34 @@ class SequenceSettings(NamedTuple):
 
 
 class Overrides(NamedTuple):
-    """Item vectors that hold for one user alone.
+    """Item vectors that apply to one user only.
 
-    Where adaptation moves item embeddings (Eq. 4 with θ = learner and embeddings), it moves the few rows of
-    the user's support set for that user only. Ranking that user means using these rows instead of the
-    table's.
+    When adaptation includes the item embeddings (Eq. 4 with θ = learner and embeddings), it changes the
+    vectors of the items in the user's support set, for that user only. Ranking for that user uses these
+    vectors instead of the rows of the item table.
 
     Attributes
     ----------
     items : Tensor
-        (B, m) int64; the ids of a user are distinct, ``NO_ITEM`` fills the rest.
+        (B, m) int64, distinct item ids per user, padded with ``NO_ITEM``.
     rows : Tensor
-        (B, m, d), the vectors that replace those items' rows of the table; unspecified where there is no
-        item.
+        (B, m, d) float, the vectors that replace the table's rows of these items; undefined for padding.
     """
 
     items: Tensor
     rows: Tensor
 
     def ragged(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Drop the filling: one row per (user, item) with the boundaries of the users.
+        """Remove the padding: one row per (user, item), in compressed row format.
 
         Returns
         -------
         indptr : Tensor
-            (B + 1,) int64; user b owns rows ``indptr[b]:indptr[b + 1]``.
+            (B + 1,) int64; the rows of user b are ``indptr[b]:indptr[b + 1]``.
         items : Tensor
             (N,) int64.
         rows : Tensor
-            (N, d), C-contiguous.
+            (N, d) float, C-contiguous.
         """
         present = self.items != NO_ITEM
         indptr = self.items.new_zeros(self.items.shape[0] + 1)
@@ -114,14 +113,14 @@ class Overrides(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A batch of histories, ready to be ranked.
+    """An encoded batch of histories, the input of ranking.
 
     Attributes
     ----------
     queries : Tensor
-        (B, d).
+        (B, d) float.
     overrides : Overrides or None
-        Item vectors that differ from the table for single users.
+        Item vectors that differ from the item table for single users.
     """
 
     queries: Tensor
@@ -134,22 +133,22 @@ class FactorisedModel(Protocol):
 
     @property
     def similarity(self) -> Similarity:
-        """How a query meets an item vector."""
+        """Similarity of a query and an item vector."""
         ...
 
     @property
     def support_negatives(self) -> int:
-        """How many sampled items per user ``encode`` needs as its ``negatives``; 0 for none."""
+        """Number of sampled negatives per user that ``encode`` needs; 0 for none."""
         ...
 
     @property
     def item_table(self) -> Tensor:
-        """(I, d), one vector per item."""
+        """(I, d) float32, one vector per item."""
         ...
 
     @property
     def item_bias(self) -> Tensor | None:
-        """(I,), added to every score; None for no bias."""
+        """(I,) float32, added to the score of each item; None for no bias."""
         ...
 
     def encode(self, histories: Tensor, negatives: Tensor | None) -> Encoded:
@@ -160,7 +159,12 @@ class FactorisedModel(Protocol):
         histories : Tensor
             (B, L) int64 with L ≥ 1, oldest item first.
         negatives : Tensor or None
-            (B, support_negatives) int64, items outside each history; None where the model needs none.
+            (B, support_negatives) int64, items outside each history; None if the model needs none.
+
+        Returns
+        -------
+        Encoded
+            The queries, and item vectors that differ for single users.
         """
         ...
 
@@ -171,56 +175,61 @@ class PairwiseModel(Protocol):
 
     @property
     def num_items(self) -> int:
-        """I, size of the catalogue."""
+        """I, number of items in the catalogue."""
         ...
 
     @property
     def support_negatives(self) -> int:
-        """How many sampled items per user ``adapt`` needs as its ``negatives``; 0 for none."""
+        """Number of sampled negatives per user that ``adapt`` needs; 0 for none."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         ...
 
     def adapt(self, histories: Tensor, negatives: Tensor | None) -> Any:
-        """Get ready for histories of equal length: what ``score_pairs`` needs to know of these users.
+        """Adapt to users, given histories of equal length.
 
         Parameters
         ----------
         histories : Tensor
             (B, L) int64 with L ≥ 1, oldest item first.
         negatives : Tensor or None
-            (B, support_negatives) int64, items outside each history; None where the model needs none.
+            (B, support_negatives) int64, items outside each history; None if the model needs none.
+
+        Returns
+        -------
+        object
+            The adapted users, as ``score_pairs`` takes them.
         """
         ...
 
     def score_pairs(self, adapted: Any, candidates: Tensor) -> Tensor:
-        """Score items for each of the users of ``adapted``.
+        """Score candidate items for each adapted user.
 
         Parameters
         ----------
-        adapted
-            What ``adapt`` gave.
+        adapted : object
+            The return value of ``adapt``.
         candidates : Tensor
             (B, C) int64.
 
         Returns
         -------
         Tensor
-            (B, C) float32; large is good.
+            (B, C) float32; higher is better.
         """
         ...
 
 
 @runtime_checkable
 class ScoringModel(Protocol):
-    """A model that scores the whole catalogue itself."""
+    """A model that scores the whole catalogue."""
 
     @property
     def num_items(self) -> int:
-        """I, size of the catalogue."""
+        """I, number of items in the catalogue."""
         ...
 
     def score(self, histories: np.ndarray) -> np.ndarray:
@@ -234,7 +243,7 @@ class ScoringModel(Protocol):
         Returns
         -------
         ndarray
-            (B, I) float32; large is good.
+            (B, I) float32; higher is better.
         """
         ...
 

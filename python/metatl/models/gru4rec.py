@@ -2,16 +2,18 @@
 
 Hidasi, Karatzoglou, Baltrunas, Tikk, *Session-based recommendations with recurrent neural networks*, ICLR
 2016; Hidasi and Karatzoglou, *Recurrent neural networks with top-k gains for session-based
-recommendations*, CIKM 2018. A GRU reads the sequence; items are ranked by their inner product with its
-state. Cold users need nothing special.
+recommendations*, CIKM 2018. A GRU reads the sequence, and the score of an item is the inner product of its
+vector and the state. Cold users need no special case.
 
 `paper`: BPR-max (or TOP1-max: ``loss="top1_max"``) against the targets of the other sequences of the batch
-and 2,048 additional negatives by popularity^.5, separate input and output vectors, dropout .2. The sessions
-of a batch run side by side from their first item; the published program starts the next session where one
-ends, which changes who meets whom in a batch and nothing else. `tuned`: softmax, one table for input and
-output that starts from the co-occurrence graph (validation MRR .278 on Amazon Sports, .247 from random
-vectors) and is read four times as long as it is ranked (.287; on MovieTweetings .299, .277 as it is), heavy
-dropout on what is read and on the state, half of the sequences in random order, a cosine schedule.
+and 2,048 additional negatives, sampled by popularity^.5; separate input and output vectors; dropout .2. All
+sessions of a batch start at their first item. The published program starts a new session where another one
+ends, which changes only how sessions combine in a batch.
+
+`tuned`: softmax; one table for input and output vectors that starts from the co-occurrence graph (validation
+MRR .278 on Amazon Sports, .247 from random vectors); input vectors scaled by 4 (.287 on Amazon Sports; .299
+on MovieTweetings, .277 unscaled); heavy dropout on the input and on the state; half of the sequences in
+random order; a cosine schedule.
 """
 
 from __future__ import annotations
@@ -58,11 +60,11 @@ class GRU4RecConfig(SequenceModelConfig):
     lr: float = Field(default=5e-3, gt=0)
     max_steps: int = Field(default=500, ge=1)
     input_scale: float = Field(
-        default=4.0, gt=0, description="Item vectors are read this many times as long as they are ranked."
+        default=4.0, gt=0, description="Input item vectors are multiplied by this factor."
     )
-    hidden: int = Field(default=128, ge=1, description="Width of the recurrent state.")
-    layers: int = Field(default=1, ge=1, description="Recurrent layers.")
-    state_dropout: float = Field(default=0.5, ge=0, lt=1, description="On the state before items are ranked.")
+    hidden: int = Field(default=128, ge=1, description="Size of the recurrent state.")
+    layers: int = Field(default=1, ge=1, description="Number of recurrent layers.")
+    state_dropout: float = Field(default=0.5, ge=0, lt=1, description="Dropout on the state.")
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
 
@@ -73,8 +75,9 @@ class GRU4Rec(SequenceModel):
     Parameters
     ----------
     config : GRU4RecConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     """
 
     config: GRU4RecConfig

@@ -1,4 +1,4 @@
-"""Histories as rows of weighted items, for the systems that look their neighbours up."""
+"""Histories as sparse rows of item weights, for item-kNN and session kNN."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import scipy.sparse as sp
 
 
 def weigh_histories(histories: np.ndarray, recency: float, num_items: int) -> sp.csr_array:
-    """Weigh the last item of each history 1, the one before it recency, then recency², and so on.
+    """Weight the items of histories by recency: 1 for the last item, then recency, recency², and so on.
 
     Parameters
     ----------
     histories : ndarray
         (B, L) int64 with L ≥ 1, oldest item first.
     recency : float
-        Above 0, at most 1.
+        In (0, 1].
     num_items : int
-        I.
+        I, number of items in the catalogue.
 
     Returns
     -------
     csr_array
-        (B, I) float64; the weights of an item that a history holds more than once add up.
+        (B, I) float64; the weights of repeated items add up.
     """
     count, length = histories.shape
     weights = recency ** np.arange(length - 1, -1, -1, dtype=np.float64)

@@ -1,11 +1,11 @@
-"""First-order Markov chain: what comes next depends on the last item alone.
+"""First-order Markov chain: the next item depends on the last item only.
 
-`paper` is the maximum likelihood chain that Rendle, Freudenthaler and Schmidt-Thieme, *Factorizing
-personalized Markov chains for next-basket recommendation*, WWW 2010, start from: how often an item followed
-the last one directly. `tuned` draws each row towards popularity (a Dirichlet prior: MacKay and Peto, *A
-hierarchical Dirichlet language model*, 1995), because most pairs are never seen. It also counts pairs that
-stand further apart, the less the further, and the reverse of a pair: where many rows share a time, their
-order says little.
+`paper` is the maximum likelihood chain from which Rendle, Freudenthaler and Schmidt-Thieme, *Factorizing
+personalized Markov chains for next-basket recommendation*, WWW 2010, start: it counts how often an item
+directly follows another. `tuned` smooths each row towards popularity (a Dirichlet prior: MacKay and Peto, *A
+hierarchical Dirichlet language model*, 1995), because most pairs never occur. It also counts pairs at larger
+distances, with smaller weights, and the reverse of each pair, because many rows share a timestamp and their
+order carries little information.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
 
+from metatl.models.counting import ItemMatrixModel
 from metatl.models.item_start.co_occurrences import co_occurrences
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import scipy.sparse as sp
 
     from metatl.data.interactions import Interactions
 
 
 class MarkovChainConfig(PresetConfig):
-    """Settings of the chain; the defaults are those of ``tuned``."""
+    """Settings of the Markov chain. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "markov"
     paper: ClassVar[dict[str, Any]] = {
@@ -38,49 +38,51 @@ class MarkovChainConfig(PresetConfig):
     }
 
     window: int = Field(
-        default=20, ge=1, description="A pair counts if its items are at most this many positions apart."
+        default=20, ge=1, description="Largest distance, in positions, of the two items of a pair."
     )
     distance_decay: float = Field(
-        default=0.4, ge=0.0, description="Items d positions apart add d^-distance_decay."
+        default=0.4, ge=0.0, description="A pair at distance d has the weight d^-distance_decay."
     )
     length_discount: float = Field(
-        default=0.25, ge=0.0, description="A user with n interactions adds n^-length_discount times as much."
+        default=0.25,
+        ge=0.0,
+        description="The pairs of a user with n interactions are weighted by n^-length_discount.",
     )
     backward: float = Field(
         default=1.0,
         ge=0.0,
         description=(
-            "What a pair adds to the transition from its later item to its earlier one, next to 1 the "
-            "other way."
+            "Weight of a pair in the transition from its later to its earlier item; the forward transition "
+            "has the weight 1."
         ),
     )
     smoothing: float = Field(
-        default=100.0, ge=0.0, description="Weight of the popularity prior, in transitions."
+        default=100.0, ge=0.0, description="Weight of the popularity prior, as a number of transitions."
     )
 
 
-class MarkovChain:
+class MarkovChain(ItemMatrixModel):
     """Transition probabilities between items.
 
-    With c_ij the weighted count of j after i and q_j the share of all interactions that j has:
-    p(j | i) = (c_ij + smoothing · q_j) / (Σ_j c_ij + smoothing), and q_j itself where both terms are 0.
+    Let c_ij be the weighted count of j after i, and q_j the share of item j in all interactions. Then
+    p(j | i) = (c_ij + smoothing · q_j) / (Σ_j c_ij + smoothing), or q_j if the denominator is 0.
 
     Parameters
     ----------
     config : MarkovChainConfig
         The settings.
-    transitions : csr_array
-        (I, I) float64, c; rows are the items before.
+    matrix : csr_array
+        (I, I) float64, c; rows are the earlier items.
     item_counts : ndarray
         (I,) int64, training interactions per item.
     """
 
-    def __init__(self, config: MarkovChainConfig, transitions: sp.csr_array, item_counts: np.ndarray) -> None:
-        self.config = config
-        self.transitions = transitions
-        self.item_counts = item_counts
+    matrix_name: ClassVar[str] = "transitions"
+
+    def __init__(self, config: MarkovChainConfig, matrix: sp.csr_array, item_counts: np.ndarray) -> None:
+        super().__init__(config, matrix, item_counts)
         self._prior = item_counts / max(int(item_counts.sum()), 1)
-        self._totals = np.asarray(transitions.sum(axis=1)).ravel()
+        self._totals = np.asarray(matrix.sum(axis=1)).ravel()
 
     @classmethod
     def fit(cls, train: Interactions, config: MarkovChainConfig) -> MarkovChain:
@@ -102,21 +104,15 @@ class MarkovChain:
             length_discount=config.length_discount,
             backward=config.backward,
         )
-        counts = train.item_counts
-        return cls(config, transitions, counts)
-
-    @property
-    def num_items(self) -> int:
-        """Items of the catalogue."""
-        return len(self.item_counts)
+        return cls(config, transitions, train.item_counts)
 
     def score(self, histories: np.ndarray) -> np.ndarray:
-        """Give the probability of every item as the next one.
+        """Return the probability that each item comes next.
 
         Parameters
         ----------
         histories : ndarray
-            (B, L) int64 with L ≥ 1, oldest item first. Only the last item of each matters.
+            (B, L) int64 with L ≥ 1, oldest item first. Only the last item of each history is used.
 
         Returns
         -------
@@ -127,36 +123,9 @@ class MarkovChain:
         smoothing = self.config.smoothing
         mass = self._totals[last] + smoothing
         is_known = mass > 0
-        scores = self.transitions[last].toarray()
+        scores = self.matrix[last].toarray()
         scores += smoothing * self._prior
         scores /= np.where(is_known, mass, 1.0)[:, None]
         scores[~is_known] = self._prior
         answer: np.ndarray = scores.astype(np.float32)
         return answer
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Give what a checkpoint must hold besides the settings."""
-        return {
-            "item_counts": self.item_counts,
-            "indptr": self.transitions.indptr.astype(np.int64),
-            "indices": self.transitions.indices.astype(np.int64),
-            "transitions": self.transitions.data,
-        }
-
-    @classmethod
-    def from_tensors(
-        cls, config: MarkovChainConfig, num_items: int, tensors: Mapping[str, np.ndarray]
-    ) -> MarkovChain:
-        """Rebuild a model from its settings and ``tensors()``.
-
-        Raises
-        ------
-        ValueError
-            If the arrays are not a matrix and counts of that many items.
-        """
-        if tensors["item_counts"].shape != (num_items,):
-            raise ValueError(f"item_counts has shape {tensors['item_counts'].shape}, expected ({num_items},)")
-        parts = (tensors["transitions"], tensors["indices"], tensors["indptr"])
-        transitions = sp.csr_array(parts, shape=(num_items, num_items))
-        transitions.check_format(full_check=True)
-        return cls(config, transitions, tensors["item_counts"])

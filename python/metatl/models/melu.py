@@ -1,23 +1,26 @@
 """MeLU: meta-learned user preference estimator.
 
 Lee, Im, Jang, Cho, Chung, *MeLU: meta-learned user preference estimator for cold-start recommendation*,
-KDD 2019. Decision layers read a user and an item and answer how much the user likes it. For each user the
-decision layers take a gradient step on the user's own interactions (the local update); embeddings and
-decision layers are trained so that this step leads to good answers (the global update). A cold user is what
-a training task is.
+KDD 2019. Decision layers read a user and an item and predict how much the user likes the item. For each user,
+the decision layers take a gradient step on the user's own interactions (the local update). Training adjusts
+embeddings and decision layers so that the predictions after this step are good (the global update). A cold
+user is treated as a training task.
 
-MeLU reads content of users and items. Without it, as Wei et al. 2020 (MetaCF) compared it, the interactions
-are the content: an item is its trainable vector, a user the mean vector of the items that the user has shown.
-When an item of the support is scored, it is left out of that mean, for the answer would be in the question.
+The published MeLU reads content of users and items. Here, as in the comparison of Wei et al. 2020 (MetaCF),
+there is no content: an item has a trainable vector, and a user is the mean vector of the items in the
+history. When an item of the support set is scored, the mean excludes that item, because it would reveal the
+answer.
 
-The K items of a support share K - 1 sets of negatives, for the K-th set of a task is the query's alone.
+The K items of a support set share K - 1 sets of negatives, because the K-th set of a task belongs to the
+query.
 
-`paper`: two decision layers of 64, ReLU, one local step, binary cross-entropy of each interaction and one
-negative; the ratings that MeLU predicts by squared error are replaced by whether there is an interaction.
-`tuned`: softmax against many negatives, items that start from the co-occurrence graph (validation MRR .287 on
-Amazon Sports), dropout on the vectors, and the inner product of user and item beside the decision layers,
-which they do not find by themselves. 1,200 steps: after 300 the validation MRR is lower by .03 on all three
-data sets.
+`paper`: two decision layers of width 64, ReLU, one local step, binary cross-entropy of each interaction and
+one negative. The target is the interaction, instead of the rating that MeLU predicts with squared error.
+
+`tuned`: softmax against many negatives; items that start from the co-occurrence graph (validation MRR .287 on
+Amazon Sports); dropout on the vectors; and the inner product of user and item added to the score, because the
+decision layers do not learn it. It trains for 1,200 steps; after 300 steps the validation MRR is lower by .03
+on all three data sets.
 """
 
 from __future__ import annotations
@@ -70,12 +73,16 @@ class MeLUConfig(EpisodeConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
-    dim: int = Field(default=128, ge=1, description="d, of items and users.")
-    hidden: tuple[int, ...] = Field(default=(64,), description="Widths of the decision layers.")
-    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial item vectors.")
+    dim: int = Field(default=128, ge=1, description="d, dimension of the item and user vectors.")
+    hidden: tuple[int, ...] = Field(default=(64,), description="Widths of the hidden decision layers.")
+    init_scale: float = Field(
+        default=0.1, gt=0, description="Standard deviation of the random initial item vectors."
+    )
     item_dropout: float = Field(default=0.2, ge=0, lt=1, description="Dropout on the item vectors of a task.")
     similarity: bool = Field(default=True, description="Add the inner product of user and item to the score.")
-    inner_steps: int = Field(default=1, ge=0, description="Local updates, the steps of the inner loop.")
+    inner_steps: int = Field(
+        default=1, ge=0, description="Number of local updates (gradient steps of the inner loop)."
+    )
     inner_lr: float = Field(default=0.1, ge=0, description="Inner learning rate.")
     batch_size: int = Field(default=256, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
@@ -90,9 +97,9 @@ class AdaptedUsers(NamedTuple):
     Attributes
     ----------
     users : Tensor
-        (B, d), mean item vectors.
+        (B, d) float, mean item vectors.
     layers : list of tuple of Tensor
-        Each user's decision layers: weights (B, out, in) and biases (B, out).
+        Decision layers of each user: weights (B, out, in) and biases (B, out), float.
     """
 
     users: Tensor
@@ -104,23 +111,23 @@ def decide(layers: Layers, user: Tensor, items: Tensor, *, similarity: bool) -> 
 
     Parameters
     ----------
-    layers
-        The decision layers: weights (out, in) and biases (out,).
+    layers : list of tuple of Tensor
+        Decision layers: weights (out, in) and biases (out,), float.
     user : Tensor
-        (..., d), of a shape that spreads over that of the items.
+        User vectors, float; broadcasts to (..., n, d).
     items : Tensor
-        (..., n, d).
+        (..., n, d) float, item vectors.
     similarity : bool
-        Add user · item.
+        Add the inner product of user and item.
 
     Returns
     -------
     Tensor
-        (..., n).
+        (..., n) float, scores.
     """
     (weight, bias), *others = layers
     of_user, of_item = weight.chunk(2, dim=1)
-    # The first layer reads a user and an item side by side. Half by half, a user is read once for all items.
+    # The first layer reads [user; item]. Splitting its weight computes the user's half once for all items.
     features = functional.linear(user, of_user, bias) + functional.linear(items, of_item)
     for weight, bias in others:
         features = functional.linear(functional.relu(features), weight, bias)
@@ -134,8 +141,9 @@ class MeLU(TrainableModel):
     Parameters
     ----------
     config : MeLUConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     """
 
     config: MeLUConfig
@@ -150,7 +158,7 @@ class MeLU(TrainableModel):
         )
 
     def linears(self) -> Iterator[nn.Linear]:
-        """Go through the decision layers as they are before any local update."""
+        """Iterate over the decision layers before any local update."""
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)  # noqa: S101 (mypy reads it)
             yield layer
@@ -158,19 +166,24 @@ class MeLU(TrainableModel):
     # --- The local update
 
     def local_update(self, support: Tensor, negatives: Tensor) -> AdaptedUsers:
-        """Let each user's decision layers take their steps on the user's support.
+        """Take the gradient steps of each user's decision layers on the user's support set.
 
         Parameters
         ----------
         support : Tensor
-            (B, K, d) item vectors.
+            (B, K, d) float, item vectors.
         negatives : Tensor
-            (B, K, n, d). With n = 0 there is no loss, and no step.
+            (B, K, n, d) float, item vectors. With n = 0 there is no loss and no step.
+
+        Returns
+        -------
+        AdaptedUsers
+            The users and their adapted decision layers.
         """
         config = self.config
         count = support.shape[1]
         steps = config.inner_steps if negatives.shape[2] else 0
-        # Each item is scored for the mean of the others; a single item, for nobody in particular.
+        # Each item is scored for the mean of the other items; a single item, for the zero vector.
         others = (support.sum(dim=1, keepdim=True) - support) / max(1, count - 1)
 
         def support_loss(layers: Layers, users: Tensor, rows: Tensor, negative_rows: Tensor) -> Tensor:
@@ -193,7 +206,7 @@ class MeLU(TrainableModel):
         return AdaptedUsers(support.mean(dim=1), layers)
 
     def _decide(self, adapted: AdaptedUsers, rows: Tensor) -> Tensor:
-        """Scores (B, n) of items (B, n, d)."""
+        """Return the scores (B, n) of item vectors (B, n, d) for adapted users."""
         scores: Tensor = vmap(
             lambda layers, user, items: decide(layers, user, items, similarity=self.config.similarity)
         )(adapted.layers, adapted.users, rows)
@@ -202,7 +215,7 @@ class MeLU(TrainableModel):
     # --- The global update
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Mean loss of the queries after each task's local update."""
+        """Compute the mean query loss after the local updates; see `TrainableModel.training_loss`."""
         support, target = batch.items[:, :-1], batch.items[:, -1]
         own, query_own = divide(batch.negatives)
         table = self.item_vectors(item_offsets)
@@ -222,24 +235,29 @@ class MeLU(TrainableModel):
 
     @property
     def support_negatives(self) -> int:
-        """Negatives per user that ``adapt`` takes: as many as a training task's support has."""
+        """Number of negatives per user that ``adapt`` needs: as in the support set of a training task."""
         return self.config.negatives * (self.config.k - 1) if self.config.inner_steps else 0
 
     @torch.no_grad()
     def adapt(self, histories: Tensor, negatives: Tensor | None = None) -> AdaptedUsers:
-        """Take the local update on histories (B, L); always as in evaluation mode.
+        """Take the local updates of users, without dropout.
 
         Parameters
         ----------
         histories : Tensor
-            (B, L) int64. L need not be the K of training.
-        negatives : Tensor
-            (B, `support_negatives`) int64, dealt to the items in turn.
+            (B, L) int64 with L ≥ 1. L may differ from the K of training.
+        negatives : Tensor, optional
+            (B, `support_negatives`) int64, distributed to the items by `deal`.
+
+        Returns
+        -------
+        AdaptedUsers
+            The users and their adapted decision layers.
 
         Raises
         ------
         InvalidArgumentError
-            If the negatives are not there.
+            If negatives are needed and are None or have another shape.
         """
         support = self.embedding(histories)
         if self.support_negatives == 0:
@@ -250,5 +268,18 @@ class MeLU(TrainableModel):
 
     @torch.no_grad()
     def score_pairs(self, adapted: AdaptedUsers, candidates: Tensor) -> Tensor:
-        """Score candidates (B, C) for adapted users; (B, C)."""
+        """Score candidates for adapted users.
+
+        Parameters
+        ----------
+        adapted : AdaptedUsers
+            The return value of `adapt`.
+        candidates : Tensor
+            (B, C) int64.
+
+        Returns
+        -------
+        Tensor
+            (B, C) float32; higher is better.
+        """
         return self._decide(adapted, self.embedding(candidates))

@@ -2,20 +2,22 @@
 
 Wei, Wu, Li, Wang, Zeng, Guo, Zhang, Cheng, *Fast adaptation for cold-start collaborative filtering with
 meta-learning*, ICDM 2020; Wang, He, Wang, Feng, Chua, *Neural graph collaborative filtering*, SIGIR 2019.
-Vectors are passed along the graph of users and items. A user of a task is a node that knows the K items of
-the support and nothing else; its initial vector is their mean. The vectors of these items take a gradient
-step on the user's own support, at learned rates; initial vectors, rates and graph layers are trained so
-that the adapted user ranks the query well. A cold user is what a training task is.
+The graph network propagates vectors between users and items. The user of a task is a node whose neighbours
+are the K items of the support set; its initial vector is their mean. The vectors of these items take a
+gradient step on the user's support set, at learned rates. Training adjusts initial vectors, rates and graph
+layers so that the adapted user ranks the query high. A cold user is treated as a training task.
 
-Each step samples its graph anew (dynamic subgraph sampling): a share of the edges of the training users who
-are not in the batch, so that a task's user is as new to the graph as a cold one. What adapts is what a user
-holds of the items; the items that are ranked keep the vectors of the graph, so that one table serves all
-users. An item of the support is scored for the user without it. The K items of a support share K - 1 sets of
-negatives, for the K-th set of a task is the query's alone.
+Each step samples a new graph (dynamic subgraph sampling): a share of the edges of the training users who are
+not in the batch, so that the user of a task is as new to the graph as a cold user. Adaptation changes the
+user's own copies of the item vectors. Ranking uses the item vectors of the graph, so all users share one item
+table. An item of the support set is scored for the user without that item. The K items of a support set share
+K - 1 sets of negatives, because the K-th set of a task belongs to the query.
 
-`paper`: BPR with one negative, three layers. `tuned`: softmax against negatives that a batch shares, item
-biases, items that start from the co-occurrence graph, and no graph layer, which is MetaCF on FISM, the other
-model that its paper adapts: on Amazon Sports a layer lowered validation MRR (.329 without, .315 with one).
+`paper`: BPR with one negative, three layers.
+
+`tuned`: softmax against negatives for the whole batch, item biases, items that start from the co-occurrence
+graph, and no graph layer. Without graph layers this is MetaCF on FISM, the other model that the paper adapts.
+On Amazon Sports one layer lowered the validation MRR from .329 to .315.
 """
 
 from __future__ import annotations
@@ -67,19 +69,25 @@ class MetaCFConfig(EpisodeConfig):
 
     lr: float = Field(default=2e-3, gt=0)
     start_length: float = Field(default=1.5, gt=0)
-    dim: int = Field(default=128, ge=1, description="d, of users and items in each layer.")
-    layers: int = Field(default=0, ge=0, description="Layers of the graph network.")
+    dim: int = Field(
+        default=128, ge=1, description="d, dimension of the user and item vectors in each layer."
+    )
+    layers: int = Field(default=0, ge=0, description="Number of layers of the graph network.")
     edge_share: float = Field(
-        default=0.9, gt=0, le=1, description="Share of the edges that a step's graph keeps."
+        default=0.9, gt=0, le=1, description="Share of the edges that the graph of a step keeps."
     )
-    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial item vectors.")
+    init_scale: float = Field(
+        default=0.1, gt=0, description="Standard deviation of the random initial item vectors."
+    )
     item_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Dropout on the item vectors of the support."
+        default=0.0, ge=0, lt=1, description="Dropout on the item vectors of the support set."
     )
-    item_bias: bool = Field(default=True, description="A trained bias per item, added to its score.")
-    inner_steps: int = Field(default=1, ge=0, description="Gradient steps of a user's item vectors.")
+    item_bias: bool = Field(default=True, description="Add a trained bias per item to its score.")
+    inner_steps: int = Field(default=1, ge=0, description="Gradient steps of the inner loop.")
     inner_lr: float = Field(
-        default=0.1, gt=0, description="Initial inner learning rate; rates are trained, one per dimension."
+        default=0.1,
+        gt=0,
+        description="Initial inner learning rate; the rates are trained, one per dimension.",
     )
     negatives: int = Field(default=8, ge=1)
     shared_negatives: int = Field(default=512, ge=0)
@@ -96,10 +104,11 @@ class MetaCF(TrainableModel):
     Parameters
     ----------
     config : MetaCFConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
-    edge_users, edge_items : Tensor
-        (E,) int64, the interactions that training passes vectors along; a model that only serves needs none.
+        I, number of items in the catalogue.
+    edge_users, edge_items : Tensor, optional
+        (E,) int64, the edges of the graph in training; a model that only serves needs none.
     """
 
     config: MetaCFConfig
@@ -116,9 +125,9 @@ class MetaCF(TrainableModel):
         edge_items: Tensor | None = None,
     ) -> None:
         super().__init__(config, num_items)
-        nothing = torch.empty(0, dtype=torch.int64)
-        self.register_buffer("edge_users", nothing if edge_users is None else edge_users, persistent=False)
-        self.register_buffer("edge_items", nothing if edge_items is None else edge_items, persistent=False)
+        no_edges = torch.empty(0, dtype=torch.int64)
+        self.register_buffer("edge_users", no_edges if edge_users is None else edge_users, persistent=False)
+        self.register_buffer("edge_items", no_edges if edge_items is None else edge_items, persistent=False)
         self.embedding = nn.Embedding(num_items, config.dim)
         nn.init.normal_(self.embedding.weight, std=config.init_scale)
         self.own = nn.ParameterList(torch.empty(config.dim, config.dim) for _ in range(config.layers))
@@ -126,16 +135,16 @@ class MetaCF(TrainableModel):
         for weight in (*self.own, *self.interaction):
             nn.init.xavier_uniform_(weight)
         self.bias = nn.Parameter(torch.zeros(num_items)) if config.item_bias else None
-        # Rates stay positive: they are the softplus of this.
+        # The rates are the softplus of this parameter, so they stay positive.
         start = math.log(math.expm1(config.inner_lr))
         self.inner_rates = nn.Parameter(torch.full((config.dim,), start))
-        # What serving needs of the graph: the items' vectors in each layer, and how many users each item has.
+        # Serving needs the item vectors of each layer and the number of users of each item.
         self.register_buffer("item_layers", torch.zeros(config.layers + 1, num_items, config.dim))
         self.register_buffer("item_degrees", torch.ones(num_items))
 
     @classmethod
     def for_training(cls, config: MetaCFConfig, train: Interactions) -> Self:
-        """Initialise a model for training rows."""
+        """Initialise a model whose graph has the training rows as edges."""
         return cls(config, train.num_items, torch.tensor(train.users), torch.tensor(train.items))
 
     # --- The graph
@@ -143,21 +152,21 @@ class MetaCF(TrainableModel):
     def propagate(
         self, edge_users: Tensor, edge_items: Tensor, item_offsets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Pass vectors along edges, from the initial ones.
+        """Propagate the initial vectors along edges.
 
         Parameters
         ----------
         edge_users, edge_items : Tensor
-            (E,) int64.
+            (E,) int64, the edges of the graph.
         item_offsets : Tensor, optional
-            (I, d), added to the initial item vectors.
+            (I, d) float, added to the initial item vectors.
 
         Returns
         -------
         item_layers : Tensor
-            (layers + 1, I, d), the items' vectors before and after each layer.
+            (layers + 1, I, d) float, the item vectors before the first layer and after each layer.
         item_degrees : Tensor
-            (I,), edges of each item, at least 1.
+            (I,) float, number of edges of each item, at least 1.
         """
         table = self.item_vectors(item_offsets)
         item_degrees = torch.bincount(edge_items, minlength=self.num_items).clamp(min=1).to(table.dtype)
@@ -168,7 +177,7 @@ class MetaCF(TrainableModel):
         users, items = user_degrees[edge_users], item_degrees[edge_items]
 
         def adjacency(values: Tensor) -> Tensor:
-            # The edges are interactions: their ids are within bounds.
+            # The ids come from interactions, so they are within bounds.
             return torch.sparse_coo_tensor(
                 torch.stack((edge_users, edge_items)),
                 values,
@@ -190,7 +199,7 @@ class MetaCF(TrainableModel):
         return torch.stack(layers), item_degrees
 
     def _layer(self, layer: int, own: Tensor, received: Tensor) -> Tensor:
-        """One layer of NGCF (its Eq. 3 to 5): nodes (..., d) and the sum of their neighbours' vectors."""
+        """Apply a layer of NGCF (its Eq. 3 to 5) to nodes (..., d) and their neighbours' sums (..., d)."""
         messages = functional.linear(own + received, self.own[layer])
         messages = messages + functional.linear(received * own, self.interaction[layer])
         return functional.leaky_relu(messages, 0.2)
@@ -198,21 +207,21 @@ class MetaCF(TrainableModel):
     # --- A user
 
     def represent(self, rows: Tensor, later_layers: Tensor, degrees: Tensor) -> Tensor:
-        """Vector of a user who knows some items.
+        """Compute the vector of a user from the user's items.
 
         Parameters
         ----------
         rows : Tensor
-            (n, d), the user's own version of the items' initial vectors.
+            (n, d) float, the user's copies of the initial item vectors.
         later_layers : Tensor
-            (layers, n, d), the items' vectors after each layer.
+            (layers, n, d) float, the item vectors after each layer.
         degrees : Tensor
-            (n,), edges of each item.
+            (n,) float, number of edges of each item.
 
         Returns
         -------
         Tensor
-            ((layers + 1) d,), the vectors of all layers, one after the other.
+            ((layers + 1) d,) float, the concatenated vectors of all layers.
         """
         weights = (degrees * len(rows)).rsqrt().unsqueeze(1)
         user, received = rows.mean(dim=0), rows
@@ -226,23 +235,23 @@ class MetaCF(TrainableModel):
     def adapt(
         self, support: Tensor, negatives: Tensor, item_layers: Tensor, item_degrees: Tensor, *, training: bool
     ) -> Tensor:
-        """Let users take their steps, and represent them.
+        """Take the inner steps of users and compute their vectors.
 
         Parameters
         ----------
         support : Tensor
             (B, K) int64.
         negatives : Tensor
-            (B, K, n) int64.
+            (B, K, n) int64, negatives of each item. With n = 0 there is no step.
         item_layers, item_degrees : Tensor
-            As from `propagate`.
+            The return values of `propagate`.
         training : bool
-            Whether item vectors drop out.
+            Apply dropout to the item vectors.
 
         Returns
         -------
         Tensor
-            (B, (layers + 1) d).
+            (B, (layers + 1) d) float.
         """
         config, length = self.config, support.shape[1]
         rows = dropout(item_layers[0][support], config.item_dropout, training=training)
@@ -250,7 +259,7 @@ class MetaCF(TrainableModel):
         degrees = item_degrees[support]
         table = item_layers.transpose(0, 1).flatten(1)
         positive, against = table[support], table[negatives]
-        others = [[place for place in range(length) if place != left_out] for left_out in range(length)]
+        others = [[index for index in range(length) if index != left_out] for left_out in range(length)]
 
         def support_loss(
             rows: Tensor, later: Tensor, degrees: Tensor, positive: Tensor, against: Tensor
@@ -261,21 +270,21 @@ class MetaCF(TrainableModel):
             scores = (users * positive).sum(dim=1)
             return next_item_loss(config.loss, scores, torch.einsum("kd,knd->kn", users, against)).mean()
 
-        # A single item has no other to be scored for; without negatives there is nothing to score it against.
+        # The support loss needs at least two items, because an item is scored for the others, and negatives.
         steps = config.inner_steps if length > 1 and negatives.shape[2] else 0
         for _ in range(steps):
             slopes = vmap(grad(support_loss))(rows, later, degrees, positive, against)
             if config.first_order:
                 slopes = slopes.detach()
             rows = rows - functional.softplus(self.inner_rates) * slopes
-        represented: Tensor = vmap(self.represent)(rows, later, degrees)
-        return represented
+        users: Tensor = vmap(self.represent)(rows, later, degrees)
+        return users
 
     # --- Training
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Mean loss of the queries of the adapted users."""
-        # Without layers nothing passes along the edges.
+        """Compute the mean query loss of the adapted users; see `TrainableModel.training_loss`."""
+        # Without layers the edges have no effect.
         kept = self.sample_edges(batch.users) if self.config.layers else slice(0)
         item_layers, item_degrees = self.propagate(self.edge_users[kept], self.edge_items[kept], item_offsets)
         support, target = batch.items[:, :-1], batch.items[:, -1]
@@ -292,7 +301,18 @@ class MetaCF(TrainableModel):
         return next_item_loss(self.config.loss, positive, scores).mean()
 
     def sample_edges(self, users: Tensor) -> Tensor:
-        """Choose the edges of a step: (E,) bool, a share of those of all users but the given."""
+        """Sample the edges of a step: a share of the edges of the users who are not in the batch.
+
+        Parameters
+        ----------
+        users : Tensor
+            (B,) int64, the users of the batch.
+
+        Returns
+        -------
+        Tensor
+            (E,) bool, true for sampled edges.
+        """
         absent = torch.isin(self.edge_users, users, invert=True)
         if self.config.edge_share == 1.0:
             return absent
@@ -300,7 +320,7 @@ class MetaCF(TrainableModel):
 
     @torch.no_grad()
     def before_evaluation(self, histories: Tensor) -> None:  # noqa: ARG002
-        """Pass vectors along all edges: what cold users meet."""
+        """Store the item vectors of the graph with all edges, for serving."""
         item_layers, item_degrees = self.propagate(self.edge_users, self.edge_items)
         self.item_layers.copy_(item_layers)
         self.item_degrees.copy_(item_degrees)
@@ -309,39 +329,44 @@ class MetaCF(TrainableModel):
 
     @property
     def similarity(self) -> Similarity:
-        """How a query meets an item vector."""
+        """Similarity of a query and an item vector: the inner product."""
         return "dot"
 
     @property
     def support_negatives(self) -> int:
-        """Negatives per user that ``encode`` takes: as many as a training task's support has."""
+        """Number of negatives per user that ``encode`` needs: as in the support set of a training task."""
         return self.config.negatives * (self.config.k - 1) if self.config.inner_steps else 0
 
     @property
     def item_table(self) -> Tensor:
-        """(I, (layers + 1) d), the vectors of all layers, without gradient."""
+        """(I, (layers + 1) d) float32, the concatenated item vectors of all layers, without gradient."""
         return self.item_layers.transpose(0, 1).flatten(1)
 
     @property
     def item_bias(self) -> Tensor | None:
-        """(I,), added to every score; None for no bias."""
+        """(I,) float32, added to the score of each item; None for no bias."""
         return None if self.bias is None else self.bias.detach()
 
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:
-        """Adapt to users and represent them; always as in evaluation mode.
+        """Adapt to users and compute their vectors, without dropout.
 
         Parameters
         ----------
         histories : Tensor
-            (B, L) int64. L need not be the K of training; with L = 1 there is nothing to adapt to.
-        negatives : Tensor
-            (B, `support_negatives`) int64, dealt to the items in turn.
+            (B, L) int64 with L ≥ 1. L may differ from the K of training; with L = 1 there is no inner step.
+        negatives : Tensor, optional
+            (B, `support_negatives`) int64, distributed to the items by `deal`.
+
+        Returns
+        -------
+        Encoded
+            The user vectors, without overrides.
 
         Raises
         ------
         InvalidArgumentError
-            If the negatives are not there.
+            If negatives are needed and are None or have another shape.
         """
         own = histories.unsqueeze(2)[:, :, :0]
         if self.support_negatives:

@@ -1,4 +1,4 @@
-"""Losses of the next item, from the scores of the positive and of negatives; large scores are good.
+"""Losses of the next item, from the scores of the positive and its negatives; higher scores are better.
 
 References
 ----------
@@ -23,29 +23,31 @@ NextItemLoss: TypeAlias = Literal["softmax", "binary", "bpr", "bpr_max", "top1_m
 def next_item_loss(
     kind: NextItemLoss, positive: Tensor, negatives: Tensor, *, penalty: float = 0.0
 ) -> Tensor:
-    """Loss of each positive among its negatives.
+    """Compute the loss of each positive and its negatives.
 
     Parameters
     ----------
     kind : {"softmax", "binary", "bpr", "bpr_max", "top1_max"}
+        The loss.
     positive : Tensor
-        (n,), scores of the positives.
+        (n,) float, scores of the positives.
     negatives : Tensor
-        (n, m), scores of their negatives; -inf for one that does not count. At least one must.
+        (n, m) float, scores of the negatives; -inf excludes a negative. Each row needs at least one finite
+        score.
     penalty : float
-        Weight of the squared scores in ``bpr_max`` (λ of its Eq. 14).
+        Weight of the squared scores in ``bpr_max`` (λ in Eq. 14 of Hidasi and Karatzoglou).
 
     Returns
     -------
     Tensor
-        (n,).
+        (n,) float.
     """
     counts = negatives > -torch.inf
     if kind == "softmax":
         # -log softmax = log(1 + exp(logsumexp(s⁻) - s⁺))
         return functional.softplus(torch.logsumexp(negatives, dim=1) - positive)
     share = counts.sum(dim=1).to(negatives.dtype).reciprocal()
-    # Where a negative does not count, a finite score keeps its (zero) gradient a number.
+    # A finite score in place of -inf keeps the (zero) gradient of an excluded negative from being NaN.
     negatives = negatives.masked_fill(~counts, 0.0)
     margin = positive.unsqueeze(1) - negatives
     if kind == "binary":

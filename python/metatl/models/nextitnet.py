@@ -2,14 +2,16 @@
 
 Yuan, Karatzoglou, Arapakis, Jose, He, *A simple convolutional generative network for next item
 recommendation*, WSDM 2019. Residual blocks of dilated causal convolutions read the sequence; a softmax over
-the catalogue ranks what comes next. Cold users need nothing special: what lies before the first item is
-zero, in training as well.
+the catalogue predicts the next item. Cold users need no special case: the sequence is padded with zeros
+before the first item, in training as well.
 
-`paper`: two residual blocks (the paper's type b) of two convolutions each, dilated 1, 2 and 4, 8, kernel 3,
-separate input and output vectors, no dropout. `tuned`: one table for input and output that starts from the
-co-occurrence graph (validation MRR .277 on Amazon Sports, .239 from random vectors) and is read four times as
-long as it is ranked (.280; on MovieTweetings .307, .292 as it is), dropout, a softmax against negatives that
-a batch shares, one block, half of the sequences in random order, a cosine schedule.
+`paper`: two residual blocks (the paper's type b) of two convolutions each, with dilations 1, 2 and 4, 8 and
+kernel size 3; separate input and output vectors; no dropout.
+
+`tuned`: one table for input and output vectors that starts from the co-occurrence graph (validation MRR .277
+on Amazon Sports, .239 from random vectors); input vectors scaled by 4 (.280 on Amazon Sports; .307 on
+MovieTweetings, .292 unscaled); dropout; a softmax against negatives for the whole batch; one block; half of
+the sequences in random order; a cosine schedule.
 """
 
 from __future__ import annotations
@@ -52,28 +54,31 @@ class NextItNetConfig(SequenceModelConfig):
     lr: float = Field(default=3e-3, gt=0)
     max_steps: int = Field(default=500, ge=1)
     input_scale: float = Field(
-        default=4.0, gt=0, description="Item vectors are read this many times as long as they are ranked."
+        default=4.0, gt=0, description="Input item vectors are multiplied by this factor."
     )
     dilations: tuple[int, ...] = Field(
         default=(1,),
-        description="Of the first convolution of each residual block; the second one's is twice as large.",
+        description="Dilation of the first convolution of each residual block; the second one doubles it.",
     )
-    kernel_size: int = Field(default=3, ge=1, description="Width of the convolutions, in items.")
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="On what a residual block adds.")
+    kernel_size: int = Field(default=3, ge=1, description="Kernel size of the convolutions, in items.")
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="Dropout on the output of each residual branch."
+    )
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
 
 
 class CausalConvolution(nn.Module):
-    """A dilated convolution along the sequence that sees no later place.
+    """A dilated causal convolution along the sequence: the output depends on no later position.
 
     Parameters
     ----------
     dim : int
-        Channels, in and out.
+        Number of input and output channels.
     kernel_size : int
+        Kernel size, in items.
     dilation : int
-        Places between two taps of the kernel.
+        Distance of two taps of the kernel, in positions.
     """
 
     def __init__(self, dim: int, kernel_size: int, dilation: int) -> None:
@@ -82,23 +87,25 @@ class CausalConvolution(nn.Module):
         self.convolution = nn.Conv1d(dim, dim, kernel_size, dilation=dilation)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Convolve (B, L, d)."""
+        """Convolve features (B, L, d); the shape stays."""
         padded = functional.pad(features.transpose(1, 2), (self.padding, 0))
         convolved: Tensor = self.convolution(padded).transpose(1, 2)
         return convolved
 
 
 class ResidualBlock(nn.Module):
-    """Two dilated convolutions, each with layer norm and ReLU, beside an identity (the paper's Fig. 3 b).
+    """Two dilated convolutions, each with layer norm and ReLU, and a skip connection (the paper's Fig. 3 b).
 
     Parameters
     ----------
     dim : int
+        Number of channels.
     kernel_size : int
+        Kernel size, in items.
     dilation : int
-        Of the first convolution; the second one's is twice as large.
+        Dilation of the first convolution; the second convolution doubles it.
     probability : float
-        Dropout on what the block adds.
+        Dropout on the output of the residual branch.
     """
 
     def __init__(self, dim: int, kernel_size: int, dilation: int, probability: float) -> None:
@@ -110,10 +117,10 @@ class ResidualBlock(nn.Module):
         self.probability = probability
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (B, L, d) to (B, L, d)."""
-        added = functional.relu(self.first_norm(self.first(features)))
-        added = functional.relu(self.second_norm(self.second(added)))
-        return features + dropout(added, self.probability, training=self.training)
+        """Map features (B, L, d) to features (B, L, d)."""
+        residual = functional.relu(self.first_norm(self.first(features)))
+        residual = functional.relu(self.second_norm(self.second(residual)))
+        return features + dropout(residual, self.probability, training=self.training)
 
 
 class NextItNet(SequenceModel):
@@ -122,8 +129,9 @@ class NextItNet(SequenceModel):
     Parameters
     ----------
     config : NextItNetConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     """
 
     config: NextItNetConfig

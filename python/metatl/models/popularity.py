@@ -1,4 +1,4 @@
-"""Popularity: every user gets the items that most training interactions went to."""
+"""Popularity: the score of an item is its number of training interactions, for every user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from metatl.models.counting import CountingModel, check_item_counts
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class PopularityConfig(PresetConfig):
-    """Popularity has nothing to set."""
+    """Settings of popularity: none."""
 
     system: ClassVar[str] = "popularity"
 
 
-class Popularity:
-    """Scores an item by how many training interactions it has, whoever asks.
+class Popularity(CountingModel):
+    """The model.
 
     Parameters
     ----------
@@ -32,8 +33,8 @@ class Popularity:
     """
 
     def __init__(self, config: PopularityConfig, item_counts: np.ndarray) -> None:
+        super().__init__(item_counts)
         self.config = config
-        self.item_counts = item_counts
         self._scores = item_counts.astype(np.float32)
 
     @classmethod
@@ -49,18 +50,13 @@ class Popularity:
         """
         return cls(config, train.item_counts)
 
-    @property
-    def num_items(self) -> int:
-        """Items of the catalogue."""
-        return len(self.item_counts)
-
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item.
 
         Parameters
         ----------
         histories : ndarray
-            (B, L) int64. Only B matters.
+            (B, L) int64. The items have no effect.
 
         Returns
         -------
@@ -70,20 +66,18 @@ class Popularity:
         return np.tile(self._scores, (len(histories), 1))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Give what a checkpoint must hold besides the settings."""
+        """Return the arrays that a checkpoint stores beside the settings."""
         return {"item_counts": self.item_counts}
 
     @classmethod
     def from_tensors(
         cls, config: PopularityConfig, num_items: int, tensors: Mapping[str, np.ndarray]
     ) -> Popularity:
-        """Rebuild a model from its settings and ``tensors()``.
+        """Rebuild a model from its settings and `tensors`.
 
         Raises
         ------
         ValueError
             If there is not one count per item.
         """
-        if tensors["item_counts"].shape != (num_items,):
-            raise ValueError(f"item_counts has shape {tensors['item_counts'].shape}, expected ({num_items},)")
-        return cls(config, tensors["item_counts"])
+        return cls(config, check_item_counts(tensors["item_counts"], num_items))

@@ -1,4 +1,4 @@
-"""Bases of the systems' settings: how values are checked and presets are given."""
+"""Base classes of the systems' configs: validation of values, and presets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Setting(NamedTuple):
     Attributes
     ----------
     name : str
-        As `--set NAME=VALUE` and the configs take it.
+        Name of the config field, also used by `--set NAME=VALUE`.
     default : object
-        The value of `tuned`.
+        Value in the preset `tuned`.
     description : str
-        What it does.
+        Description of the config field.
     """
 
     name: str
@@ -31,23 +31,24 @@ class Setting(NamedTuple):
 
 
 class CheckedConfig(BaseModel):
-    """Base of the settings of every system: true is no number."""
+    """Base of the configs of all systems. It rejects booleans for fields that are not booleans."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_flags(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic takes true for 1, and its strict mode refuses the text and the lists that settings come as.
+        # Pydantic converts true to 1. Its strict mode would also reject strings and lists, which the command
+        # line and JSON files pass.
         values = value if isinstance(value, (list, tuple)) else [value]
         is_flag = cls.model_fields[str(info.field_name)].annotation is bool
-        if not is_flag and any(isinstance(one, bool) for one in values):
-            raise ValueError("true and false are for flags, and this is none")
+        if not is_flag and any(isinstance(element, bool) for element in values):
+            raise ValueError("true and false are for flags, and this field is not a flag")
         return value
 
 
 class PresetConfig(CheckedConfig):
-    """Base of the settings of every system beside MetaTL; immutable, unknown fields are errors.
+    """Base of the configs of all systems except MetaTL; immutable, unknown fields are errors.
 
-    `tuned` is the defaults, `paper` changes some of them.
+    The defaults are the preset `tuned`; the preset `paper` changes some of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,28 +56,33 @@ class PresetConfig(CheckedConfig):
     system: ClassVar[str]
     """Name of the system in `metatl.models.SYSTEMS`."""
     paper: ClassVar[dict[str, Any]] = {}
-    """What ``paper`` changes."""
+    """Fields of the preset ``paper`` that differ from the defaults."""
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """Give the settings of a preset.
+        """Return the config of a preset.
+
+        Parameters
+        ----------
+        name : str
+            Name of the preset.
 
         Raises
         ------
         ConfigError
-            If there is no such preset; the message lists those that exist.
+            If the system has no such preset; the message lists the valid names.
         """
         find_system(cls.system, name)
         return cls(**(cls.paper_settings() if name == "paper" else {}))
 
     @classmethod
     def paper_settings(cls) -> dict[str, Any]:
-        """Fields of ``paper`` that differ from the defaults."""
+        """Return the fields of ``paper`` that differ from the defaults."""
         return cls.paper
 
 
 def settings_of(config_class: type[BaseModel]) -> list[Setting]:
-    """List the settings of a system, as `metatl train --settings` and docs/settings.md show them.
+    """List the settings of a system, for `metatl train --settings` and docs/settings.md.
 
     Parameters
     ----------
@@ -86,8 +92,8 @@ def settings_of(config_class: type[BaseModel]) -> list[Setting]:
     Returns
     -------
     list of Setting
-        Those of the system first, then those of its bases. A class that only changes a default keeps the
-        description of its base.
+        The system's fields first, then those of its bases. A field that only overrides a default inherits
+        the description.
     """
     descriptions: dict[str, str] = {}
     for base in config_class.__mro__:

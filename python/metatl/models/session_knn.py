@@ -1,12 +1,12 @@
-"""Session kNN: training users whose sequences share items with the history vote for their other items.
+"""Session kNN: training users who share items with the history vote for their other items.
 
-`paper` is that of Jannach and Ludewig, *When recurrent neural networks meet the neighborhood for
-session-based recommendation*, RecSys 2017: the cosine of the two sets of items, the 500 nearest, a vote each.
-`tuned` takes the decays of STAN (Garg, Gupta, Malhotra, Vig and Shroff, *Sequence and time aware neighborhood
-for session-based recommendations*, SIGIR 2019): later items of the history count more, and of a neighbour's
-items those close to a shared one. It also divides the votes for popular items, and lets popularity decide
-among items that nobody votes for. STAN's decay by the age of a neighbour is there, but `tuned` leaves it off:
-it gained nothing on X-Wines, MovieTweetings or Amazon Sports.
+`paper` is the method of Jannach and Ludewig, *When recurrent neural networks meet the neighborhood for
+session-based recommendation*, RecSys 2017: the cosine of the two item sets, the 500 nearest neighbours, one
+vote per neighbour and item. `tuned` adds the decays of STAN (Garg, Gupta, Malhotra, Vig and Shroff, *Sequence
+and time aware neighborhood for session-based recommendations*, SIGIR 2019): later items of the history weigh
+more, and so do a neighbour's items that are close to a shared item. It also divides the votes by the
+popularity of the item, and ranks items without votes by popularity. `half_life` is STAN's decay by the age of
+a neighbour. `tuned` does not use it, because it gained nothing on X-Wines, MovieTweetings or Amazon Sports.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
+from metatl.models.counting import CountingModel, check_item_counts
 from metatl.models.history_weights import weigh_histories
 from metatl.models.item_start.co_occurrences import invert
 from metatl.models.preset_config import PresetConfig
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SessionKNNConfig(PresetConfig):
-    """Settings of session kNN; the defaults are those of ``tuned``."""
+    """Settings of session kNN. The defaults are those of ``tuned``."""
 
     system: ClassVar[str] = "session-knn"
     paper: ClassVar[dict[str, Any]] = {
@@ -42,31 +43,31 @@ class SessionKNNConfig(PresetConfig):
     }
 
     neighbours: int = Field(
-        default=1000, ge=1, description="How many of the nearest training users vote (ties by lower user)."
+        default=1000, ge=1, description="Number of nearest training users that vote (ties by lower user)."
     )
     recency: float = Field(
         default=0.8,
         gt=0.0,
         le=1.0,
-        description="The item before the last weighs this much less than the last, and so on.",
+        description="Weight of an item of the history, relative to the item after it.",
     )
     length_exponent: float = Field(
         default=0.25,
         ge=0.0,
-        description="A neighbour of n items is divided by n^length_exponent; 0.5 is the cosine.",
+        description="The similarity of a user of n items is divided by n^length_exponent; 0.5 is the cosine.",
     )
     half_life: float | None = Field(
         default=None,
         gt=0.0,
         description=(
-            "A neighbour's weight halves with each half_life of its age, the time from its last "
-            "interaction to the last of all, in units of the median age; None for no decay."
+            "The weight of a neighbour halves with each half_life of its age: the time from its last "
+            "interaction to the last one in the data, divided by the median age. None for no decay."
         ),
     )
     distance_decay: float = Field(
         default=0.5,
         ge=0.0,
-        description="An item d positions from the shared one gets d^-distance_decay of a neighbour's vote.",
+        description="An item at distance d from the shared item gets d^-distance_decay of the vote.",
     )
     candidate_exponent: float = Field(
         default=0.5,
@@ -77,27 +78,27 @@ class SessionKNNConfig(PresetConfig):
     popularity: float = Field(
         default=0.1,
         ge=0.0,
-        description="Weight of the item's share of all interactions, next to votes that sum to 1.",
+        description="Weight of the item's share of all interactions; the votes sum to 1.",
     )
 
 
-class SessionKNN:
+class SessionKNN(CountingModel):
     """Votes of the nearest training users.
 
-    A user u with the items of the history in common has the similarity w_u Σ recency^age over those, age 0
-    for the last item of the history. Of the neighbours, each row j gets the similarity times
-    max(|p_j - p_m|, 1)^-distance_decay, p_m the place of the shared item that the history has last. Votes
-    divided by (count_j + shrinkage)^candidate_exponent are scaled to the sum 1, then popularity · share_j is
-    added.
+    The similarity of user u to the history is w_u Σ recency^age over the shared items; the last item of the
+    history has age 0. Each neighbour gives each of its rows j the vote
+    similarity · max(|p_j - p_m|, 1)^-distance_decay, where p_j is the position of row j and p_m that of the
+    shared item that comes last in the history. The votes are divided by
+    (count_j + shrinkage)^candidate_exponent and scaled to the sum 1; then popularity · share_j is added.
 
     Parameters
     ----------
     config : SessionKNNConfig
         The settings.
     indptr, items : ndarray
-        (U + 1,) and (N,) int64, the rows of the training users.
+        (U + 1,) and (N,) int64; the items of user u are ``items[indptr[u]:indptr[u + 1]]``.
     user_weights : ndarray
-        (U,) float64, w.
+        (U,) float64, w, the weights of the users.
     item_counts : ndarray
         (I,) int64, training interactions per item.
     """
@@ -110,11 +111,11 @@ class SessionKNN:
         user_weights: np.ndarray,
         item_counts: np.ndarray,
     ) -> None:
+        super().__init__(item_counts)
         self.config = config
         self.indptr = indptr
         self.items = items
         self.user_weights = user_weights
-        self.item_counts = item_counts
         shape = (len(indptr) - 1, len(item_counts))
         owners = sp.csr_array((np.ones(len(items)), items, indptr), shape=shape, copy=True)
         owners.sum_duplicates()
@@ -125,7 +126,7 @@ class SessionKNN:
 
     @classmethod
     def fit(cls, train: Interactions, config: SessionKNNConfig) -> SessionKNN:
-        """Keep the training rows, and weigh their users.
+        """Store the training rows and compute the weights of the users.
 
         Parameters
         ----------
@@ -142,13 +143,7 @@ class SessionKNN:
             unit = float(np.median(ages))
             if unit > 0:
                 weights = weights * np.exp2(-ages / (config.half_life * unit))
-        counts = train.item_counts
-        return cls(config, train.indptr, train.items, weights, counts)
-
-    @property
-    def num_items(self) -> int:
-        """Items of the catalogue."""
-        return len(self.item_counts)
+        return cls(config, train.indptr, train.items, weights, train.item_counts)
 
     def score(self, histories: np.ndarray) -> np.ndarray:
         """Score every item for histories of equal length.
@@ -163,39 +158,39 @@ class SessionKNN:
         ndarray
             (B, I) float32, C-contiguous.
         """
-        asked = weigh_histories(histories, self.config.recency, len(self.item_counts))
-        similarities = (asked @ self._owners).tocsr()
+        item_weights = weigh_histories(histories, self.config.recency, self.num_items)
+        similarities = (item_weights @ self._owners).tocsr()
         similarities.data *= self.user_weights[similarities.indices]
-        scores = np.empty(asked.shape, dtype=np.float32)
+        scores = np.empty(item_weights.shape, dtype=np.float32)
         for row, history in enumerate(histories):
-            place = slice(similarities.indptr[row], similarities.indptr[row + 1])
-            votes = self._votes(history, similarities.indices[place], similarities.data[place])
+            entries = slice(similarities.indptr[row], similarities.indptr[row + 1])
+            votes = self._votes(history, similarities.indices[entries], similarities.data[entries])
             votes = votes * self._discount
             total = votes.sum()
             scores[row] = (votes / total if total > 0 else votes) + self._prior
         return scores
 
     def _votes(self, history: np.ndarray, users: np.ndarray, similarities: np.ndarray) -> np.ndarray:
-        """Sum the votes (I,) of the nearest of some users."""
+        """Return the summed votes (I,) of the nearest among users (n,) with similarities (n,)."""
         nearest = np.lexsort((users, -similarities))[: self.config.neighbours]
         users, similarities = users[nearest], similarities[nearest]
         starts = self.indptr[users]
         lengths = self.indptr[users + 1] - starts
         voters = np.repeat(np.arange(len(users)), lengths)
-        places = np.arange(len(voters)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        items = self.items[starts[voters] + places]
+        positions = np.arange(len(voters)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        items = self.items[starts[voters] + positions]
         votes = similarities[voters]
         if self.config.distance_decay > 0:
-            shared = np.zeros(len(users), dtype=np.int64)
-            for item in history:  # oldest first: later ones replace it
+            shared_positions = np.zeros(len(users), dtype=np.int64)
+            for item in history:  # oldest first, so that the last shared item of the history remains
                 is_shared = items == item
-                shared[voters[is_shared]] = places[is_shared]
-            distances = np.maximum(np.abs(places - shared[voters]), 1)
+                shared_positions[voters[is_shared]] = positions[is_shared]
+            distances = np.maximum(np.abs(positions - shared_positions[voters]), 1)
             votes = votes * distances**-self.config.distance_decay
-        return np.bincount(items, weights=votes, minlength=len(self.item_counts))
+        return np.bincount(items, weights=votes, minlength=self.num_items)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Give what a checkpoint must hold besides the settings."""
+        """Return the arrays that a checkpoint stores beside the settings."""
         return {
             "item_counts": self.item_counts,
             "indptr": self.indptr,
@@ -207,20 +202,19 @@ class SessionKNN:
     def from_tensors(
         cls, config: SessionKNNConfig, num_items: int, tensors: Mapping[str, np.ndarray]
     ) -> SessionKNN:
-        """Rebuild a model from its settings and ``tensors()``.
+        """Rebuild a model from its settings and `tensors`.
 
         Raises
         ------
         ValueError
-            If the arrays are not rows of users, weights and counts of that many items.
+            If the arrays are not the rows and weights of U users and the counts of I items.
         """
-        counts, weights, indptr = tensors["item_counts"], tensors["user_weights"], tensors["indptr"]
-        if counts.shape != (num_items,):
-            raise ValueError(f"item_counts has shape {counts.shape}, expected ({num_items},)")
+        item_counts = check_item_counts(tensors["item_counts"], num_items)
+        weights, indptr = tensors["user_weights"], tensors["indptr"]
         if weights.shape != (len(indptr) - 1,):
             raise ValueError(f"user_weights has shape {weights.shape}, expected ({len(indptr) - 1},)")
         rows = sp.csr_array(
             (np.ones(len(tensors["items"])), tensors["items"], indptr), shape=(len(weights), num_items)
         )
         rows.check_format(full_check=True)
-        return cls(config, indptr, tensors["items"], weights, counts)
+        return cls(config, indptr, tensors["items"], weights, item_counts)

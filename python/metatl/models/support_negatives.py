@@ -1,4 +1,4 @@
-"""Negatives that a user's support meets: in training, and as `encode` and `adapt` are given them."""
+"""Negatives of the support set: those of training tasks, and those passed to `encode` and `adapt`."""
 
 from __future__ import annotations
 
@@ -13,58 +13,60 @@ if TYPE_CHECKING:
 
 
 def check_negatives(negatives: Tensor | None, users: int, count: int) -> Tensor:
-    """Give the negatives back if they are (users, count).
+    """Return the negatives if their shape is (users, count).
 
     Raises
     ------
     InvalidArgumentError
-        If they are not there or have another shape.
+        If they are None or have another shape.
     """
-    found = None if negatives is None else tuple(negatives.shape)
-    if negatives is None or found != (users, count):
-        raise InvalidArgumentError(f"negatives: found {found}, expected shape {(users, count)}")
+    shape = None if negatives is None else tuple(negatives.shape)
+    if negatives is None or shape != (users, count):
+        raise InvalidArgumentError(f"negatives: found {shape}, expected shape {(users, count)}")
     return negatives
 
 
 def divide(negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide the negatives of tasks whose support is of items: K of these, and the query.
+    """Divide the negatives of tasks between the K items of the support set and the query.
 
-    A task has K sets. The last is the query's alone: among items that the inner step has already pushed away,
-    the query would be ranked too well. The K items share the others, and each gets as many as a set holds.
+    A task has K sets of n negatives. The query uses the last set, and only the query does: against negatives
+    that the inner step has already pushed away, the query would rank too well. The K items share the other
+    sets; each item gets n negatives.
 
     Parameters
     ----------
     negatives : Tensor
-        (B, K, n).
+        (B, K, n) int64.
 
     Returns
     -------
     support : Tensor
-        (B, K, n), dealt as `deal` does when a user is served; (B, 1, 0) for K = 1, where nothing is left.
+        (B, K, n) int64, distributed by `deal`, as for a user at serving time; (B, 1, 0) for K = 1, because
+        the only set is the query's.
     query : Tensor
-        (B, n).
+        (B, n) int64.
     """
-    _, places, each = negatives.shape
-    return deal(negatives[:, :-1].flatten(1), places, each), negatives[:, -1]
+    _, items, each = negatives.shape
+    return deal(negatives[:, :-1].flatten(1), items, each), negatives[:, -1]
 
 
-def deal(negatives: Tensor, places: int, each: int) -> Tensor:
-    """Deal negatives to the places of a support in turn, from the first again where they do not suffice.
+def deal(negatives: Tensor, slots: int, each: int) -> Tensor:
+    """Distribute negatives to the slots of a support set in order, and repeat them if there are too few.
 
     Parameters
     ----------
     negatives : Tensor
-        (B, N).
-    places : int
-        Items or pairs of the support.
+        (B, N) int64.
+    slots : int
+        Number of items or pairs of the support set.
     each : int
-        Negatives that each of them gets.
+        Negatives per slot.
 
     Returns
     -------
     Tensor
-        (B, places, each); (B, places, 0) where there are none.
+        (B, slots, each) int64; (B, slots, 0) if N = 0.
     """
     each = each if negatives.shape[1] else 0
-    dealt = torch.arange(places * each, device=negatives.device) % max(1, negatives.shape[1])
-    return negatives[:, dealt].view(len(negatives), places, each)
+    columns = torch.arange(slots * each, device=negatives.device) % max(1, negatives.shape[1])
+    return negatives[:, columns].view(len(negatives), slots, each)

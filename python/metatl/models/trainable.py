@@ -1,4 +1,4 @@
-"""What every model that is trained by gradients offers to the outer loop and to checkpoints."""
+"""Base class of the models that the outer loop trains by gradients."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class TensorBatch(NamedTuple):
     Attributes
     ----------
     users : Tensor
-        (B,) int64.
+        (B,) int64, indices of the training users.
     items : Tensor
-        (B, P + 1) int64; -1 where a row has no item.
+        (B, P + 1) int64, padded with -1.
     negatives : Tensor
-        (B, P, N) int64.
+        (B, P, N) int64, negatives of each position.
     shared_negatives : Tensor
-        (M,) int64.
+        (M,) int64, negatives of the whole batch.
     """
 
     users: Tensor
@@ -39,14 +39,14 @@ class TensorBatch(NamedTuple):
 
 
 class TrainableModel(nn.Module):
-    """Base of the trained models, each of which has a vector per item.
+    """Base of the trained models. Each has a table of item vectors, `embedding`.
 
     Parameters
     ----------
-    config
-        The system's settings.
+    config : TrainingConfig
+        The settings of the system.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     """
 
     embedding: nn.Embedding
@@ -58,64 +58,71 @@ class TrainableModel(nn.Module):
 
     @classmethod
     def for_training(cls, config: Any, train: Interactions) -> Self:
-        """Initialise a model for training rows."""
+        """Initialise a model for the users and items of the training rows."""
         return cls(config, train.num_items)
 
     @property
     def row_tables(self) -> tuple[nn.Embedding, ...]:
-        """Tables that `training_loss` reads row by row, calling the module, and in no other way."""
+        """Embedding tables that `training_loss` accesses only by calling the module with row indices."""
         return ()
 
     @property
     def can_be_captured(self) -> bool:
-        """Whether `training_loss` always runs the same kernels and never waits for the device.
+        """Whether `training_loss` always runs the same kernels and never synchronises with the device.
 
-        Then a CUDA device replays whole steps as graphs (`metatl.training.cuda_graphs`).
+        If so, training on a CUDA device captures and replays whole steps as graphs
+        (`metatl.training.cuda_graphs`).
         """
         return False
 
     def compile_loss(self) -> None:
-        """Have torch.compile fuse the kernels of `training_loss`, at its first call.
+        """Compile `training_loss` with torch.compile, at its first call.
 
         Raises
         ------
         ConfigError
-            If these settings cannot be compiled.
+            If a model with these settings cannot be compiled.
         """
         raise NotImplementedError
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Loss of a batch, a scalar.
+        """Compute the loss of a batch.
 
         Parameters
         ----------
         batch : TensorBatch
+            The batch.
         item_offsets : Tensor, optional
-            (I, d), added to the item vectors for this batch: what the vectors would be without its users
-            (`metatl.models.item_start.spectral.cross_fitting`).
+            (I, d) float32, added to the item vectors for this batch. The offsets remove the influence of the
+            batch's users from the initial vectors (`metatl.models.item_start.spectral.cross_fitting`).
+
+        Returns
+        -------
+        Tensor
+            Scalar float32.
         """
         raise NotImplementedError
 
     def item_vectors(self, item_offsets: Tensor | None) -> Tensor:
-        """Item vectors (I, d) of a batch."""
+        """Return the item vectors (I, d) of a batch, with its offsets."""
         weight: Tensor = self.embedding.weight
         return weight if item_offsets is None else weight + item_offsets
 
     @torch.no_grad()
     def start_items(self, vectors: Tensor, trend: Tensor) -> float:
-        """Start the item vectors from given ones, and item biases, where there are any, from the trend.
+        """Initialise the item vectors, and the item biases if the model has them.
 
         Parameters
         ----------
         vectors : Tensor
-            (I, d).
+            (I, d) float32, the item vectors before scaling.
         trend : Tensor
-            (I,).
+            (I,) float32, the recent trend of each item, from which the biases start.
 
         Returns
         -------
         float
-            What the vectors were multiplied by.
+            The factor by which the vectors were multiplied.
         """
         scale: float = self.config.start_length / float(vectors.norm(dim=1).mean())
         self.embedding.weight.copy_(vectors * scale)
@@ -125,29 +132,35 @@ class TrainableModel(nn.Module):
         return scale
 
     def before_evaluation(self, histories: Tensor) -> None:
-        """Get ready to be evaluated, given (U, L) first interactions of the training users."""
+        """Prepare for an evaluation.
+
+        Parameters
+        ----------
+        histories : Tensor
+            (U, L) int64, the first L interactions of the training users.
+        """
 
     def after_evaluation(self) -> None:
-        """Take note that training has been interrupted by an evaluation."""
+        """Update the model after an evaluation during training."""
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     # --- Saving
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Give a copy of what a checkpoint must hold besides the settings."""
+        """Return copies of the arrays that a checkpoint stores beside the settings."""
         return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Put back what `tensors` gave.
+        """Load the arrays that `tensors` returned.
 
         Raises
         ------
         RuntimeError
-            If names or shapes are not those of this model.
+            If a name or shape does not match this model.
         """
         self.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
 
@@ -158,7 +171,7 @@ class TrainableModel(nn.Module):
         Raises
         ------
         RuntimeError
-            If names or shapes are not those of such a model.
+            If a name or shape does not match the model.
         """
         model = cls(config, num_items)
         model.load_tensors(tensors)

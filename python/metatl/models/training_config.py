@@ -1,4 +1,4 @@
-"""How long, how fast and on how much at a time a system trains: what all trained systems have in common."""
+"""Base classes of the configs of trained systems: the settings of the outer loop and shared settings."""
 
 from __future__ import annotations
 
@@ -23,27 +23,33 @@ class TrainingConfig(CheckedConfig):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="The optimiser.")
-    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
+    warmup_steps: int = Field(default=0, ge=0, description="Steps of the linear warm-up.")
     final_lr_share: float = Field(
         default=1.0,
         ge=0,
         le=1,
         description="The cosine schedule ends at this share of the peak rate; 1 keeps the rate constant.",
     )
-    batch_size: int = Field(default=256, ge=1, description="Tasks, or sequences, per step.")
-    max_steps: int = Field(default=1000, ge=1, description="Training steps at most.")
+    batch_size: int = Field(default=256, ge=1, description="Tasks or sequences per step.")
+    max_steps: int = Field(default=1000, ge=1, description="Maximum number of training steps.")
     eval_every: int = Field(default=100, ge=1, description="Steps between validations.")
     patience: int = Field(
-        default=10, ge=1, description="Validations without a better MRR before training stops."
+        default=10, ge=1, description="Training stops after this many validations without a better MRR."
     )
 
     @property
     def peak_learning_rate(self) -> float:
-        """The rate at the end of the warm-up."""
+        """Learning rate at the end of the warm-up."""
         raise NotImplementedError
 
     def learning_rate(self, step: int) -> float:
-        """Rate of a step, counted from 0: linear warm-up, then a cosine that ends at `max_steps`."""
+        """Return the learning rate of a step: linear warm-up, then a cosine decay until `max_steps`.
+
+        Parameters
+        ----------
+        step : int
+            Counted from 0.
+        """
         peak = self.peak_learning_rate
         if step < self.warmup_steps:
             return peak * (step + 1) / self.warmup_steps
@@ -56,33 +62,34 @@ _RANDOM_START: dict[str, Any] = {"item_start": "random", "trend_weight": 0.0, "c
 
 
 class BaselineConfig(PresetConfig, TrainingConfig):
-    """What the settings of all trained baselines have in common. The defaults are those of ``tuned``."""
+    """Base of the configs of all trained baselines. The defaults are those of ``tuned``."""
 
     lr: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
     item_start: Literal["random", "spectral"] = Field(
         default="spectral",
         description=(
-            "Item vectors start at random, or from the co-occurrences of the training users, as "
-            "MetaTL's do (`metatl.models.item_start.spectral`)."
+            "Initial item vectors: random, or computed from the co-occurrences of the training users, as for "
+            "MetaTL (`metatl.models.item_start.spectral`)."
         ),
     )
     start_length: float = Field(
-        default=1.0, gt=0, description='With `item_start="spectral"`: the mean length of the vectors.'
+        default=1.0, gt=0, description='With `item_start="spectral"`: mean norm of the initial item vectors.'
     )
     trend_weight: float = Field(
         default=0.4,
         ge=0,
         description=(
-            'With `item_start="spectral"`: item biases start with this much of the item\'s recent '
-            "trend (`metatl.models.item_start.trends`)."
+            'With `item_start="spectral"`: each item bias starts as this weight times the recent trend of '
+            "the item (`metatl.models.item_start.trends`)."
         ),
     )
     cross_fit_folds: int = Field(
         default=5,
         ge=0,
         description=(
-            'With `item_start="spectral"`: a row of a batch meets item vectors from which its user\'s '
-            "fold was left out. 0 lets every row meet vectors that its own user has shaped."
+            'With `item_start="spectral"`: number of user folds. A row of a batch uses item vectors that '
+            "were computed without the fold of its user. With 0, all rows use the vectors computed from all "
+            "users."
         ),
     )
 
@@ -92,75 +99,81 @@ class BaselineConfig(PresetConfig, TrainingConfig):
             raise ValueError("item_start: cross_fit_folds and trend_weight need 'spectral'; set them to 0")
         if self.cross_fit_folds == 1:
             raise ValueError(
-                "cross_fit_folds: leaving out one fold of one leaves nobody; set 0, or 2 or more"
+                "cross_fit_folds: without its only fold no user is left; set it to 0, or to 2 or more"
             )
         return self
 
     @classmethod
     def paper_settings(cls) -> dict[str, Any]:
-        """Fields of ``paper`` that differ from the defaults; no paper starts from our graph."""
+        """Return the fields of ``paper`` that differ from the defaults; items start at random."""
         return {**_RANDOM_START, **cls.paper}
 
     @property
     def peak_learning_rate(self) -> float:
-        """The rate at the end of the warm-up."""
+        """Learning rate at the end of the warm-up."""
         return self.lr
 
     @property
     def sequences(self) -> SequenceSettings:
-        """What the system trains on."""
+        """Settings of the training sequences."""
         raise NotImplementedError
 
 
 class PairConfig(BaselineConfig):
-    """What the settings of systems that train on single interactions or pairs have in common."""
+    """Base of the configs of systems that train on single interactions or pairs."""
 
     loss: NextItemLoss = Field(
         default="softmax",
-        description="The loss of a target among its negatives: see `metatl.models.next_item_losses`.",
+        description="Loss of a target and its negatives; see `metatl.models.next_item_losses`.",
     )
-    negatives: int = Field(default=0, ge=0, description="Negatives of each interaction, or pair.")
-    shared_negatives: int = Field(default=512, ge=0, description="Negatives that a batch shares.")
+    negatives: int = Field(default=0, ge=0, description="Negatives of each interaction or pair.")
+    shared_negatives: int = Field(default=512, ge=0, description="Negatives for the whole batch.")
 
     @model_validator(mode="after")
     def _check_negatives(self) -> Self:
         if self.negatives + self.shared_negatives == 0:
-            raise ValueError("negatives: the loss needs some; set negatives or shared_negatives above 0")
+            raise ValueError(
+                "negatives: the loss needs at least one; set negatives or shared_negatives to 1 or more"
+            )
         return self
 
 
 class EpisodeConfig(BaselineConfig):
-    """What the settings of meta-learned systems beside MetaTL have in common."""
+    """Base of the configs of the meta-learned systems other than MetaTL."""
 
     k: int = Field(
         default=3,
         ge=1,
-        description="K, the number of interactions of a training task before the one to predict.",
+        description="K, number of interactions in the support set of a training task.",
     )
     first_order: bool = Field(
-        default=False, description="Treat inner gradients as constants in the outer gradient."
+        default=False,
+        description="Treat inner gradients as constants in the outer gradient (first-order MAML).",
     )
     loss: NextItemLoss = Field(
         default="softmax",
-        description="The loss of a target among its negatives: see `metatl.models.next_item_losses`.",
+        description="Loss of a target and its negatives; see `metatl.models.next_item_losses`.",
     )
     negatives: int = Field(default=4, ge=1, description="Negatives of each interaction.")
     shared_negatives: int = Field(
-        default=128, ge=0, description="Negatives that the queries of a batch share."
+        default=128, ge=0, description="Negatives for the queries of the whole batch."
     )
     window_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
         description=(
-            "Share of tasks that are consecutive windows; the rest are random interactions in time order."
+            "Share of tasks that are consecutive interactions; the others are random interactions in time "
+            "order."
         ),
     )
-    shuffle_share: float = Field(default=1.0, ge=0, le=1, description="Share of tasks in random order.")
+    shuffle_share: float = Field(
+        default=1.0, ge=0, le=1, description="Share of tasks whose interactions are put in random order."
+    )
 
     @property
     def episodes(self) -> EpisodeSettings:
-        """The tasks to train on."""
+        """Settings of the training tasks."""
         return EpisodeSettings(
             negatives=self.negatives,
             shared_negatives=self.shared_negatives,

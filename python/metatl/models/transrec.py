@@ -1,14 +1,15 @@
 """TransRec: translation-based recommendation.
 
-He, Kang, McAuley, *Translation-based recommendation*, RecSys 2017. Items are points, users translations: the
-item after i is near γ_i + t + t_u, and ranked by β_j - d(γ_i + t + t_u, γ_j). Each user's translation is a
-global t plus a part of the user's own, t_u, which starts at zero. A cold user has no part of their own and
-gets t, as the paper says of users without training data.
+He, Kang, McAuley, *Translation-based recommendation*, RecSys 2017. Items are points and users are
+translations: the item after i is near γ_i + t + t_u, and the score of item j is β_j - d(γ_i + t + t_u, γ_j).
+The translation of a user is a global t plus the user's own t_u, which starts at zero. Cold users have no t_u
+and use t, as the paper proposes for users without training data.
 
 `paper`: sequential BPR with one negative, squared L2 distance, item points inside the unit ball, L2
-regularisation of the biases and translations. `tuned`: softmax against negatives that a batch shares, a
-temperature, free item points that start from the co-occurrence graph, dropout, pairs in random order, a
-cosine schedule.
+regularisation of the biases and translations.
+
+`tuned`: softmax against negatives for the whole batch, a temperature, unconstrained item points that start
+from the co-occurrence graph, dropout, pairs in random order, a cosine schedule.
 """
 
 from __future__ import annotations
@@ -61,20 +62,24 @@ class TransRecConfig(PairConfig):
     }
 
     lr: float = Field(default=3e-3, gt=0)
-    dim: int = Field(default=128, ge=1, description="d, of items and translations.")
-    init_scale: float = Field(default=0.1, gt=0, description="Standard deviation of initial item points.")
-    unit_ball: bool = Field(default=False, description="Keep item points within length 1.")
+    dim: int = Field(default=128, ge=1, description="d, dimension of the item points and translations.")
+    init_scale: float = Field(
+        default=0.1, gt=0, description="Standard deviation of the random initial item points."
+    )
+    unit_ball: bool = Field(default=False, description="Project item points into the unit ball.")
     temperature: float = Field(default=0.3, gt=0, description="Scores are bias - distance / temperature.")
     item_dropout: float = Field(
-        default=0.5, ge=0, lt=1, description="Dropout on the item point that is translated."
+        default=0.5, ge=0, lt=1, description="Dropout on the point of the previous item."
     )
     user_translations: bool = Field(
-        default=False, description="Train a translation t_u for each user beside the common t."
+        default=False, description="Train a translation t_u for each user in addition to the global t."
     )
     regularisation: float = Field(
         default=0.0, ge=0, description="Weight of the squared biases and translations of a pair."
     )
-    shuffle_share: float = Field(default=1.0, ge=0, le=1, description="Share of pairs in random order.")
+    shuffle_share: float = Field(
+        default=1.0, ge=0, le=1, description="Share of pairs whose items are put in random order."
+    )
     batch_size: int = Field(default=1024, ge=1)
     warmup_steps: int = Field(default=100, ge=0)
     final_lr_share: float = Field(default=0.02, ge=0, le=1)
@@ -83,7 +88,7 @@ class TransRecConfig(PairConfig):
 
     @property
     def sequences(self) -> SequenceSettings:
-        """Pairs of neighbouring items; every pair is as likely."""
+        """Settings of the training sequences: pairs of consecutive items, drawn uniformly."""
         return SequenceSettings(
             length=1,
             draw="row",
@@ -99,10 +104,11 @@ class TransRec(TrainableModel):
     Parameters
     ----------
     config : TransRecConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
     num_users : int
-        Training users, who have translations of their own.
+        Number of training users, each with its own translation.
     """
 
     config: TransRecConfig
@@ -118,7 +124,7 @@ class TransRec(TrainableModel):
 
     @classmethod
     def for_training(cls, config: TransRecConfig, train: Interactions) -> Self:
-        """Initialise a model for training rows."""
+        """Initialise a model for the users and items of the training rows."""
         return cls(config, train.num_items, train.num_users)
 
     @classmethod
@@ -128,7 +134,7 @@ class TransRec(TrainableModel):
         Raises
         ------
         RuntimeError
-            If names or shapes are not those of such a model.
+            If a name or shape does not match the model.
         """
         model = cls(config, num_items, len(tensors["user_translations.weight"]))
         model.load_tensors(tensors)
@@ -142,26 +148,25 @@ class TransRec(TrainableModel):
 
     @property
     def row_tables(self) -> tuple[nn.Embedding, ...]:
-        """The users' own translations."""
+        """The table of the users' translations."""
         return (self.user_translations,)
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Mean loss of the pairs, each between an item and the user's next."""
+        """Compute the mean loss of the pairs of consecutive items; see `TrainableModel.training_loss`."""
         config = self.config
         previous, target = batch.items.unbind(1)
         table = self._into_ball(self.item_vectors(item_offsets))
         start = dropout(functional.embedding(previous, table), config.item_dropout, training=self.training)
         translation = self.translation
         if config.user_translations:
-            own = self.user_translations(batch.users)
-            translation = translation + own
+            translation = translation + self.user_translations(batch.users)
         points = start + translation
         positive = self.scores(points, target.unsqueeze(1), table)[:, 0]
         negatives = [self.scores(points, batch.negatives[:, 0], table)]
         if batch.shared_negatives.numel():
             shared = self.scores(points, batch.shared_negatives, table)
-            hit = target.unsqueeze(1) == batch.shared_negatives
-            negatives.append(shared.masked_fill(hit, -torch.inf))
+            is_target = target.unsqueeze(1) == batch.shared_negatives
+            negatives.append(shared.masked_fill(is_target, -torch.inf))
         loss = next_item_loss(config.loss, positive, torch.cat(negatives, dim=1)).mean()
         if config.regularisation:
             penalty = self.bias[target].square() + self.bias[batch.negatives[:, 0]].square().sum(dim=1)
@@ -170,7 +175,22 @@ class TransRec(TrainableModel):
         return loss
 
     def scores(self, points: Tensor, items: Tensor, table: Tensor) -> Tensor:
-        """Scores of items (B, n), or (m,) for all, at translated points (B, d); item points are (I, d)."""
+        """Score items at translated points.
+
+        Parameters
+        ----------
+        points : Tensor
+            (B, d) float, translated points.
+        items : Tensor
+            (B, n) int64 for each point, or (m,) int64 for all points.
+        table : Tensor
+            (I, d) float, item points.
+
+        Returns
+        -------
+        Tensor
+            (B, n) or (B, m) float.
+        """
         rows = functional.embedding(items, table)
         squared = points.square().sum(dim=1, keepdim=True) + rows.square().sum(dim=-1)
         products = (
@@ -182,25 +202,33 @@ class TransRec(TrainableModel):
 
     @property
     def similarity(self) -> Similarity:
-        """How a query meets an item point."""
+        """Similarity of a query and an item point: the negative squared L2 distance."""
         return "squared_l2"
 
     @property
     def support_negatives(self) -> int:
-        """How many sampled items per user ``encode`` needs: none."""
+        """Number of sampled negatives per user that ``encode`` needs: 0."""
         return 0
 
     @property
     def item_table(self) -> Tensor:
-        """(I, d), one point per item, without gradient."""
+        """(I, d) float32, one point per item, without gradient."""
         return self._into_ball(self.embedding.weight.detach())
 
     @property
     def item_bias(self) -> Tensor:
-        """(I,), what an item's bias adds to -distance."""
+        """(I,) float32, added to the negative squared distance of each item."""
         return self.bias.detach() * self.config.temperature
 
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:  # noqa: ARG002
-        """Translate the last item of histories (B, L) by t."""
+        """Translate the point of the last item by t.
+
+        Parameters
+        ----------
+        histories : Tensor
+            (B, L) int64 with L ≥ 1, oldest item first.
+        negatives : Tensor, optional
+            Unused.
+        """
         return Encoded(self.item_table[histories[:, -1]] + self.translation, None)

@@ -75,7 +75,7 @@ def test_metatl_without_adaptation_is_one_field_away():
         ({"item_dropout": 1.0}, "item_dropout"),
         ({"meta_lr": math.nan}, "meta_lr"),
         ({"window_share": 1.5}, "window_share"),
-        ({"cross_fit_folds": 1}, "leaving out one fold of one"),
+        ({"cross_fit_folds": 1}, "without its only fold"),
         ({"item_start": "random"}, "cross_fit_folds"),
         ({"item_bias": False}, "trend_weight"),
         ({"learner": "mlp", "transition_skip": None}, "learner_bias"),

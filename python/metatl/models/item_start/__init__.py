@@ -1,1 +1,1 @@
-"""Where `tuned` starts: item vectors from the co-occurrence graph, and the recent trend of items."""
+"""Initial item vectors from the co-occurrence graph, and the recent trend of each item."""

@@ -1,4 +1,4 @@
-"""Which items occur together in the sequences of the training users, and how strongly."""
+"""Weighted co-occurrences of items in the sequences of the training users."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ def co_occurrences(
     length_discount: float,
     backward: float = 1.0,
 ) -> sp.csr_array:
-    """Sum the weights of all pairs of a user's items in the window, without the diagonal.
+    """Sum the weights of all pairs of a user's items within the window, without the diagonal.
 
-    Two items d places apart in the row of a user with n interactions add d^-distance_decay ·
-    n^-length_discount to the entry (earlier, later), and `backward` times that to (later, earlier).
+    Two items at distance d in the sequence of a user with n interactions add
+    d^-distance_decay · n^-length_discount to the entry (earlier, later), and `backward` times that to the
+    entry (later, earlier).
 
     Parameters
     ----------
     indptr : ndarray
-        (U + 1,) int64; user u owns places ``indptr[u]:indptr[u + 1]`` of `items`.
+        (U + 1,) int64; the items of user u are ``items[indptr[u]:indptr[u + 1]]``.
     items : ndarray
         (N,) int64, each user's in time order.
     num_items : int
-        I.
+        I, number of items in the catalogue.
     window : int or None
-        Largest distance that counts; None for any.
+        Largest distance of a pair; None for any distance.
     distance_decay, length_discount : float
         Exponents, 0 or more.
     backward : float
-        Weight of a pair in reverse.
+        Weight of the reverse of a pair.
 
     Returns
     -------
     csr_array
-        (I, I) float64, without stored zeros; symmetric where `backward` is 1.
+        (I, I) float64, without stored zeros; symmetric if `backward` is 1.
     """
     lengths = np.diff(indptr)
     user_weights = np.repeat(np.maximum(lengths, 1) ** -length_discount, lengths)
     if window is None and distance_decay == 0 and backward == 1:
-        # The same sum as a product; a user with thousands of items would need as many passes below.
+        # The same sum as one matrix product. The loop below needs one pass per distance, which is thousands
+        # for a user with thousands of items.
         rows = sp.csr_array((np.ones(len(items)), items, indptr), shape=(len(lengths), num_items))
         weighted = sp.csr_array((user_weights, items, indptr), shape=rows.shape)
         total = (rows.T @ weighted).tocsr()
@@ -52,13 +54,13 @@ def co_occurrences(
         total.eliminate_zeros()
         return total
     row_ends = np.repeat(indptr[1:], lengths)
-    places = np.arange(len(items))
+    indices = np.arange(len(items))
     longest = int(lengths.max(initial=0)) - 1
     reach = longest if window is None else min(window, longest)
     total = sp.csr_array((num_items, num_items), dtype=np.float64)
-    # One pass per distance keeps memory at the size of the data, however long the longest user is.
+    # One pass per distance: memory stays proportional to the data, whatever the longest sequence.
     for distance in range(1, reach + 1):
-        first = places[places + distance < row_ends]
+        first = indices[indices + distance < row_ends]
         first = first[items[first] != items[first + distance]]
         weights = user_weights[first] * float(distance) ** -distance_decay
         pair = (items[first], items[first + distance])
@@ -69,13 +71,26 @@ def co_occurrences(
 
 
 def scale_rows(matrix: sp.csr_array, factors: np.ndarray) -> sp.csr_array:
-    """Multiply each row by its factor."""
+    """Multiply each row of a matrix by its factor.
+
+    Parameters
+    ----------
+    matrix : csr_array
+        (n, m) float64.
+    factors : ndarray
+        (n,) float64.
+
+    Returns
+    -------
+    csr_array
+        (n, m) float64, a copy.
+    """
     scaled: sp.csr_array = matrix.copy()
     scaled.data *= np.repeat(factors, np.diff(matrix.indptr))
     return scaled
 
 
 def invert(values: np.ndarray) -> np.ndarray:
-    """Invert, with 0 for 0: what never occurs has no neighbours."""
+    """Return 1 / values as (n,) float64, with 0 where a value is 0."""
     inverse: np.ndarray = np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
     return inverse

@@ -1,12 +1,13 @@
-"""Item vectors from the spectrum of the co-occurrence graph, and vectors that leave some users out.
+"""Item vectors from the spectrum of the co-occurrence graph, and cross-fitting of these vectors.
 
-The strongest eigenvectors of the degree-normalised co-occurrence matrix place items that share neighbours,
-and neighbours' neighbours, close to each other. On sparse data a gradient method does not get there from
-random vectors: it remembers single users first.
+In the leading eigenvectors of the degree-normalised co-occurrence matrix, items that share neighbours, or
+neighbours of neighbours, are close to each other. On sparse data, gradient descent from random vectors does
+not find such vectors, because it memorises single users first.
 
-Who trains on top of such vectors meets a trap: they already contain the very pairs that the training tasks
-ask for. `cross_fitting` therefore parts the users into folds and computes, for each fold, the vectors without
-that fold's users. A task then sees vectors that its own user had no share in, and so does a new user.
+Training on top of these vectors leaks: they already contain the pairs that the training tasks predict.
+`cross_fitting` therefore divides the users into folds and computes the vectors of each fold without the users
+of that fold. A training task then uses vectors that do not depend on its own user, as is the case for a new
+user.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
 
     from metatl.data.interactions import Interactions
 
-# Chosen by the MRR of the vectors alone, without any training, on the training users of X-Wines,
-# MovieTweetings and Amazon Sports: each fifth of them ranked with the vectors of the other four.
+# Chosen by the MRR of the vectors without training, in five-fold cross-validation on the training users of
+# X-Wines, MovieTweetings and Amazon Sports.
 WINDOW = 20
 DISTANCE_DECAY = 0.6
 LENGTH_DISCOUNT = 0.5
 CROSS_FITTING_REVISION = 2
-"""Raised when a change of the code changes whom cross-fitted systems are trained on, and with what: see
+"""Increased when a change of the code changes the users or the vectors of cross-fitted training; see
 `metatl.models.System.revision`."""
 
 THRESHOLD = 0.9
-"""Eigenvalues shrink by this share of the smallest one that is kept."""
+"""This share of the smallest eigenvalue that is kept is subtracted from all eigenvalues."""
 NORM_EXPONENT = 0.5
-"""Each vector is divided by its norm to this power: popular items have long vectors, this shortens them."""
+"""Each vector is divided by its norm to this power, which shortens the long vectors of popular items."""
 ROOT_MEAN_SQUARE_NORM = 8.0
 
 _OVERSAMPLING = 16
@@ -45,16 +46,16 @@ _ITERATIONS = 12
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Some training users, and what item vectors lack without them.
+    """A fold of training users, and the change of the item vectors without them.
 
     Attributes
     ----------
     train : Interactions
         The rows of the fold's users.
     users : ndarray
-        (U,) int64: the number of each of them among all training users.
+        (U,) int64, the indices of these users among all training users.
     offsets : ndarray
-        (I, d) float32: the vectors computed without these users, minus the vectors of all.
+        (I, d) float32, the vectors computed without these users, minus the vectors computed with all users.
     """
 
     train: Interactions
@@ -63,24 +64,24 @@ class Fold:
 
 
 def spectral_vectors(train: Interactions, dim: int) -> NDArray[np.float32]:
-    """Compute item vectors from co-occurrence.
+    """Compute item vectors from co-occurrences.
 
-    With W the co-occurrences, s their row sums and m the median of those above 0, the leading eigenpairs
-    (λ_j, v_j) of A_ij = W_ij / √((s_i + m)(s_j + m)) give item i the vector x_i with
-    x_ij = v_ij √(max(λ_j - 0.9 λ_d, 0) / λ_1), divided by √‖x_i‖. The sum m keeps rare items from
-    eigenvectors of their own. In the end all are scaled to a root mean square norm of 8.
+    Let W be the co-occurrences, s their row sums and m the median of the row sums above 0. The leading
+    eigenpairs (λ_j, v_j) of A_ij = W_ij / √((s_i + m)(s_j + m)) give the vector x_i of item i:
+    x_ij = v_ij √(max(λ_j - 0.9 λ_d, 0) / λ_1), divided by √‖x_i‖. The term m prevents eigenvectors that
+    consist of few rare items. Finally all vectors are scaled to a root mean square norm of 8.
 
     Parameters
     ----------
     train : Interactions
         The training rows, each user's in time order.
     dim : int
-        d; where the catalogue has fewer items, the last columns are 0.
+        d; if the catalogue has fewer items, the last columns are 0.
 
     Returns
     -------
     ndarray
-        (I, d) float32; 0 for items that co-occur with none. The same on every call.
+        (I, d) float32; 0 for items without co-occurrences. Deterministic.
     """
     weights = co_occurrences(
         train.indptr,
@@ -106,18 +107,18 @@ def spectral_vectors(train: Interactions, dim: int) -> NDArray[np.float32]:
 
 
 def leading_eigenpairs(matrix: sp.csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the largest eigenvalues of a symmetric matrix and their eigenvectors.
+    """Compute the largest eigenvalues of a symmetric matrix and their eigenvectors.
 
-    Subspace iteration from a fixed random start with a Rayleigh-Ritz step (Halko, Martinsson and Tropp,
-    *Finding structure with randomness*, SIAM Review 2011). ARPACK finds more digits than item vectors need,
-    at many times the cost.
+    The method is subspace iteration from a fixed random start with a Rayleigh-Ritz step (Halko, Martinsson
+    and Tropp, *Finding structure with randomness*, SIAM Review 2011). ARPACK is more precise than item
+    vectors need, at many times the cost.
 
     Parameters
     ----------
     matrix : csr_array
         (I, I) float64, symmetric.
     count : int
-        From 1 to I.
+        Number of eigenpairs, from 1 to I.
 
     Returns
     -------
@@ -133,10 +134,10 @@ def leading_eigenpairs(matrix: sp.csr_array, count: int) -> tuple[np.ndarray, np
     else:
         basis = np.linalg.qr(np.random.default_rng(0).standard_normal((size, width)))[0]
         for _ in range(_ITERATIONS):
-            # The small multiple of the identity parts λ from -λ.
+            # The small multiple of the identity separates λ from -λ.
             basis = np.linalg.qr(matrix @ basis + 0.1 * basis)[0]
-        small = basis.T @ (matrix @ basis)
-        values, rotation = np.linalg.eigh((small + small.T) / 2)
+        projected = basis.T @ (matrix @ basis)
+        values, rotation = np.linalg.eigh((projected + projected.T) / 2)
         vectors = basis @ rotation
     order = np.argsort(-values, kind="stable")[:count]
     return values[order], vectors[:, order]
@@ -145,26 +146,26 @@ def leading_eigenpairs(matrix: sp.csr_array, count: int) -> tuple[np.ndarray, np
 def cross_fitting(
     train: Interactions, vectors: NDArray[np.float32], folds: int, *, fewest_rows: int
 ) -> list[Fold]:
-    """Part the users that tasks are drawn from into folds, each with the vectors that leave it out.
+    """Divide the users into folds and compute the item vectors without the users of each fold.
 
-    An eigenbasis is arbitrary up to a rotation, so each fold's vectors are rotated onto those of all users
-    (orthogonal Procrustes).
+    An eigenbasis is unique only up to a rotation, so the vectors of each fold are rotated onto those of all
+    users (orthogonal Procrustes).
 
     Parameters
     ----------
     train : Interactions
         The training rows.
     vectors : ndarray
-        (I, d) float32, `spectral_vectors` of all of them.
+        (I, d) float32, `spectral_vectors` of all training rows.
     folds : int
-        How many; fewer where there are fewer users.
+        Number of folds; with fewer users, one fold per user.
     fewest_rows : int
-        Rows that a user needs to be drawn from.
+        Users with fewer rows are in no fold, because tasks are not sampled from them.
 
     Returns
     -------
     list of Fold
-        Empty where fewer than two users have enough rows.
+        Empty if fewer than two users have enough rows.
     """
     eligible = np.flatnonzero(train.lengths >= fewest_rows)
     count = min(folds, len(eligible))
@@ -173,11 +174,11 @@ def cross_fitting(
     fold_of_user = np.full(train.num_users, -1)
     fold_of_user[eligible] = np.arange(len(eligible)) % count
     fold_of_row = fold_of_user[train.users]
-    parts = []
+    fitted = []
     for fold in range(count):
         is_inside = fold_of_row == fold
-        others = spectral_vectors(train.select_rows(~is_inside), vectors.shape[1])
-        left, _, right = np.linalg.svd(others.T @ vectors)
+        without_fold = spectral_vectors(train.select_rows(~is_inside), vectors.shape[1])
+        left, _, right = np.linalg.svd(without_fold.T @ vectors)
         users = np.flatnonzero(fold_of_user == fold)
-        parts.append(Fold(train.select_rows(is_inside), users, others @ (left @ right) - vectors))
-    return parts
+        fitted.append(Fold(train.select_rows(is_inside), users, without_fold @ (left @ right) - vectors))
+    return fitted

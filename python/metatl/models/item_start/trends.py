@@ -1,4 +1,7 @@
-"""How the popularity of items has moved lately: new users arrive after the training rows end."""
+"""Recent trend of each item's popularity.
+
+New users arrive after the training rows end, so the most recent popularity is closest to them.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,28 @@ if TYPE_CHECKING:
     from metatl.data.interactions import Interactions
 
 PRIOR_COUNT = 2.0
-"""Added to both counts of an item, so that a handful of rows makes no trend."""
+"""Added to both counts of an item, so that a few rows do not make a trend."""
 
 
 def popularity_trend(train: Interactions, until: int) -> NDArray[np.float32]:
-    """Compare the recent popularity of each item with its popularity at all times.
+    """Compare the recent popularity of each item with its overall popularity.
 
-    trend_i = log((r_i + 2) / (n_i + 2)) with n_i the item's rows and r_i its rows weighted by 2^(-age / h),
-    scaled so that Σ r = Σ n. h is a third of the median age, so that the trend follows the pace of the data.
+    trend_i = log((r_i + 2) / (n_i + 2)), where n_i counts the item's rows and r_i sums their weights
+    2^(-age / h), scaled so that Σ r = Σ n. The half-life h is a third of the median age, so that it adapts
+    to the time span of the data.
 
     Parameters
     ----------
     train : Interactions
         The training rows.
     until : int
-        T in microseconds since 1970-01-01 UTC: the end of the training rows, from which ages are counted.
+        T, the end of the training rows, in microseconds since 1970-01-01 UTC; the age of a row is the time
+        from the row to T.
 
     Returns
     -------
     ndarray
-        (I,) float32, about 0 for steady items; all 0 where the ages give no pace.
+        (I,) float32, about 0 for items of steady popularity; all 0 if the median age is 0.
     """
     ages = (until - train.timestamps).astype(np.float64)
     half_life = float(np.median(ages)) / 3 if len(ages) else 0.0
