@@ -255,7 +255,7 @@ class _MovingRows:
 
     def __init__(self, support: Support) -> None:
         if support.common is not None and support.common.items.dim() == 1:
-            support = support._replace(common=support.common.for_each_task(support.tasks))
+            support = support._replace(common=support.common.expand(support.tasks))
         parts = [slots.map(lambda part: part.unsqueeze(1)) for slots in support.sequence]
         if support.own is not None:
             parts.append(support.own.map(lambda part: part.flatten(1, 2)))

@@ -208,8 +208,8 @@ class MetaTL(TrainableModel):
         sizes = [items_shape.numel(), negatives_shape.numel()]
         sizes.append(flat.items.numel() - sum(sizes))
         in_tasks, in_pairs, common = flat.split(lambda part: torch.split(part, sizes))
-        *sequence, target = in_tasks.in_shape(items_shape).split(lambda part: part.unbind(1))
-        own, query_own = in_pairs.in_shape(negatives_shape).split(
+        *sequence, target = in_tasks.reshape(items_shape).split(lambda part: part.unbind(1))
+        own, query_own = in_pairs.reshape(negatives_shape).split(
             lambda part: torch.split(part, [items_shape[1] - 2, 1], dim=1)
         )
         support_count = self.config.shared_support_negatives
@@ -220,7 +220,7 @@ class MetaTL(TrainableModel):
         )
         query = target.map(lambda part: part.unsqueeze(1))
         if self.config.negatives:
-            query = query.beside(query_own.map(lambda part: part[:, 0]))
+            query = query.concatenate(query_own.map(lambda part: part[:, 0]))
         return support, query, common if self.config.shared_negatives else None
 
     def _query_loss(self, adapted: Adapted, query: Slots, common: Slots | None, geometry: Geometry) -> Tensor:
@@ -232,7 +232,7 @@ class MetaTL(TrainableModel):
             if adapted.moves is None:
                 common_costs = geometry.of_common(point.unsqueeze(0), common.rows, common.bias).cost[0]
             else:  # a task may have updated any of these rows, so each task has its own: (B, m, d)
-                common = common.for_each_task(point.shape[0])
+                common = common.expand(point.shape[0])
                 rows = adapted.rows_of(common)
                 common_costs = geometry.of_common(point.unsqueeze(1), rows, common.bias).cost[:, 0]
             is_target = query.items[:, :1] == common.items

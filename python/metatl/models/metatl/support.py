@@ -54,11 +54,11 @@ class Slots(NamedTuple):
         keeps = absent if self.keep is None else function(self.keep)
         return [Slots(*parts) for parts in zip(items, rows, biases, keeps, strict=True)]
 
-    def in_shape(self, shape: Sequence[int]) -> Slots:
+    def reshape(self, shape: Sequence[int]) -> Slots:
         """Reshape flat slots (N,) to a shape."""
         return self.map(lambda part: part.view(*shape, *part.shape[1:]))
 
-    def beside(self, other: Slots) -> Slots:
+    def concatenate(self, other: Slots) -> Slots:
         """Concatenate these slots (B, n) and others (B, m) to (B, n + m).
 
         The result has a bias, or dropout factors, if both have them.
@@ -74,7 +74,7 @@ class Slots(NamedTuple):
             join(self.keep, other.keep),
         )
 
-    def for_each_task(self, tasks: int) -> Slots:
+    def expand(self, tasks: int) -> Slots:
         """Expand the slots (m,) of a batch to (B, m), the same slots for each task."""
         return self.map(lambda part: part.expand(tasks, *part.shape))
 
