@@ -53,7 +53,7 @@ class System:
     revision: int = 1
 
     def model_class(self) -> Any:
-        """Import the model class. This also imports torch, where the model uses it."""
+        """Import the model class. This also imports torch if the model uses it."""
         return getattr(importlib.import_module(self.module), self.model)
 
     def config_class(self) -> type[BaseModel]:

@@ -53,7 +53,7 @@ class ItemMatrixModel(CountingModel):
         self.matrix = matrix
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the arrays that a checkpoint stores beside the settings."""
+        """Return the arrays that a checkpoint stores in addition to the settings."""
         return {
             "item_counts": self.item_counts,
             "indptr": self.matrix.indptr.astype(np.int64),

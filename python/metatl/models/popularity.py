@@ -66,7 +66,7 @@ class Popularity(CountingModel):
         return np.tile(self._scores, (len(histories), 1))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the arrays that a checkpoint stores beside the settings."""
+        """Return the arrays that a checkpoint stores in addition to the settings."""
         return {"item_counts": self.item_counts}
 
     @classmethod

@@ -190,7 +190,7 @@ class SessionKNN(CountingModel):
         return np.bincount(items, weights=votes, minlength=self.num_items)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the arrays that a checkpoint stores beside the settings."""
+        """Return the arrays that a checkpoint stores in addition to the settings."""
         return {
             "item_counts": self.item_counts,
             "indptr": self.indptr,

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 def check_negatives(negatives: Tensor | None, users: int, count: int) -> Tensor:
     """Return the negatives if their shape is (users, count).
 
+    Parameters
+    ----------
+    negatives : Tensor or None
+        Int64 item ids.
+    users, count : int
+        Expected number of users, and of negatives per user.
+
     Raises
     ------
     InvalidArgumentError

@@ -58,7 +58,15 @@ class TrainableModel(nn.Module):
 
     @classmethod
     def for_training(cls, config: Any, train: Interactions) -> Self:
-        """Initialise a model for the users and items of the training rows."""
+        """Initialise a model for the users and items of the training rows.
+
+        Parameters
+        ----------
+        config : TrainingConfig
+            The settings of the system.
+        train : Interactions
+            The training rows.
+        """
         return cls(config, train.num_items)
 
     @property
@@ -151,11 +159,16 @@ class TrainableModel(nn.Module):
     # --- Saving
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return copies of the arrays that a checkpoint stores beside the settings."""
+        """Return copies of the arrays that a checkpoint stores in addition to the settings."""
         return {name: value.detach().cpu().numpy().copy() for name, value in self.state_dict().items()}
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Load the arrays that `tensors` returned.
+
+        Parameters
+        ----------
+        tensors : mapping of str to ndarray
+            Arrays by name.
 
         Raises
         ------
@@ -167,6 +180,15 @@ class TrainableModel(nn.Module):
     @classmethod
     def from_tensors(cls, config: Any, num_items: int, tensors: Mapping[str, np.ndarray]) -> Self:
         """Rebuild a model from its settings and `tensors`.
+
+        Parameters
+        ----------
+        config : TrainingConfig
+            The settings of the system.
+        num_items : int
+            I, number of items in the catalogue.
+        tensors : mapping of str to ndarray
+            The return value of `tensors`.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Every choice that a MetaTL system makes, and the presets."""
+"""Configuration of MetaTL, and its presets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Preset: TypeAlias = Literal["paper", "official", "tuned"]
 
 
 class MetaTLConfig(TrainingConfig):
-    """Every choice that a MetaTL system makes; immutable, unknown fields are errors.
+    """Settings of MetaTL; immutable, unknown fields are errors.
 
     The defaults are those of the preset ``tuned``. ``inner_steps=0`` gives MetaTL−−.
     """
@@ -24,62 +24,63 @@ class MetaTLConfig(TrainingConfig):
     k: int = Field(
         default=3,
         ge=2,
-        description="K, the number of interactions of a training task before the one to predict.",
+        description="K, number of interactions in the support set of a training task.",
     )
-    dim: int = Field(default=128, ge=1, description="d, of items and transitions.")
+    dim: int = Field(default=128, ge=1, description="d, dimension of the item vectors and transitions.")
     item_start: Literal["random", "spectral"] = Field(
         default="spectral",
         description=(
-            "Item vectors start at random, or from the co-occurrences of the training users "
-            "(`metatl.models.item_start.spectral`); then item biases start at ‖x‖² / temperature, so "
-            "that the squared distance ranks as the inner product does."
+            "Initial item vectors: random, or computed from the co-occurrences of the training users "
+            "(`metatl.models.item_start.spectral`). With `spectral`, item biases start at "
+            "‖x‖² / temperature, so that the squared distance ranks items as the inner product does."
         ),
     )
     cross_fit_folds: int = Field(
         default=5,
         ge=0,
         description=(
-            'With `item_start="spectral"`: a task meets item vectors from which its user\'s fold was '
-            "left out. 0 lets every task meet vectors that its own user has shaped. Training holds "
-            "one table per fold."
+            'With `item_start="spectral"`: number of user folds. A task uses item vectors that were '
+            "computed without the fold of its user. With 0, all tasks use the vectors computed from all "
+            "users. Training keeps one table per fold in memory."
         ),
     )
     trend_weight: float = Field(
         default=0.4,
         ge=0,
         description=(
-            'With `item_start="spectral"`: item biases also start with this much of the item\'s recent '
-            "trend (`metatl.models.item_start.trends`)."
+            'With `item_start="spectral"`: this weight times the recent trend of an item is added to its '
+            "initial bias (`metatl.models.item_start.trends`)."
         ),
     )
     init_scale: float = Field(
-        default=0.1, gt=0, description="Standard deviation of random initial item vectors."
+        default=0.1, gt=0, description="Standard deviation of the random initial item vectors."
     )
     learner: Literal["one_layer", "mlp"] = Field(
-        default="one_layer", description="Eq. 1, or the released program's three layers."
+        default="one_layer",
+        description="Transition learner: one layer as in Eq. 1, or three as in the released program.",
     )
-    hidden: tuple[int, ...] = Field(default=(500, 200), description="Widths inside the `mlp`.")
+    hidden: tuple[int, ...] = Field(
+        default=(500, 200), description="Widths of the hidden layers of the `mlp`."
+    )
     batch_norm: bool = Field(
         default=False, description="Batch norm over the pair axis after every layer of the `mlp`."
     )
     learner_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="After the hidden layers of the `mlp`."
+        default=0.0, ge=0, lt=1, description="Dropout after the hidden layers of the `mlp`."
     )
     transition_skip: tuple[float, float] | None = Field(
         default=(1.3, 0.0),
-        description="Initial c₁, c₂ of a linear skip beside the one layer; see `OneLayer`.",
+        description="Initial c₁, c₂ of the linear skip of the one-layer learner; see `OneLayer`.",
     )
     learner_bias: float = Field(
         default=-3.0,
-        description=("Initial b of the one layer: -3 starts the sigmoid near 0, so that the skip decides."),
+        description="Initial b of the one-layer learner; at -3 the sigmoid is near 0 and the skip dominates.",
     )
-    item_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="Dropout on the item vectors that a task gathers."
-    )
-    item_bias: bool = Field(default=True, description="A trained bias per item, added to its score.")
+    item_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the item vectors of a task.")
+    item_bias: bool = Field(default=True, description="Add a trained bias per item to its score.")
     distance: Distance = Field(
         default="squared_l2",
-        description="Squared Euclidean distance as in the paper's score, or the distance itself.",
+        description="Distance of the score: squared Euclidean as in the paper, or Euclidean.",
     )
     temperature: float = Field(
         default=60.0, gt=0, description="Initial temperature: costs are distance / temperature - bias."
@@ -88,67 +89,76 @@ class MetaTLConfig(TrainingConfig):
     inner_steps: int = Field(
         default=1, ge=0, description="Gradient steps of the inner loop; 0 gives MetaTL−−."
     )
-    inner_lr: float = Field(default=5.0, ge=0, description="Inner learning rate α of Eq. 4.")
+    inner_lr: float = Field(default=5.0, ge=0, description="α of Eq. 4, the inner learning rate.")
     learned_inner_lr: bool = Field(
-        default=False, description='Train α, one per dimension; with `adapt="transition"`.'
+        default=False, description='Train α, one rate per dimension; needs `adapt="transition"`.'
     )
     first_order: bool = Field(
-        default=False, description="Treat inner gradients as constants in the outer gradient."
+        default=False,
+        description="Treat inner gradients as constants in the outer gradient (first-order MAML).",
     )
-    adapt: Adapt = Field(default="transition", description="What the inner step moves.")
+    adapt: Adapt = Field(
+        default="transition",
+        description="What the inner step updates: tr, the learner, or the learner and the item vectors.",
+    )
     support_reduction: SupportReduction = Field(
         default="mean",
         description=(
-            "Over the pairs of the support loss. The released program's mean runs over the whole "
-            "batch, which makes its inner step smaller in training, by the batch size, than at test "
-            "time, where the batch is one user."
+            "Reduction of the support loss over the pairs. `batch_mean` is the mean over the whole batch, as "
+            "in the released program: its inner step in training is smaller, by the batch size, than at "
+            "test time, where the batch is one user."
         ),
     )
-    loss: Loss = Field(default="softmax", description="Eq. 3 and 5, or -log of the softmax at the positive.")
+    loss: Loss = Field(
+        default="softmax",
+        description="Loss of a pair: the margin loss of Eq. 3 and 5, or -log of the softmax at the positive.",
+    )
     margin: float = Field(default=1.0, ge=0, description="γ of Eq. 3.")
-    negatives: int = Field(default=0, ge=0, description="Negatives sampled for each pair.")
+    negatives: int = Field(default=0, ge=0, description="Number of sampled negatives for each pair.")
     shared_negatives: int = Field(
-        default=512, ge=0, description="Negatives sampled uniformly for the whole batch, used by every task."
+        default=512,
+        ge=0,
+        description="Number of uniformly sampled negatives that all tasks of a batch share.",
     )
     shared_support_negatives: int = Field(
         default=32,
         ge=0,
         description=(
-            "How many of the shared negatives the support loss uses too. At test time each user gets "
-            "as many of their own."
+            "Number of the shared negatives that the support loss also uses. At test time each user gets "
+            "as many sampled negatives."
         ),
     )
     outer_adds_support_loss: bool = Field(
         default=False,
         description=(
-            "Minimise L_Q + L_S instead of L_Q (the released program leaves the gradient of L_S in "
-            "the buffers)."
+            "Minimise L_Q + L_S instead of L_Q, as the released program does: it leaves the gradient of "
+            "L_S in the gradient buffers."
         ),
     )
     outer_reduction: Literal["sum", "mean"] = Field(
-        default="mean", description="Over the tasks of a batch. Eq. 6 sums."
+        default="mean", description="Reduction of the outer loss over the tasks of a batch; Eq. 6 sums."
     )
     window_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
         description=(
-            "Share of tasks that are consecutive windows; the rest are K + 1 random interactions in "
-            "time order."
+            "Share of tasks that are K + 1 consecutive interactions; the others are K + 1 random "
+            "interactions in time order."
         ),
     )
     released_windows: bool = Field(
         default=False,
-        description="Cut the windows as the released program does, wrongly: see the episode sampler.",
+        description="Cut windows as the released program does, which is wrong; see the episode sampler.",
     )
     shuffle_share: float = Field(
         default=1.0, ge=0, le=1, description="Share of tasks whose K + 1 items are put in random order."
     )
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="The outer optimiser.")
     meta_lr: float = Field(
-        default=2e-3, gt=0, description="Outer learning rate β of Eq. 6, at the peak of the schedule."
+        default=2e-3, gt=0, description="β of Eq. 6, the outer learning rate at the peak of the schedule."
     )
-    warmup_steps: int = Field(default=30, ge=0, description="Steps of linear warm-up.")
+    warmup_steps: int = Field(default=30, ge=0, description="Steps of the linear warm-up.")
     final_lr_share: float = Field(
         default=0.02,
         ge=0,
@@ -156,31 +166,37 @@ class MetaTLConfig(TrainingConfig):
         description="The cosine schedule ends at this share of `meta_lr`; 1 keeps the rate constant.",
     )
     batch_size: int = Field(default=1024, ge=1, description="Tasks per step.")
-    max_steps: int = Field(default=300, ge=1, description="Outer steps at most.")
+    max_steps: int = Field(default=300, ge=1, description="Maximum number of outer steps.")
     eval_every: int = Field(default=50, ge=1, description="Steps between validations.")
     patience: int = Field(
-        default=10, ge=1, description="Validations without a better MRR before training stops."
+        default=10, ge=1, description="Training stops after this many validations without a better MRR."
     )
     freeze_after_first_evaluation: bool = Field(
         default=False,
         description=(
-            "Never return to training mode after the first validation (dropout off, batch norm "
-            "frozen), as the released program does."
+            "Stay in evaluation mode after the first validation (no dropout, batch norm frozen), as the "
+            "released program does."
         ),
     )
 
     @classmethod
     def preset(cls, name: Preset, **changes: Any) -> MetaTLConfig:
-        """Return a preset, with single fields changed.
+        """Return the config of a preset, with some fields changed.
 
-        ``paper`` is Eq. 1 to 6 to the letter, ``official`` the released program's behaviour, ``tuned`` ours.
+        Parameters
+        ----------
+        name : {"paper", "official", "tuned"}
+            ``paper`` implements Eq. 1 to 6 literally, ``official`` reproduces the released program, and
+            ``tuned`` is the default.
+        **changes : object
+            Fields that differ from the preset.
 
         Raises
         ------
         ConfigError
             If there is no such preset.
         pydantic.ValidationError
-            If a changed field is unknown, out of range or at odds with others.
+            If a changed field is unknown, out of range or inconsistent with other fields.
         """
         if name not in PRESETS:
             raise ConfigError(f"preset: found {name!r}, expected one of {', '.join(PRESETS)}")
@@ -191,11 +207,11 @@ class MetaTLConfig(TrainingConfig):
         problems = (
             (
                 self.learner == "one_layer" and self.batch_norm,
-                "batch_norm: the one-layer learner of Eq. 1 has none; set learner='mlp' or batch_norm=false",
+                "batch_norm: learner='one_layer' has no batch norm; set learner='mlp' or batch_norm=false",
             ),
             (
                 self.learner == "one_layer" and self.learner_dropout > 0,
-                "learner_dropout: it acts between the layers of learner='mlp' only; set it to 0",
+                "learner_dropout: it applies to learner='mlp' only; set it to 0",
             ),
             (
                 self.learner == "mlp" and self.transition_skip is not None,
@@ -211,7 +227,7 @@ class MetaTLConfig(TrainingConfig):
             ),
             (
                 self.item_start == "random" and self.cross_fit_folds > 0,
-                "cross_fit_folds: random vectors owe nothing to any user; set it to 0",
+                "cross_fit_folds: random item vectors need no cross-fitting; set it to 0",
             ),
             (
                 self.trend_weight > 0 and not (self.item_start == "spectral" and self.item_bias),
@@ -219,7 +235,7 @@ class MetaTLConfig(TrainingConfig):
             ),
             (
                 self.cross_fit_folds == 1,
-                "cross_fit_folds: leaving out one fold of one leaves nobody; set 0, or 2 or more",
+                "cross_fit_folds: without its only fold no user is left; set it to 0, or to 2 or more",
             ),
             (
                 self.learned_inner_lr and (self.adapt != "transition" or self.inner_steps == 0),
@@ -227,7 +243,7 @@ class MetaTLConfig(TrainingConfig):
             ),
             (
                 self.loss == "margin" and (self.learned_temperature or self.temperature != 1.0),
-                "temperature: the margin loss has none; set temperature=1 and learned_temperature=false",
+                "temperature: loss='margin' has none; set temperature=1 and learned_temperature=false",
             ),
             (
                 self.negatives + self.shared_negatives == 0,
@@ -239,7 +255,7 @@ class MetaTLConfig(TrainingConfig):
             ),
             (
                 self.uses_support_loss and self.negatives + self.shared_support_negatives == 0,
-                "shared_support_negatives: the support loss needs it or negatives to be 1 or more",
+                "shared_support_negatives: the support loss needs at least one; set it or negatives above 0",
             ),
             (
                 self.released_windows and self.window_share == 0,
@@ -247,17 +263,17 @@ class MetaTLConfig(TrainingConfig):
             ),
             (
                 self.learner == "mlp" and self.learner_bias != 0,
-                "learner_bias: it starts the one layer only; set it to 0",
+                "learner_bias: it applies to learner='one_layer' only; set it to 0",
             ),
         )
-        for wrong, message in problems:
-            if wrong:
+        for is_wrong, message in problems:
+            if is_wrong:
                 raise ValueError(message)
         return self
 
     @property
     def episodes(self) -> EpisodeSettings:
-        """The tasks to train on."""
+        """Settings of the training tasks."""
         return EpisodeSettings(
             negatives=self.negatives,
             shared_negatives=self.shared_negatives,
@@ -268,12 +284,12 @@ class MetaTLConfig(TrainingConfig):
 
     @property
     def uses_support_loss(self) -> bool:
-        """Whether a training task needs the support loss at all."""
+        """Whether training computes the support loss."""
         return self.inner_steps > 0 or self.outer_adds_support_loss
 
     @property
     def peak_learning_rate(self) -> float:
-        """Outer rate β at the end of the warm-up."""
+        """Outer learning rate β at the end of the warm-up."""
         return self.meta_lr
 
 
@@ -299,7 +315,7 @@ _ONE_NEGATIVE_MARGIN: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Eq. 1 to 6 to the letter. The paper leaves its rates and the dimension open.
+    # Eq. 1 to 6 literally. The paper does not state its learning rates and its dimension.
     "paper": {
         **_ONE_NEGATIVE_MARGIN,
         "dim": 100,

@@ -1,26 +1,26 @@
 """MetaTL's inner loop: adapt to a user by gradient descent on the user's own transitions (Eq. 1 to 4).
 
-Training, evaluation and serving run this one loop. What steps is one of three:
+Training, evaluation and serving run the same loop. `adapt` sets what the inner step updates:
 
 ``transition``
-    The user transition tr itself: tr' = tr - α ∂L_S/∂tr. The presets `tuned` and `official`.
+    The user transition tr: tr' = tr - α ∂L_S/∂tr. The presets `tuned` and `official` use it.
 ``learner``
     W and b of the one-layer learner.
 ``learner_and_embeddings``
-    W, b and the item vectors: the θ of Eq. 4. The preset `paper`.
+    W, b and the item vectors: the θ of Eq. 4. The preset `paper` uses it.
 
-A copy of W for each task is never built. With t_j = σ(z_j), z_j = W x_j + b and G = ∂L_S/∂tr, the gradient of
-the support loss by W is Σ_k δ_k x_kᵀ and by b it is Σ_k δ_k, where δ_k = G ⊙ σ'(z_k) / S. After a step of
-rate α the learner therefore gives, for any pair j,
+The loop never builds a copy of W for each task. With t_j = σ(z_j), z_j = W x_j + b and G = ∂L_S/∂tr, the
+gradient of the support loss is Σ_k δ_k x_kᵀ by W and Σ_k δ_k by b, where δ_k = G ⊙ σ'(z_k) / S. After a step
+of rate α, the learner computes for any pair j
 
-    z'_j = W x_j + b - α Σ_k δ_k (x_k·x_j + 1),
+    z'_j = W x_j + b - α Σ_k δ_k (x_k·x_j + 1).
 
-which needs the small Gram matrix of the pairs in place of a weight matrix per user. A further step appends
-its δ and x. All of it is tensor algebra that autograd differentiates once, so second-order MAML costs about
-as much as another forward pass.
+This needs the small Gram matrix of the pairs instead of a weight matrix per user. Each further step appends
+its δ and x. Autograd differentiates these expressions once, so second-order MAML costs about as much as
+another forward pass.
 
-Shape letters are those of `metatl.models.metatl.support`; A counts all slots of a support: its sequence and
-its negatives.
+The shape letters are those of `metatl.models.metatl.support`; A is the number of slots of a support set: its
+sequence and its negatives.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ SupportReduction: TypeAlias = Literal["sum", "mean", "batch_mean"]
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """How the inner loop runs; the fields are those of `MetaTLConfig`.
+    """Settings of the inner loop, named as in `MetaTLConfig`.
 
     Parameters
     ----------
     inner_steps : int
-        0 gives MetaTL−−.
+        Number of gradient steps; 0 gives MetaTL−−.
     inner_lr : float or Tensor
-        α of Eq. 4; a tensor (d,) of learned rates where `adapt` is ``transition``.
+        α of Eq. 4. With ``adapt="transition"`` it can be a (d,) float tensor of learned rates.
     first_order : bool
-        Treat the inner gradient as a constant in the outer one.
+        Treat the inner gradient as a constant in the outer gradient.
     adapt : {"transition", "learner", "learner_and_embeddings"}
-        What steps. Item biases and the temperature never do.
+        What the steps update. They never update item biases or the temperature.
     support_reduction : {"sum", "mean", "batch_mean"}
-        Over the support pairs. ``batch_mean`` divides by the pairs of the whole batch, so that the step
-        depends on the batch size: the released program's behaviour.
+        Reduction of the loss over the support pairs. ``batch_mean`` divides by the pairs of the whole batch,
+        as the released program does, so that the step depends on the batch size.
     geometry : Geometry
-        From vectors to costs.
+        Computes costs from vectors.
     loss : PairLoss
-        From costs to the loss of a pair.
+        Computes the loss of a pair from costs.
     """
 
     inner_steps: int
@@ -77,30 +77,31 @@ class InnerLoop:
     loss: PairLoss
 
     def pair_weight(self, tasks: int, pairs: int) -> float:
-        """Weight of a pair's loss in the support loss that the inner step descends."""
+        """Return the weight of each pair in the support loss of the inner step."""
         return {"sum": 1.0, "mean": 1.0 / pairs, "batch_mean": 1.0 / (pairs * tasks)}[self.support_reduction]
 
     def support_loss(self, costs: PairCosts) -> Tensor:
-        """L_S (B,) of Eq. 3 from the costs of the pairs; here ``batch_mean`` is a mean."""
+        """Compute L_S (B,) of Eq. 3 from the costs of the pairs; ``batch_mean`` is treated as ``mean``."""
         losses = costs.losses(self.loss)
         return losses.sum(dim=1) if self.support_reduction == "sum" else losses.mean(dim=1)
 
 
 class Adapted(NamedTuple):
-    """What adaptation leaves behind.
+    """The result of adaptation.
 
     Attributes
     ----------
     transition : Tensor
-        (B, d), the user transition tr after the inner steps.
+        (B, d) float, the user transition tr after the inner steps.
     last : Tensor
-        (B, d), the last item's vector after the inner steps.
+        (B, d) float, the vector of the last item after the inner steps.
     support_loss : Tensor or None
-        (B,), before the first step.
+        (B,) float, the support loss before the first step.
     items : Tensor or None
-        (B, A) int64, the slots whose rows moved; None where embeddings do not adapt.
+        (B, A) int64, the items of the slots; None if embeddings do not adapt.
     moves : Tensor or None
-        (B, A, d), how far each slot's gradient moved the table's row; the moves of equal items add up.
+        (B, A, d) float, the update of the item's table row from each slot. The updates of slots with the same
+        item add up.
     """
 
     transition: Tensor
@@ -110,7 +111,7 @@ class Adapted(NamedTuple):
     moves: Tensor | None = None
 
     def rows_of(self, slots: Slots) -> Tensor:
-        """Return the rows (B, Q, d) of slots (B, Q) after this task's moves."""
+        """Return the rows (B, Q, d) of slots (B, Q) after the updates of their task."""
         if self.items is None or self.moves is None:
             return slots.rows
         same = _same_item(slots.items, self.items, self.moves.dtype)
@@ -123,20 +124,25 @@ def adapt(learner: OneLayer | Mlp, support: Support, inner: InnerLoop, *, with_l
     Parameters
     ----------
     learner : OneLayer or Mlp
-        The transition learner; only `OneLayer` can step itself.
+        The transition learner. Only `OneLayer` can be updated by the inner steps.
     support : Support
-        With at least two items in the sequence, and negatives if `inner.inner_steps` > 0 or `with_loss`.
+        Needs at least two items in the sequence, and negatives if `inner.inner_steps` > 0 or `with_loss`.
     inner : InnerLoop
-        What steps, and how.
+        Settings of the inner loop.
     with_loss : bool
-        Also return the support loss at θ, before any step.
+        Also return the support loss at θ, before the first step.
+
+    Returns
+    -------
+    Adapted
+        The adapted user transitions and item vectors.
     """
     if inner.inner_steps > 0 and inner.adapt != "transition" and isinstance(learner, OneLayer):
         return _adapt_learner(learner, support, inner, with_loss=with_loss)
     return _adapt_transition(learner, support, inner, with_loss=with_loss)
 
 
-# --- The inner step moves tr
+# --- The inner step updates tr
 
 
 def _adapt_transition(
@@ -160,7 +166,7 @@ def _adapt_transition(
     return Adapted(transition, support.sequence[-1].rows, loss)
 
 
-# --- The inner step moves the one-layer learner, with or without the item vectors
+# --- The inner step updates the one-layer learner, with or without the item vectors
 
 
 def _adapt_learner(layer: OneLayer, support: Support, inner: InnerLoop, *, with_loss: bool) -> Adapted:
@@ -171,7 +177,7 @@ def _adapt_learner(layer: OneLayer, support: Support, inner: InnerLoop, *, with_
     pairs = support.pairs()
     weight = inner.pair_weight(*pairs.shape[:2])
     for step in range(inner.inner_steps):
-        # Eq. 1 and 2 with the learner and the item vectors as they are after the steps so far.
+        # Eq. 1 and 2 with the learner and the item vectors after the previous steps.
         activation, transitions = state.forward(pairs)
         # Eq. 3.
         costs = pair_costs(support, pairs, transitions.mean(dim=1), inner.geometry)
@@ -200,16 +206,16 @@ def _adapt_learner(layer: OneLayer, support: Support, inner: InnerLoop, *, with_
 
 
 class _LayerState:
-    """A one-layer learner after some inner steps: W and b as they were, the steps in low rank."""
+    """A one-layer learner after inner steps: the initial W and b, and the steps as a low-rank update."""
 
     def __init__(self, layer: OneLayer) -> None:
         self.layer = layer
-        self.inputs: Tensor | None = None  # (B, R, 2d), x of all pairs of all steps so far
-        self.deltas: Tensor | None = None  # (B, R, d), α δ of the same
+        self.inputs: Tensor | None = None  # (B, R, 2d), x of the pairs of all previous steps
+        self.deltas: Tensor | None = None  # (B, R, d), α δ of these pairs
         self.skip = None if layer.skip is None else layer.skip[None]  # (1 or B, 2, d)
 
     def forward(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """σ(z) and transitions, (B, S, d) each, of pairs (B, S, 2, d)."""
+        """Return σ(z) and the transitions, (B, S, d) each, of pairs (B, S, 2, d)."""
         inputs = pairs.flatten(2)
         z = functional.linear(inputs, self.layer.weight, self.layer.bias)
         if self.inputs is not None and self.deltas is not None:
@@ -221,11 +227,11 @@ class _LayerState:
         return activation, activation + (self.skip.unsqueeze(1) * pairs).sum(dim=2)
 
     def delta(self, gradient: Tensor, activation: Tensor) -> Tensor:
-        """δ (B, S, d), the derivative by z, from G = ∂L/∂tr (B, d)."""
+        """Return δ (B, S, d), the derivative by z, from G = ∂L/∂tr (B, d)."""
         return (gradient / activation.shape[1]).unsqueeze(1) * (activation - activation.square())
 
     def backward(self, gradient: Tensor, delta: Tensor) -> Tensor:
-        """Return the derivative (B, S, 2, d) by the pairs' rows through the learner."""
+        """Return the derivative (B, S, 2, d) by the rows of the pairs, through the learner."""
         of_inputs = delta @ self.layer.weight
         if self.inputs is not None and self.deltas is not None:
             of_inputs = torch.baddbmm(of_inputs, delta @ self.deltas.transpose(1, 2), self.inputs, alpha=-1)
@@ -235,7 +241,7 @@ class _LayerState:
         return of_pairs + (self.skip * (gradient / delta.shape[1]).unsqueeze(1)).unsqueeze(1)
 
     def step(self, inner_lr: float | Tensor, gradient: Tensor, delta: Tensor, pairs: Tensor) -> None:
-        """θ ← θ - α ∇L_S for W, b and the skip."""
+        """Update W, b and the skip: θ ← θ - α ∇L_S."""
         delta = delta * inner_lr
         inputs = pairs.flatten(2)
         self.inputs = inputs if self.inputs is None else torch.cat((self.inputs, inputs), dim=1)
@@ -245,11 +251,11 @@ class _LayerState:
 
 
 class _MovingRows:
-    """The rows of the support's slots while the inner steps move the items that they hold."""
+    """The rows of the support slots while the inner steps update their items."""
 
     def __init__(self, support: Support) -> None:
         if support.common is not None and support.common.items.dim() == 1:
-            support = support._replace(common=support.common.for_each_task(support.tasks))
+            support = support._replace(common=support.common.expand(support.tasks))
         parts = [slots.map(lambda part: part.unsqueeze(1)) for slots in support.sequence]
         if support.own is not None:
             parts.append(support.own.map(lambda part: part.flatten(1, 2)))
@@ -265,13 +271,13 @@ class _MovingRows:
         self.moves: Tensor | None = None  # (B, A, d)
 
     def rows(self) -> Tensor:
-        """Rows (B, A, d) of the slots with the moves made so far."""
+        """Return the rows (B, A, d) of the slots after the previous updates."""
         if self.moves is None:
             return self.start
         return _moved(self.start, self.keep, self.same, self.moves)
 
     def arrange(self, rows: Tensor) -> Support:
-        """Return the support with its slots' rows replaced by (B, A, d)."""
+        """Return the support set with its rows replaced by rows (B, A, d)."""
         sequence, own, common = self.support
         parts = torch.split(rows, self.sizes, dim=1)
         return Support(
@@ -281,7 +287,7 @@ class _MovingRows:
         )
 
     def slot_gradients(self, through_score: SupportGradients, through_learner: Tensor) -> Tensor:
-        """Return the derivative (B, A, d) by every slot's row; the learner's part is (B, S, 2, d)."""
+        """Return the derivative (B, A, d) by the row of each slot; `through_learner` is (B, S, 2, d)."""
         heads, tails = through_learner.unbind(2)
         heads, tails = heads + through_score.points, tails + through_score.tails
         # Item i is the head of pair i and the tail of pair i - 1.
@@ -293,7 +299,7 @@ class _MovingRows:
         return torch.cat(parts, dim=1)
 
     def step(self, inner_lr: float | Tensor, gradient: Tensor) -> None:
-        """Move every slot's item against the slot's gradient (B, A, d); equal items move together."""
+        """Add the updates from the gradients (B, A, d) of the slots; slots with the same item share them."""
         move = gradient * -inner_lr
         if self.keep is not None:
             move = move * self.keep
@@ -301,13 +307,13 @@ class _MovingRows:
 
 
 def _same_item(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 where left (B, P) and right (B, Q) hold the same item: (B, P, Q). Padding equals nothing."""
+    """Return 1 where left (B, P) and right (B, Q) hold the same item, else 0: (B, P, Q). Padding gives 0."""
     left = left.unsqueeze(-1)
     return ((left == right.unsqueeze(-2)) & (left != NO_ITEM)).to(dtype)
 
 
 def _moved(rows: Tensor, keep: Tensor | None, same: Tensor, moves: Tensor) -> Tensor:
-    """Rows (B, P, d) after the moves (B, A, d) of the slots that hold the same item (B, P, A)."""
+    """Add the moves (B, A, d) of the slots with the same item to rows (B, P, d); `same` is (B, P, A)."""
     if keep is None:
         return torch.baddbmm(rows, same, moves)
     return torch.addcmul(rows, keep, same @ moves)

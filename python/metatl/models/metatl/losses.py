@@ -1,9 +1,9 @@
-"""Distances and losses of a transition, with the derivatives that the inner loop needs.
+"""Distances and losses of pairs, with the derivatives that the inner loop needs.
 
-A pair is scored by the distance between a *point* (head + user transition) and an item's vector. A loss
-works on *costs*: distance / temperature - item bias; small is good. The inner step takes the derivative of
-the support loss in closed form. That keeps the graph of the outer gradient first order in autograd, however
-many inner steps there are.
+The score of a pair is the distance between a *point* (head + user transition) and an item vector. The losses
+use *costs*: distance / temperature - item bias; lower is better. The inner step computes the derivative of
+the support loss in closed form. So the outer gradient needs only first-order autograd, for any number of
+inner steps.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Loss: TypeAlias = Literal["margin", "softmax"]
 
 
 class Costs(NamedTuple):
-    """Costs and how they grow with the point.
+    """Costs and a factor of their derivatives.
 
     Attributes
     ----------
     cost : Tensor
-        Any shape.
+        Float, of any shape.
     pull : Tensor or float
-        The derivative of the cost by the point is ``pull * (point - row)``; by the row it is the negative
-        of that.
+        The derivative of the cost by the point is ``pull * (point - row)``, and by the row it is
+        ``-pull * (point - row)``.
     """
 
     cost: Tensor
@@ -38,30 +38,30 @@ class Costs(NamedTuple):
 
 
 def safe_sqrt(squared: Tensor) -> Tensor:
-    """Square root whose derivative at 0 (and below, where rounding may lead) is 0.
+    """Return the square root of a float tensor, with value and derivative 0 for inputs of 0 or less.
 
-    ‖x‖ has no gradient at x = 0; 0 is one of its sub-gradients.
+    Rounding can make a squared distance negative. ‖x‖ has no gradient at x = 0; 0 is a sub-gradient.
     """
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0)
 
 
 def _reciprocal(length: Tensor) -> Tensor:
-    """1 / length, and 0 with derivative 0 where the length is 0."""
+    """Return 1 / length, with value and derivative 0 where the length is 0."""
     positive = length > 0
     return torch.where(positive, torch.where(positive, length, 1).reciprocal(), 0)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """From vectors to costs.
+    """Computes costs from vectors.
 
     Parameters
     ----------
     distance : {"squared_l2", "l2"}
         ‖u‖² as in the paper's score, or ‖u‖ as in the released program.
     inverse_temperature : Tensor or float, optional
-        Scalar; None means 1 and costs nothing.
+        Scalar; None means 1 and skips the multiplication.
     """
 
     distance: Distance
@@ -81,31 +81,36 @@ class Geometry:
         return Costs(cost if bias is None else cost - bias, pull)
 
     def of_offsets(self, offsets: Tensor, bias: Tensor | None) -> Costs:
-        """Costs from differences point - row.
+        """Compute costs from offsets.
 
         Parameters
         ----------
         offsets : Tensor
-            (..., d).
+            (..., d) float, point - row.
         bias : Tensor or None
-            (...), the items' biases.
+            (...) float, the biases of the items.
+
+        Returns
+        -------
+        Costs
+            Of shape (...).
         """
         return self._finish(offsets.square().sum(dim=-1), bias)
 
     def of_common(self, points: Tensor, rows: Tensor, bias: Tensor | None) -> Costs:
-        """Costs of every point against rows that all points of the batch, or of the task, have in common.
+        """Compute the costs of all points against rows that the batch, or each task, shares.
 
-        ‖p - r‖² = ‖p‖² + ‖r‖² - 2 p·r: one matrix product; no (B, P, m, d) tensor. Rounding weighs against
-        ‖p‖² + ‖r‖², so that the root, ‖p - r‖, and its derivative lose digits where p and r nearly coincide.
+        ‖p - r‖² = ‖p‖² + ‖r‖² - 2 p·r takes one matrix product and no (B, P, m, d) tensor. The rounding error
+        is relative to ‖p‖² + ‖r‖², so ‖p - r‖ and its derivative lose digits if p and r nearly coincide.
 
         Parameters
         ----------
         points : Tensor
-            (B, P, d).
+            (B, P, d) float.
         rows : Tensor
-            (m, d) for the batch or (B, m, d) for each task.
+            (m, d) float for the batch, or (B, m, d) for each task.
         bias : Tensor or None
-            (m,) or (B, m).
+            (m,) or (B, m) float, the biases of the items.
 
         Returns
         -------
@@ -115,7 +120,7 @@ class Geometry:
         squared_points = points.square().sum(dim=-1, keepdim=True)
         squared_rows = rows.square().sum(dim=-1)
         if self.distance == "squared_l2":
-            # Everything that depends on the row alone enters once per row, not once per (point, row).
+            # Terms of the row alone are computed once per row, not once per (point, row).
             scale = self.inverse_temperature
             of_row = squared_rows if scale is None else squared_rows * scale
             if bias is not None:
@@ -128,17 +133,23 @@ class Geometry:
 
 
 def add_products(base: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.0) -> Tensor:
-    """Return base + scale · left @ right, where `right` may be common to the batch.
+    """Return base + scale · left @ right, where all tasks may share `right`.
 
     Parameters
     ----------
     base : Tensor
-        Broadcasts to (B, P, y).
+        Float; broadcasts to (B, P, y).
     left : Tensor
-        (B, P, x).
+        (B, P, x) float.
     right : Tensor
-        (x, y) or (B, x, y).
+        (x, y) or (B, x, y) float.
     scale : float
+        Factor of the product.
+
+    Returns
+    -------
+    Tensor
+        (B, P, y) float.
     """
     if right.dim() == 2:  # noqa: PLR2004
         products = torch.addmm(
@@ -149,57 +160,66 @@ def add_products(base: Tensor, left: Tensor, right: Tensor, *, scale: float = 1.
 
 
 def _against_rows(points: Tensor, rows: Tensor, of_row: Tensor) -> Tensor:
-    """Points · rowsᵀ + of_row: (B, P, m) from (B, P, d), (m, d) or (B, m, d), and (m,) or (B, m)."""
+    """Return points · rowsᵀ + of_row (B, P, m).
+
+    The inputs are points (B, P, d), rows (m, d) or (B, m, d), and of_row (m,) or (B, m).
+    """
     base = of_row if rows.dim() == 2 else of_row.unsqueeze(1)  # noqa: PLR2004
     return add_products(base, points, rows.transpose(-2, -1))
 
 
 def exclude(costs: Tensor, excluded: Tensor) -> Tensor:
-    """Raise the costs of some negatives so high that their terms of a loss, and the derivatives, are 0.
+    """Exclude negatives: raise their costs so that their loss terms and derivatives are 0.
 
     Parameters
     ----------
     costs : Tensor
-        (..., n).
+        (..., n) float, costs of negatives.
     excluded : Tensor
-        bool, of the same shape or one that broadcasts to it.
+        Bool, true for excluded negatives; broadcasts to (..., n).
+
+    Returns
+    -------
+    Tensor
+        (..., n) float.
     """
-    # Finite, so that no NaN can arise; and a sum, which runs and differentiates faster than a masked fill.
+    # A finite cost avoids NaN. Addition runs and differentiates faster than a masked fill.
     return torch.add(costs, excluded, alpha=torch.finfo(costs.dtype).max / 4)
 
 
 @dataclass(frozen=True)
 class PairLoss:
-    """The loss of one positive among its negatives, from costs.
+    """The loss of a pair, from the costs of the positive and its negatives.
 
-    ``margin``: mean over negatives of [γ + c⁺ - c⁻]₊, which is a term of Eq. 3 where there is one negative.
-    ``softmax``: -log of the softmax of -cost at the positive. The term of a negative that `exclude` marked
+    ``margin`` is the mean over negatives of [γ + c⁺ - c⁻]₊; with one negative it is a term of Eq. 3.
+    ``softmax`` is -log of the softmax of -cost at the positive. The term of a negative excluded by `exclude`
     is 0; the mean of ``margin`` still counts it.
 
     Parameters
     ----------
     loss : {"margin", "softmax"}
+        Kind of loss.
     margin : float
-        γ; read by ``margin`` only.
+        γ, used by ``margin`` only.
     """
 
     loss: Loss
     margin: float = 1.0
 
     def values(self, positive: Tensor, negatives: Tensor) -> Tensor:
-        """Loss of each pair.
+        """Compute the loss of each pair.
 
         Parameters
         ----------
         positive : Tensor
-            (...), costs of the positives.
+            (...) float, costs of the positives.
         negatives : Tensor
-            (..., n) with n ≥ 1, costs of the negatives.
+            (..., n) float with n ≥ 1, costs of the negatives.
 
         Returns
         -------
         Tensor
-            (...).
+            (...) float.
         """
         if self.loss == "margin":
             return functional.relu(self.margin + positive.unsqueeze(-1) - negatives).mean(dim=-1)
@@ -207,16 +227,23 @@ class PairLoss:
         return -functional.logsigmoid(-positive - torch.logsumexp(-negatives, dim=-1))
 
     def slopes(self, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Differentiate `values` by its arguments; the result is differentiable itself.
+        """Compute the derivatives of `values` by its arguments. They are differentiable themselves.
 
-        At the kink of the margin loss the derivative is 0, as autograd has it.
+        At the kink of the margin loss the derivative is 0, as in autograd.
+
+        Parameters
+        ----------
+        positive : Tensor
+            (...) float, costs of the positives.
+        negatives : Tensor
+            (..., n) float with n ≥ 1, costs of the negatives.
 
         Returns
         -------
         positive_slope : Tensor
-            (...).
+            (...) float.
         negative_slopes : Tensor
-            (..., n).
+            (..., n) float.
         """
         if self.loss == "margin":
             active = (self.margin + positive.unsqueeze(-1) - negatives > 0).to(positive.dtype)

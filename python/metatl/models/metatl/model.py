@@ -2,17 +2,17 @@
 
 Wang, Ding, Caverlee: Sequential Recommendation for Cold-start Users with Meta Transitional Learning, 2021.
 
-One task, from its items to its loss (docs/method.md has the formulas in full):
+One task, from its items to its loss (docs/method.md has all formulas):
 
-1. The items i1 … iK of the support give K - 1 pairs. The learner maps each pair to a transition (Eq. 1,
+1. The items i1 … iK of the support set form K - 1 pairs. The learner maps each pair to a transition (Eq. 1,
    `transition.OneLayer`); their mean is the user transition tr (Eq. 2).
-2. A pair h → t has the score s(h → t) = ‖h + tr - t‖², small for a likely one (`losses.Geometry`). The
-   support loss compares each pair with negatives (Eq. 3, `support.pair_costs`, `losses.PairLoss`).
-3. The inner loop descends the support loss (Eq. 4, `inner_loop.adapt`).
-4. The query loss is the same loss of the pair iK → iK+1 after that step (Eq. 5, `MetaTL.episode_loss`).
+2. The score of a pair h → t is s(h → t) = ‖h + tr - t‖²; likely pairs have low scores (`losses.Geometry`).
+   The support loss compares each pair with negatives (Eq. 3, `support.pair_costs`, `losses.PairLoss`).
+3. The inner loop takes gradient steps on the support loss (Eq. 4, `inner_loop.adapt`).
+4. The query loss is the same loss for the pair iK → iK+1 after these steps (Eq. 5, `MetaTL.episode_loss`).
 5. The outer loop minimises the sum over tasks (Eq. 6, `metatl.training.outer_loop`).
 
-A new user gets the same steps 1 to 3, and every item p is ranked by -s(iK → p) (`MetaTL.encode`).
+For a new user, steps 1 to 3 are the same, and each item p is ranked by -s(iK → p) (`MetaTL.encode`).
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ class MetaTL(TrainableModel):
     Parameters
     ----------
     config : MetaTLConfig
+        The settings.
     num_items : int
-        I, size of the catalogue.
+        I, number of items in the catalogue.
 
     Notes
     -----
-    A user with a single interaction has no pair and hence no transition. ``encode`` then uses the mean
-    transition of the training users, a buffer that `set_mean_transition` fills; before that it is zero.
+    A user with a single interaction has no pair and no transition. ``encode`` then uses the mean transition
+    of the training users, a buffer that `set_mean_transition` computes; it is initially zero.
     """
 
     config: MetaTLConfig
@@ -83,21 +84,22 @@ class MetaTL(TrainableModel):
 
     @torch.no_grad()
     def start_items(self, vectors: Tensor, trend: Tensor) -> float:
-        """Start the item vectors from given ones, and the biases so that items rank by inner product.
+        """Initialise the item vectors, and the biases so that items rank by inner product.
 
-        -‖q - x‖² / T + ‖x‖² / T ranks as q·x does. The biases also get their share of the trend.
+        -‖q - x‖² / T + ‖x‖² / T ranks items as q·x does. The biases also include `trend_weight` times the
+        trend.
 
         Parameters
         ----------
         vectors : Tensor
-            (I, d).
+            (I, d) float32, the item vectors.
         trend : Tensor
-            (I,).
+            (I,) float32, the recent trend of each item.
 
         Returns
         -------
         float
-            1: the vectors are taken as they are.
+            1, because the vectors are not scaled.
         """
         self.embedding.weight.copy_(vectors)
         if self.bias is not None:
@@ -108,16 +110,16 @@ class MetaTL(TrainableModel):
     # --- Modes
 
     def after_evaluation(self) -> None:
-        """Tell the model that training has been interrupted by an evaluation.
+        """Record that an evaluation took place.
 
-        With ``freeze_after_first_evaluation`` the model stays in evaluation mode from then on. The fact is
-        part of the state dict, so a resumed training knows it.
+        With ``freeze_after_first_evaluation`` the model then stays in evaluation mode. The record is part of
+        the state dict, so it also holds after training resumes.
         """
         self.evaluated.fill_(1)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> MetaTL:
-        """Set training mode, unless the released program's freeze is on and an evaluation has been."""
+        """Set the mode; with ``freeze_after_first_evaluation``, always evaluation after an evaluation."""
         if mode and self.config.freeze_after_first_evaluation and bool(self.evaluated):
             mode = False
         super().train(mode)
@@ -127,24 +129,24 @@ class MetaTL(TrainableModel):
 
     @property
     def row_tables(self) -> tuple[nn.Embedding, ...]:
-        """The item vectors."""
+        """The table of item vectors."""
         return (self.embedding,)
 
     @property
     def can_be_captured(self) -> bool:
-        """True: the inner loop is in closed form, the same kernels at every step."""
+        """True: the inner loop has a closed form, so each step runs the same kernels."""
         return True
 
     def compile_loss(self) -> None:
-        """Have torch.compile fuse what follows the gathering of rows; their gradients may be sparse."""
+        """Compile the loss with torch.compile, except the row lookups, whose gradients may be sparse."""
         self._outer_objective = compile_function(self._outer_objective)  # type: ignore[method-assign]
 
     def training_loss(self, batch: TensorBatch, item_offsets: Tensor | None = None) -> Tensor:
-        """Outer objective of a batch of tasks; see `episode_loss`."""
+        """Compute the outer objective of a batch of tasks; see `episode_loss`."""
         return self.episode_loss(batch.items, batch.negatives, batch.shared_negatives, item_offsets)
 
     def before_evaluation(self, histories: Tensor) -> None:
-        """Learn the answer after one interaction; see `set_mean_transition`."""
+        """Compute the mean transition, for users with one interaction; see `set_mean_transition`."""
         self.set_mean_transition(histories)
 
     def episode_loss(
@@ -154,29 +156,31 @@ class MetaTL(TrainableModel):
         shared_negatives: Tensor,
         item_offsets: Tensor | None = None,
     ) -> Tensor:
-        """Outer objective of a batch of tasks (Eq. 5): the query loss after adaptation.
+        """Compute the outer objective of a batch of tasks (Eq. 5): the query loss after adaptation.
 
-        With ``outer_adds_support_loss`` L_S, before adaptation, comes on top.
+        With ``outer_adds_support_loss`` it includes L_S before adaptation.
 
         Parameters
         ----------
         items : Tensor
-            (B, K + 1) int64: i1 … iK, and iK+1 to predict. ``NO_ITEM`` is padding: a zero vector that is not
-            trained.
+            (B, K + 1) int64: the support items i1 … iK and the target iK+1. ``NO_ITEM`` is padding: a zero
+            vector that is not trained.
         negatives : Tensor
-            (B, K, n) int64; [:, j] belong to the pair (items[:, j], items[:, j + 1]), the last to the query
-            pair.
+            (B, K, n) int64. [:, j] are the negatives of the pair (items[:, j], items[:, j + 1]); the last
+            pair is the query.
         shared_negatives : Tensor
-            (m,) int64, for all tasks. The first ``shared_support_negatives`` also serve the support. One
-            that equals the positive of a pair does not count for that pair.
+            (m,) int64, negatives of all tasks. The support loss also uses the first
+            ``shared_support_negatives``. A negative that equals the positive of a pair is excluded for that
+            pair.
         item_offsets : Tensor, optional
-            (I, d), added to the item vectors for these tasks: what the vectors would be without their users
+            (I, d) float32, added to the item vectors for these tasks. The offsets remove the influence of
+            the tasks' users from the initial vectors
             (`metatl.models.item_start.spectral.cross_fitting`).
 
         Returns
         -------
         Tensor
-            Scalar, the sum or mean over tasks.
+            Scalar float32, the sum or mean over tasks.
         """
         flat = self._slots(
             torch.cat((items.reshape(-1), negatives.reshape(-1), shared_negatives)), item_offsets
@@ -184,7 +188,7 @@ class MetaTL(TrainableModel):
         return self._outer_objective(flat, items.shape, negatives.shape)
 
     def _outer_objective(self, flat: Slots, items_shape: torch.Size, negatives_shape: torch.Size) -> Tensor:
-        """Outer objective from the slots of all tasks, followed by those of all negatives."""
+        """Compute the outer objective from flat slots: all items of the tasks, then all negatives."""
         support, query, common = self._divide(flat, items_shape, negatives_shape)
         geometry = self._geometry()
         inner = self._inner_loop(geometry)
@@ -200,35 +204,35 @@ class MetaTL(TrainableModel):
     def _divide(
         self, flat: Slots, items_shape: torch.Size, negatives_shape: torch.Size
     ) -> tuple[Support, Slots, Slots | None]:
-        """Divide slots into supports, queries (B, 1 + n) and negatives that all queries share (m,)."""
+        """Divide flat slots into the support sets, the queries (B, 1 + n) and the shared negatives (m,)."""
         sizes = [items_shape.numel(), negatives_shape.numel()]
         sizes.append(flat.items.numel() - sum(sizes))
         in_tasks, in_pairs, common = flat.split(lambda part: torch.split(part, sizes))
-        *sequence, target = in_tasks.in_shape(items_shape).split(lambda part: part.unbind(1))
-        own, query_own = in_pairs.in_shape(negatives_shape).split(
+        *sequence, target = in_tasks.reshape(items_shape).split(lambda part: part.unbind(1))
+        own, query_own = in_pairs.reshape(negatives_shape).split(
             lambda part: torch.split(part, [items_shape[1] - 2, 1], dim=1)
         )
-        supporting = self.config.shared_support_negatives
+        support_count = self.config.shared_support_negatives
         support = Support(
             sequence,
             own if self.config.negatives else None,
-            common.map(lambda part: part[:supporting]) if supporting else None,
+            common.map(lambda part: part[:support_count]) if support_count else None,
         )
         query = target.map(lambda part: part.unsqueeze(1))
         if self.config.negatives:
-            query = query.beside(query_own.map(lambda part: part[:, 0]))
+            query = query.concatenate(query_own.map(lambda part: part[:, 0]))
         return support, query, common if self.config.shared_negatives else None
 
     def _query_loss(self, adapted: Adapted, query: Slots, common: Slots | None, geometry: Geometry) -> Tensor:
-        """L_Q (B,) of each task: target and own negatives are (B, 1 + n), common negatives (m,)."""
+        """Compute L_Q (B,) of each task; `query` is target and own negatives (B, 1 + n), `common` is (m,)."""
         point = adapted.last + adapted.transition  # i_K + tr
         costs = geometry.of_offsets(point.unsqueeze(1) - adapted.rows_of(query), query.bias).cost
         target, negatives = torch.split(costs, [1, costs.shape[1] - 1], dim=1)
         if common is not None:
             if adapted.moves is None:
                 common_costs = geometry.of_common(point.unsqueeze(0), common.rows, common.bias).cost[0]
-            else:  # a task may have moved any of them: rows (B, m, d)
-                common = common.for_each_task(point.shape[0])
+            else:  # a task may have updated any of these rows, so each task has its own: (B, m, d)
+                common = common.expand(point.shape[0])
                 rows = adapted.rows_of(common)
                 common_costs = geometry.of_common(point.unsqueeze(1), rows, common.bias).cost[:, 0]
             is_target = query.items[:, :1] == common.items
@@ -240,24 +244,24 @@ class MetaTL(TrainableModel):
 
     @property
     def similarity(self) -> Similarity:
-        """How ``encode``'s queries meet `item_table`."""
+        """Similarity of a query and an item vector: the negative distance."""
         return self.config.distance
 
     @property
     def support_negatives(self) -> int:
-        """Negatives per user that ``encode`` takes: as many as a training task's support has."""
+        """Number of negatives per user that ``encode`` needs: as in the support set of a training task."""
         if self.config.inner_steps == 0:
             return 0
         return self.config.shared_support_negatives + self.config.negatives * (self.config.k - 1)
 
     @property
     def item_table(self) -> Tensor:
-        """(I, d) item vectors, without gradient."""
+        """(I, d) float32, one vector per item, without gradient."""
         return self.embedding.weight.detach()
 
     @property
     def item_bias(self) -> Tensor | None:
-        """(I,) what an item's bias adds to -distance: costs are distance / temperature - bias."""
+        """(I,) float32, bias · temperature: costs are distance / temperature - bias. None for no bias."""
         if self.bias is None:
             return None
         bias = self.bias.detach()[:, 0]
@@ -267,21 +271,22 @@ class MetaTL(TrainableModel):
 
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:
-        """Adapt to users and return what ranks the catalogue for them; always as in evaluation mode.
+        """Adapt to users in evaluation mode and return their queries.
 
         Parameters
         ----------
         histories : Tensor
-            (B, L) int64, L ≥ 1, oldest first. L need not be the K of training. With L = 1 there is nothing
-            to adapt to, and the query is i1 + the mean transition of the training users.
+            (B, L) int64, L ≥ 1, oldest item first. L may differ from the K of training. With L = 1 there is
+            no inner step, and the query is i1 + the mean transition of the training users.
         negatives : Tensor, optional
-            (B, `support_negatives`) int64, items that each user has not interacted with. The first
-            ``shared_support_negatives`` meet every pair, the others are dealt to the pairs in turn.
+            (B, `support_negatives`) int64, items outside each history. The first
+            ``shared_support_negatives`` are negatives of all pairs; the others are distributed to the pairs
+            by `deal`.
 
         Returns
         -------
         Encoded
-            Overrides are present where the inner step moves embeddings.
+            The queries, with overrides if the inner step updates embeddings.
 
         Raises
         ------
@@ -311,7 +316,7 @@ class MetaTL(TrainableModel):
     def _deal_negatives(
         self, histories: Tensor, negatives: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Split a user's negatives (B, N) into the pairs' own (B, S, n) and the common ones (B, m)."""
+        """Split negatives (B, N) into the own negatives of the pairs (B, S, n) and common ones (B, m)."""
         expected = self.support_negatives
         if expected == 0:
             return None, None
@@ -324,7 +329,7 @@ class MetaTL(TrainableModel):
         return own, common if common.shape[1] else None
 
     def _overrides(self, adapted: Adapted) -> Overrides | None:
-        """Rows that the inner steps moved, once per item."""
+        """Return the rows that the inner steps updated, once per item."""
         if adapted.items is None:
             return None
         items = adapted.items
@@ -335,12 +340,12 @@ class MetaTL(TrainableModel):
 
     @torch.no_grad()
     def set_mean_transition(self, histories: Tensor) -> None:
-        """Store the mean user transition of Eq. 2, before adaptation: the answer after one interaction.
+        """Store the mean user transition of Eq. 2, before adaptation, for users with one interaction.
 
         Parameters
         ----------
         histories : Tensor
-            (U, L) int64, L ≥ 2: interactions of the training users, oldest first.
+            (U, L) int64, L ≥ 2, interactions of the training users, oldest first.
         """
         was_training = self.training
         self.eval()
@@ -356,11 +361,12 @@ class MetaTL(TrainableModel):
     # --- Parts
 
     def _slots(self, items: Tensor, offsets: Tensor | None = None) -> Slots:
-        """Gather rows and biases of items of any shape; padding gets a zero row."""
+        """Look up the rows and biases of items of any shape; padding gets a zero row."""
         padded = self.config.released_windows
         ids = items.clamp(min=0) if padded else items
         if ids.device.type == "cuda":
-            ids = ids.int()  # half the passes of the sort that sums the gradients of equal items
+            # The backward pass sorts ids to sum the gradients of equal items; int32 halves its passes.
+            ids = ids.int()
         rows = self.embedding(ids)
         if offsets is not None:
             rows = rows + functional.embedding(ids, offsets)
@@ -368,8 +374,7 @@ class MetaTL(TrainableModel):
         keep = None
         if self.training and self.config.item_dropout > 0:
             if self.config.adapt == "learner_and_embeddings":
-                # Embeddings that adapt need the factors themselves: they scale the gradient of the table's
-                # row.
+                # The factors are kept, because they scale the gradient of the table's row in the inner step.
                 keep = dropout_factors(rows, self.config.item_dropout)
                 rows = rows * keep
             else:
@@ -396,7 +401,7 @@ class MetaTL(TrainableModel):
             inner_lr=config.inner_lr if self.inner_rates is None else self.inner_rates,
             first_order=config.first_order,
             adapt=config.adapt,
-            # Serving answers a user at a time, whatever batch carries the user.
+            # The result for a user must not depend on the other users of the batch.
             support_reduction="mean"
             if serving and config.support_reduction == "batch_mean"
             else config.support_reduction,

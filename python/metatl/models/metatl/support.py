@@ -1,7 +1,7 @@
 """Support sets of tasks, and the support loss (Eq. 3) with its derivatives in closed form.
 
 Shape letters, here and in `metatl.models.metatl.inner_loop`: B tasks, K items of the support sequence,
-S = K - 1 support pairs, n negatives of each pair, m negatives common to the pairs, d dimensions.
+S = K - 1 support pairs, n negatives of each pair, m common negatives of all pairs, d dimensions.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Slots(NamedTuple):
-    """Slots of a batch that hold an item each; one item may occur in several.
+    """Slots of a batch. Each slot holds an item; several slots may hold the same item.
 
     Attributes
     ----------
     items : Tensor
-        (...) int64; ``NO_ITEM`` is padding.
+        (...) int64, padded with ``NO_ITEM``.
     rows : Tensor
-        (..., d), the items' vectors.
+        (..., d) float, the vectors of the items.
     bias : Tensor or None
-        (...), the items' biases.
+        (...) float, the biases of the items.
     keep : Tensor or None
-        (..., d), the factors (dropout) by which the table's rows were multiplied to give `rows`. Needed only
-        where embeddings are adapted; None means 1.
+        (..., d) float, the dropout factors: `rows` are the rows of the item table times these factors. Set
+        only if embeddings adapt; None means 1.
     """
 
     items: Tensor
@@ -41,25 +41,28 @@ class Slots(NamedTuple):
     keep: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Slots:
-        """Apply a function to every part; it reshapes or expands."""
+        """Apply a function that reshapes, slices or expands a tensor to each attribute."""
         bias = None if self.bias is None else function(self.bias)
         keep = None if self.keep is None else function(self.keep)
         return Slots(function(self.items), function(self.rows), bias, keep)
 
     def split(self, function: Callable[[Tensor], Sequence[Tensor]]) -> list[Slots]:
-        """Apply a function that splits a tensor to every part."""
+        """Apply a function that splits a tensor to each attribute, and return one Slots per part."""
         items, rows = function(self.items), function(self.rows)
-        nothing = [None] * len(items)
-        biases = nothing if self.bias is None else function(self.bias)
-        keeps = nothing if self.keep is None else function(self.keep)
+        absent = [None] * len(items)
+        biases = absent if self.bias is None else function(self.bias)
+        keeps = absent if self.keep is None else function(self.keep)
         return [Slots(*parts) for parts in zip(items, rows, biases, keeps, strict=True)]
 
-    def in_shape(self, shape: Sequence[int]) -> Slots:
-        """Flat slots (N,) in another shape."""
+    def reshape(self, shape: Sequence[int]) -> Slots:
+        """Reshape flat slots (N,) to a shape."""
         return self.map(lambda part: part.view(*shape, *part.shape[1:]))
 
-    def beside(self, other: Slots) -> Slots:
-        """Slots (B, n) and others (B, m), both with or without bias and factors, as (B, n + m)."""
+    def concatenate(self, other: Slots) -> Slots:
+        """Concatenate these slots (B, n) and others (B, m) to (B, n + m).
+
+        The result has a bias, or dropout factors, if both have them.
+        """
 
         def join(left: Tensor | None, right: Tensor | None) -> Tensor | None:
             return None if left is None or right is None else torch.cat((left, right), dim=1)
@@ -71,8 +74,8 @@ class Slots(NamedTuple):
             join(self.keep, other.keep),
         )
 
-    def for_each_task(self, tasks: int) -> Slots:
-        """Slots (m,) of a whole batch as slots (B, m) of each task."""
+    def expand(self, tasks: int) -> Slots:
+        """Expand the slots (m,) of a batch to (B, m), the same slots for each task."""
         return self.map(lambda part: part.expand(tasks, *part.shape))
 
 
@@ -82,12 +85,12 @@ class Support(NamedTuple):
     Attributes
     ----------
     sequence : sequence of Slots
-        K times (B,): the items in time order; the support pairs are its neighbours.
+        K slots of shape (B,), the items in time order; consecutive items are the support pairs.
     own : Slots or None
-        (B, S, n) negatives of each pair.
+        (B, S, n), the negatives of each pair.
     common : Slots or None
-        (m,) negatives of every pair of the batch or (B, m) of every pair of a task. One that equals the
-        tail of a pair does not count for that pair.
+        (m,), negatives of all pairs of the batch, or (B, m), negatives of all pairs of each task. A negative
+        that equals the tail of a pair is excluded for that pair.
     """
 
     sequence: Sequence[Slots]
@@ -96,12 +99,13 @@ class Support(NamedTuple):
 
     @property
     def tasks(self) -> int:
-        """B."""
+        """B, number of tasks."""
         return self.sequence[0].items.shape[0]
 
     def pairs(self) -> Tensor:
-        """Rows (B, S, 2, d) of head and tail of each support pair."""
-        # One copy. Overlapping slices of (B, K, d) would cost the backward pass a zero-filled tensor each.
+        """Return the rows (B, S, 2, d) of the head and the tail of each support pair."""
+        # This makes one copy. With overlapping slices of (B, K, d), the backward pass would fill a tensor
+        # with zeros for each slice.
         rows = [slots.rows for slots in self.sequence]
         ends = [row for head_and_tail in itertools.pairwise(rows) for row in head_and_tail]
         stacked = torch.stack(ends, dim=1)
@@ -109,43 +113,55 @@ class Support(NamedTuple):
 
 
 class PairCosts(NamedTuple):
-    """Offsets and costs of the support pairs and of their negatives, at one user transition."""
-
-    points: Tensor
-    """(B, S, d), head + tr."""
-    tail_offsets: Tensor
-    """(B, S, d)."""
-    tails: Costs
-    """(B, S)."""
-    own_offsets: Tensor | None
-    """(B, S, n, d)."""
-    own: Costs | None
-    """(B, S, n)."""
-    common_rows: Tensor | None
-    """(m, d) or (B, m, d)."""
-    common: Costs | None
-    """(B, S, m)."""
-    negatives: Tensor
-    """(B, S, n + m), all costs of negatives."""
-
-    def losses(self, loss: PairLoss) -> Tensor:
-        """Loss (B, S) of each support pair."""
-        return loss.values(self.tails.cost, self.negatives)
-
-
-class SupportGradients(NamedTuple):
-    """Derivatives of the support loss through the score; those through the learner come on top.
+    """Offsets and costs of the support pairs and of their negatives, for a given user transition.
 
     Attributes
     ----------
     points : Tensor
-        (B, S, d), also of the heads and, summed over S, of tr.
+        (B, S, d) float, head + tr.
+    tail_offsets : Tensor
+        (B, S, d) float, point - tail.
+    tails : Costs
+        (B, S), costs of the tails.
+    own_offsets : Tensor or None
+        (B, S, n, d) float, point - negative.
+    own : Costs or None
+        (B, S, n), costs of the pair's own negatives.
+    common_rows : Tensor or None
+        (m, d) or (B, m, d) float, vectors of the common negatives.
+    common : Costs or None
+        (B, S, m), costs of the common negatives.
+    negatives : Tensor
+        (B, S, n + m) float, costs of all negatives.
+    """
+
+    points: Tensor
+    tail_offsets: Tensor
+    tails: Costs
+    own_offsets: Tensor | None
+    own: Costs | None
+    common_rows: Tensor | None
+    common: Costs | None
+    negatives: Tensor
+
+    def losses(self, loss: PairLoss) -> Tensor:
+        """Return the loss (B, S) of each support pair."""
+        return loss.values(self.tails.cost, self.negatives)
+
+
+class SupportGradients(NamedTuple):
+    """Derivatives of the support loss through the score, without those through the learner.
+
+    Attributes
+    ----------
+    points : Tensor
+        (B, S, d) float, by the points; the same by the heads, and summed over S by tr.
     tails : Tensor
-        (B, S, d).
+        (B, S, d) float, by the tails.
     own : Tensor or None
-        (B, S, n, d).
+        (B, S, n, d) float, by the pairs' own negatives.
     common : Tensor or None
-        (B, m, d).
+        (B, m, d) float, by the common negatives.
     """
 
     points: Tensor
@@ -155,17 +171,23 @@ class SupportGradients(NamedTuple):
 
 
 def pair_costs(support: Support, pairs: Tensor, transition: Tensor, geometry: Geometry) -> PairCosts:
-    """Compute s(i_h → i_t) = ‖i_h + tr - i_t‖² of every support pair, and of its negatives in place of i_t.
+    """Compute s(i_h → i_t) = ‖i_h + tr - i_t‖² for each support pair, and for negatives in place of i_t.
 
     Parameters
     ----------
     support : Support
-        With negatives.
+        Must have negatives.
     pairs : Tensor
-        (B, S, 2, d), its `Support.pairs`.
+        (B, S, 2, d) float, `Support.pairs` of `support`.
     transition : Tensor
-        (B, d), the user transition tr.
+        (B, d) float, the user transition tr.
     geometry : Geometry
+        Computes costs from vectors.
+
+    Returns
+    -------
+    PairCosts
+        Offsets and costs of the pairs and their negatives.
     """
     sequence, own, common = support
     heads, tails = pairs.unbind(2)
@@ -202,12 +224,18 @@ def support_gradients(pairs: PairCosts, loss: PairLoss, weight: float, *, of_row
     Parameters
     ----------
     pairs : PairCosts
-        From `pair_costs`.
+        Return value of `pair_costs`.
     loss : PairLoss
+        Loss of a pair.
     weight : float
-        Of each pair in the support loss.
+        Weight of each pair in the support loss.
     of_rows : bool
-        Whether the derivatives by tails and negatives are wanted; without them only `points` is meant.
+        Also compute the derivatives by tails and negatives. If false, use only `points` of the result.
+
+    Returns
+    -------
+    SupportGradients
+        The derivatives.
     """
     tail_slope, slopes = loss.slopes(pairs.tails.cost, pairs.negatives)
     if weight != 1.0:

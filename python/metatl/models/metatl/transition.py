@@ -1,9 +1,9 @@
-"""Transition learners: from the two items of a pair to the vector that leads between them (Eq. 1)."""
+"""Transition learners: they map the two items of a pair to a transition vector (Eq. 1)."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,24 +17,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TransitionLearner(Protocol):
-    """Maps the rows of a pair's items, head and tail, to its transition."""
-
-    def __call__(self, pairs: Tensor) -> Tensor:
-        """Map (B, S, 2, d) to (B, S, d)."""
-        ...
-
-
 class OneLayer(nn.Module):
-    """t = sigmoid(W [h; t] + b), Eq. 1, with an optional linear skip c₁ ⊙ h + c₂ ⊙ t beside it.
+    """The learner of Eq. 1, sigmoid(W [h; t] + b), plus an optional linear skip c₁ ⊙ h + c₂ ⊙ t.
 
-    The sigmoid alone lies in (0, 1)ᵈ. The skip lets a transition point anywhere. With c₁ = 1.3 and c₂ = 0 the
-    point i_K + tr starts out, for K = 3, at i₃ + 0.65 (i₁ + i₂): a weighted sum of the history's items, what
-    an item-based neighbour model would ask for.
+    The output of the sigmoid lies in (0, 1)ᵈ. With the skip, a transition can have any direction. With
+    c₁ = 1.3, c₂ = 0 and K = 3, the initial point i_K + tr is i₃ + 0.65 (i₁ + i₂): a weighted sum of the items
+    of the history, as in an item-based neighbour model.
 
     Parameters
     ----------
     dim : int
+        d, dimension of the item vectors.
     skip : tuple of float, optional
         Initial values of c₁ and c₂, trained per dimension as `skip` (2, d); None for no skip.
     bias : float
@@ -49,7 +42,7 @@ class OneLayer(nn.Module):
         self.skip = nn.Parameter(torch.tensor(skip)[:, None].repeat(1, dim)) if skip is not None else None
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Transitions (B, S, d) of pairs (B, S, 2, d)."""
+        """Return the transitions (B, S, d) of pairs (B, S, 2, d)."""
         transitions = torch.sigmoid(functional.linear(pairs.flatten(2), self.weight, self.bias))
         if self.skip is None:
             return transitions
@@ -58,15 +51,15 @@ class OneLayer(nn.Module):
 
 
 _MOMENTUM, _EPSILON = 0.1, 1e-5
-"""Of the running statistics; added to variances. torch's own."""
+"""Momentum of the running statistics, and the constant added to variances: the defaults of torch."""
 
 
 class PairNorm(nn.Module):
-    """Batch norm over the pair axis: each place of the support has its own mean, variance, scale and offset.
+    """Batch norm over the pair axis: each pair position has its own mean, variance, scale and offset.
 
-    Statistics run over tasks and features. Places are counted from the most recent pair, so that a shorter
-    history meets the statistics of its places; pairs older than any in training share those of the oldest
-    place.
+    The statistics run over tasks and features. Positions are counted from the most recent pair, so that a
+    shorter history uses the statistics of its positions. Pairs older than any pair in training use those of
+    the oldest position.
 
     Parameters
     ----------
@@ -85,21 +78,21 @@ class PairNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(pairs))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise (B, S, f)."""
+        """Normalise features (B, S, f); the shape stays."""
         if self.training:
             if features.device.type == "cuda":
                 return self._normalise_on_cuda(features)
             return functional.batch_norm(
                 features, self.running_mean, self.running_var, self.weight, self.bias, training=True
             )
-        pairs, known = features.shape[1], self.weight.shape[0]
-        places = torch.arange(known - pairs, known, device=features.device).clamp(min=0)
-        scale = self.weight[places] * torch.rsqrt(self.running_var[places] + _EPSILON)
-        offset = self.bias[places] - self.running_mean[places] * scale
+        pairs, trained_pairs = features.shape[1], self.weight.shape[0]
+        positions = torch.arange(trained_pairs - pairs, trained_pairs, device=features.device).clamp(min=0)
+        scale = self.weight[positions] * torch.rsqrt(self.running_var[positions] + _EPSILON)
+        offset = self.bias[positions] - self.running_mean[positions] * scale
         return features * scale.unsqueeze(-1) + offset.unsqueeze(-1)
 
     def _normalise_on_cuda(self, features: Tensor) -> Tensor:
-        """Do what `functional.batch_norm` does, whose CUDA kernels give each of the few places one block."""
+        """Compute `functional.batch_norm` on CUDA, where its kernels use only one block per position."""
         variance, mean = torch.var_mean(features, dim=(0, 2), unbiased=False)
         with torch.no_grad():
             count = features.shape[0] * features.shape[2]
@@ -110,17 +103,18 @@ class PairNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The released program's learner: 2d → 500 → 200 → d with LeakyReLU, dropout and batch norm.
+    """The learner of the released program: 2d → 500 → 200 → d with LeakyReLU, dropout and batch norm.
 
     Parameters
     ----------
     dim : int
+        d, dimension of the item vectors.
     hidden : sequence of int
         Widths of the hidden layers.
     dropout : float
-        After each hidden layer.
+        Dropout probability after each hidden layer.
     pairs : int or None
-        Number of support pairs of a training task, for `PairNorm` after every linear map; None for no norm.
+        Number of support pairs of a training task, for `PairNorm` after each linear layer; None for no norm.
     """
 
     def __init__(self, dim: int, hidden: Sequence[int], dropout: float, pairs: int | None) -> None:
@@ -138,7 +132,7 @@ class Mlp(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Transitions (B, S, d) of pairs (B, S, 2, d)."""
+        """Return the transitions (B, S, d) of pairs (B, S, 2, d)."""
         features = pairs.flatten(2)
         last = len(self.layers) - 1
         for index, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
