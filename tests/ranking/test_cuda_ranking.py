@@ -1,7 +1,7 @@
 """Ranking on a CUDA device, compared with the kernels on the CPU.
 
-Without a CUDA device Triton interprets the kernels on the CPU. Inputs are small integers: their sums are exact
-in any order, so the counts must be equal.
+Without a CUDA device Triton interprets the kernels on the CPU. Inputs are small integers: their sums are
+exact in any order, so the counts must be equal.
 """
 
 import numpy as np
