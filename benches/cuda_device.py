@@ -112,7 +112,7 @@ def train_steps(preset: str, batch_size: int, way: str, *, tf32: bool = False) -
     fabric = Fabric(accelerator="cuda", devices=1)
     _, loop, sampler = build(preset, ITEMS, batch_size=batch_size, fabric=fabric)
     if way == "kernel by kernel":
-        loop.graphed_move = None
+        loop.graphed_update = None
     if way == "graph, compiled":
         torch.compiler.reset()
         loop.model.compile_loss()

@@ -1,7 +1,7 @@
-"""How much the property tests try, and which tests the default run leaves out.
+"""Settings of the test run: threads, Triton, and the number of examples of property tests.
 
-The default run gives a property 1,000 examples and leaves out the tests that are marked `slow`.
-`pytest -m slow` runs those, and a property with 100,000 examples. See also `property_settings.py`.
+The default run tries 1,000 examples per property and skips tests that are marked `slow`. `pytest -m slow`
+runs those, and the property tests with 100,000 examples. See also `property_settings.py`.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The tests' tensors are small: torch's threads would cost more than they save, and wait for each other where
-# the machine is busy. Set before anything imports torch; commands that tests start inherit it.
+# The tests' tensors are small: torch's threads would cost more than they save, and wait for each other on a
+# busy machine. Set before torch is imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Without a CUDA device Triton runs its kernels step by step; it asks when it is imported.
+# Without a CUDA device Triton interprets its kernels; it reads this variable when it is imported.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -36,7 +36,7 @@ def _wants_slow(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell makes its background jobs ignore Ctrl-C, and their children would inherit that.
+    # Background jobs of a shell ignore SIGINT, and subprocesses would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("slow" if _wants_slow(config) else "default")
 

@@ -1,4 +1,4 @@
-"""Full ranking of a model, from the blocks that rank."""
+"""Ranking of a model's whole catalogue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metatl.ranking.rank import encode_blocks
 
 
 def rank_catalogue(model, histories, targets, excluded, **options):
-    """Compare each user's target (B,) with the catalogue except the excluded items."""
+    """RankCounts of each user's target (B,) among the catalogue except the excluded items."""
     counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
     for rows, block in encode_blocks(model, histories, **options):
         counts.greater[rows], counts.equal[rows] = block.rank_catalogue(targets[rows], excluded.select(rows))

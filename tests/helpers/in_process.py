@@ -1,4 +1,4 @@
-"""The work of a grid without its processes, for tests of what is around them."""
+"""The workers of a grid without subprocesses, for tests of the code around them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from metatl.experiments.workers import Failed, Finished, Started, Stepped
 
 
 def work(cells, out, *, jobs, threads, device):
-    """Stand in for `metatl.experiments.workers.work`."""
+    """Replacement for `metatl.experiments.workers.work`."""
     del jobs, threads
     for cell in cells:
         yield Started(cell)
         steps = []
         try:
-            # The threads of the tests' own process stay as they are.
+            # Keeps the number of threads of the test process.
             run_cell(cell, out, threads=1, device=device, on_progress=steps.append)
         except Exception as error:  # noqa: BLE001
             yield Failed(cell, f"{type(error).__name__}: {error}")

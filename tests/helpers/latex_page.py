@@ -1,4 +1,4 @@
-"""A page of LaTeX, compiled where there is a LaTeX."""
+"""A LaTeX page to compile tables in, if LaTeX is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs
 
 
 def compiled(tables: str, folder) -> str:
-    """Compile tables in a page of one column; give what LaTeX said."""
+    """Compile tables in a page of one column, and return LaTeX's output."""
     lines = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}"]
     text = "\n".join([*lines, tables, r"\end{document}"])
     (folder / "page.tex").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Users' values of systems that were never fitted, as an evaluation would leave them."""
+"""Made-up per-user values of systems, in the form that an evaluation writes."""
 
 import numpy as np
 import polars as pl
@@ -22,20 +22,20 @@ def record_of(system, **changes):
 
 
 def frame_of(greater, *, equal=None, metrics=METRICS, ties="worst"):
-    """A frame of users u0, u1, … from the items above the target in each ranking."""
+    """A frame of users u0, u1, … from the counts of items above the target in each ranking."""
     parts = []
     for ranking, counts in greater.items():
         above = np.asarray(counts, np.int64)
-        level = np.zeros_like(above) if equal is None else np.asarray(equal, np.int64)
-        values = user_metrics(above, level, parse_metrics(metrics), ties=ties)
+        ties_with_target = np.zeros_like(above) if equal is None else np.asarray(equal, np.int64)
+        values = user_metrics(above, ties_with_target, parse_metrics(metrics), ties=ties)
         columns = {
             "user_id": [f"u{user}" for user in range(len(above))],
             "ranking": [ranking] * len(above),
-            "rank": ranks(above, level, ties=ties),
+            "rank": ranks(above, ties_with_target, ties=ties),
             "greater": above,
-            "equal": level,
+            "equal": ties_with_target,
         }
-        columns |= {metric: values[:, place] for place, metric in enumerate(metrics)}
+        columns |= {metric: values[:, column] for column, metric in enumerate(metrics)}
         parts.append(pl.DataFrame(columns))
     return pl.concat(parts)
 

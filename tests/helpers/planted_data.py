@@ -11,10 +11,10 @@ NUM_ITEMS = 150
 
 
 def write_ring(path, users=300, *, items=NUM_ITEMS, rows=(6, 12), first=None, gap=86_400):
-    """Write users who walk along a ring of items, now and then jumping.
+    """Write users who walk along a ring of items; on average one step in five is a random jump.
 
-    Each has a number of rows from `rows`, and arrives `gap` seconds after the one before. The first arrives
-    at `first`; by default the middle one arrives on 25 December 2013.
+    The number of a user's rows is drawn from `rows`. Users arrive `gap` seconds apart, the first at `first`;
+    by default the middle one arrives on 25 December 2013.
     """
     generator = np.random.default_rng(0)
     first = 1_388_000_000 - gap * (users // 2) if first is None else first
@@ -29,7 +29,7 @@ def write_ring(path, users=300, *, items=NUM_ITEMS, rows=(6, 12), first=None, ga
 
 
 def ring(users=1200, items=150, length=8):
-    """Users who walk along a ring of items: who sees the last item knows the next one."""
+    """Users who walk along a ring of items: the last item determines the next one."""
     generator = np.random.default_rng(0)
     starts = generator.integers(items, size=users)
     steps = np.arange(length)

@@ -1,4 +1,4 @@
-"""Figures of a grid that was never run: every rank is chosen."""
+"""The outcome of a grid made from given ranks, without running it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metatl.metrics.rank_metrics import mean_metrics
 
 
 def planted(ranks, *, dataset="ring", k=3, failures=()):
-    """An outcome from {row: {seed: (sampled ranks, full ranks)}}, the same users in every list."""
+    """Make an outcome from {row: {seed: (sampled ranks, full ranks)}}, with the same users in every list."""
     records, frames = [], {}
     for row, of_seeds in ranks.items():
         for seed, of_rankings in of_seeds.items():
@@ -41,5 +41,5 @@ def planted(ranks, *, dataset="ring", k=3, failures=()):
 
 
 def as_json(report):
-    """The report's data as a reader of its JSON gets them."""
+    """The report's data after a round trip through JSON."""
     return json.loads(json.dumps(report.data))

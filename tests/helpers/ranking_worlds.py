@@ -1,4 +1,4 @@
-"""Arguments of the ranking kernels, and their scores computed one by one in double precision."""
+"""Arguments of the ranking kernels, and reference scores in double precision."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ class World:
         row = self.table[item]
         if self.overrides is not None:
             indptr, items, rows = self.overrides
-            for place in range(indptr[user], indptr[user + 1]):
-                if items[place] == item:
-                    row = rows[place]
+            for index in range(indptr[user], indptr[user + 1]):
+                if items[index] == item:
+                    row = rows[index]
         pairs = list(zip(self.queries[user].tolist(), row.tolist(), strict=True))
         if self.similarity == "dot":
             score = sum(q * e for q, e in pairs)
@@ -107,7 +107,7 @@ class World:
 
 
 def make_world(seed, *, specials=0, similarity=None, sizes=None):
-    """Draw a world; `specials` of its numbers are NaN or infinite."""
+    """Draw a world of small integers; up to `specials` of its numbers are NaN or infinite."""
     rng = np.random.default_rng(seed)
     users, num_items, dim = sizes or (rng.integers(0, 15), rng.integers(1, 45), rng.integers(0, 7))
 
@@ -119,9 +119,9 @@ def make_world(seed, *, specials=0, similarity=None, sizes=None):
 
     overrides = None
     if rng.random() < 0.5:
-        moved = [distinct_items() for _ in range(users)]
-        indptr = np.cumsum([0, *map(len, moved)], dtype=np.int64)
-        overrides = (indptr, np.concatenate([np.zeros(0, np.int64), *moved]), small(indptr[-1], dim))
+        overridden = [distinct_items() for _ in range(users)]
+        indptr = np.cumsum([0, *map(len, overridden)], dtype=np.int64)
+        overrides = (indptr, np.concatenate([np.zeros(0, np.int64), *overridden]), small(indptr[-1], dim))
     world = World(
         queries=small(users, dim),
         table=small(num_items, dim),
@@ -143,9 +143,9 @@ def make_world(seed, *, specials=0, similarity=None, sizes=None):
 
 
 def rough_world(seed, users, num_items, dim, similarity="dot"):
-    """Draw a world of numbers that are not round."""
+    """Draw a world of normally distributed numbers."""
     rng = np.random.default_rng(seed)
-    moved = np.stack([rng.permutation(num_items)[:3] for _ in range(users)]).reshape(-1)
+    overridden = np.stack([rng.permutation(num_items)[:3] for _ in range(users)]).reshape(-1)
     return World(
         queries=rng.normal(size=(users, dim)).astype(np.float32),
         table=rng.normal(size=(num_items, dim)).astype(np.float32),
@@ -153,7 +153,7 @@ def rough_world(seed, users, num_items, dim, similarity="dot"):
         bias=rng.normal(size=num_items).astype(np.float32),
         overrides=(
             np.arange(users + 1) * 3,
-            moved,
+            overridden,
             rng.normal(size=(users * 3, dim)).astype(np.float32),
         ),
         excluded=rng.integers(0, num_items, (users, 4)).tolist(),
@@ -163,7 +163,7 @@ def rough_world(seed, users, num_items, dim, similarity="dot"):
 
 
 def arguments():
-    """Arguments of each kernel that are right, by kernel."""
+    """Valid arguments of each kernel, by its name."""
     queries, table = np.zeros((2, 3), np.float32), np.zeros((5, 3), np.float32)
     settings = {"item_bias": None, "similarity": "dot", "overrides": None}
     lists = {"excluded_indptr": np.array([0, 1, 1]), "excluded_items": np.array([4])}

@@ -1,4 +1,4 @@
-"""The generator of the kernels in plain Python, written from what was published.
+"""The random generator of the kernels in plain Python, written from the publications.
 
 SplitMix64 (Steele et al. 2014) for the state, xoshiro256++ (Blackman and Vigna 2018), and Lemire's bounded
 integers (2019).
@@ -40,7 +40,7 @@ class Generator:
     def below(self, bound):
         while True:
             product = self.word() * bound
-            # Words whose product falls here would make small results too likely.
+            # A smaller low half is rejected: it would make some results too likely.
             if (product & MASK) >= (2**64 - bound) % bound:
                 return product >> 64
 
@@ -56,7 +56,7 @@ class Generator:
             values[last], values[other] = values[other], values[last]
 
     def outside(self, row, num_items):
-        """One draw from the items that are not in the row: a rank among them."""
+        """Draw one of the items that are not in the row, by its rank among them."""
         rank = self.below(num_items - len(set(row)))
         for item in sorted(set(row)):
             if item <= rank:

@@ -1,7 +1,7 @@
-"""Ranking on a CUDA device against the processor's kernels.
+"""Ranking on a CUDA device, compared with the kernels on the CPU.
 
-Without a device Triton interprets the kernels on the processor. Inputs are small integers: sums are exact in
-any order, so that counts must agree to the last one.
+Without a CUDA device Triton interprets the kernels on the CPU. Inputs are small integers: their sums are
+exact in any order, so the counts must be equal.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ SIMILARITIES = ("dot", "l2", "squared_l2")
 
 
 class Table:
-    """What ranking asks of a model; its queries are given."""
+    """The attributes of a model that ranking reads; the tests supply its queries."""
 
     encode = None
 
@@ -40,26 +40,26 @@ def integers(generator, *shape, limit=3):
 
 
 def cuda_block(model, encoded):
-    """What ranks on the device, and on the processor where it is asked for that."""
+    """The block on the device; it makes its block on the CPU from the same encoded users."""
     timings = Timings()
-    on_processor = FactorisedEncoder.of(model, "float32", 0, None, timings)
+    cpu_encoder = FactorisedEncoder.of(model, "float32", 0, None, timings)
     catalogue = Catalogue.of(model.item_table, model.item_bias, model.similarity)
     return CudaBlock(
-        encoded.queries, catalogue, encoded.overrides, lambda: on_processor.block(encoded), timings
+        encoded.queries, catalogue, encoded.overrides, lambda: cpu_encoder.block(encoded), timings
     )
 
 
-def world(generator, similarity, *, users, items, dim, bias=True, moved=0):
-    """Both blocks of the same random users and items."""
+def world(generator, similarity, *, users, items, dim, bias=True, overridden=0):
+    """Random users and items as a block on the device and one on the CPU."""
     overrides = None
-    if moved:
-        ids = np.stack([generator.permutation(items)[:moved] for _ in range(users)])
+    if overridden:
+        ids = np.stack([generator.permutation(items)[:overridden] for _ in range(users)])
         ids[generator.random(ids.shape) < 0.2] = NO_ITEM
-        overrides = Overrides(torch.from_numpy(ids).to(DEVICE), integers(generator, users, moved, dim))
+        overrides = Overrides(torch.from_numpy(ids).to(DEVICE), integers(generator, users, overridden, dim))
     model = Table(integers(generator, items, dim), integers(generator, items) if bias else None, similarity)
     encoded = Encoded(integers(generator, users, dim), overrides)
     on_device = cuda_block(model, encoded)
-    return [on_device, on_device.on_processor()]
+    return [on_device, on_device.make_cpu_block()]
 
 
 def lists(generator, users, items):
@@ -67,26 +67,26 @@ def lists(generator, users, items):
     return ragged([generator.integers(items, size=generator.integers(0, 9)) for _ in range(users)])
 
 
-def assert_same(found, expected):
-    np.testing.assert_array_equal(found.greater, expected.greater)
-    np.testing.assert_array_equal(found.equal, expected.equal)
+def assert_same(actual, expected):
+    np.testing.assert_array_equal(actual.greater, expected.greater)
+    np.testing.assert_array_equal(actual.equal, expected.equal)
 
 
 @pytest.fixture(autouse=True)
 def small_programs(monkeypatch):
-    """Have several programs, and several rounds in each, where the catalogue is small."""
+    """Small programs, so that small catalogues need several programs of several rounds."""
     monkeypatch.setattr(cuda_ranking, "ITEMS_AT_ONCE", 128)
     monkeypatch.setattr(cuda_ranking, "ITEMS_OF_PROGRAM", 256)
 
 
-@pytest.mark.parametrize("moved", [0, 4])
+@pytest.mark.parametrize("overridden", [0, 4])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize(("users", "items", "dim"), [(1, 1, 1), (3, 40, 5), (65, 300, 8), (70, 600, 3)])
-def test_counts_are_those_of_the_processor(similarity, users, items, dim, bias, moved):
+def test_counts_equal_those_on_the_cpu(similarity, users, items, dim, bias, overridden):
     generator = np.random.default_rng(users)
     blocks = world(
-        generator, similarity, users=users, items=items, dim=dim, bias=bias, moved=min(moved, items)
+        generator, similarity, users=users, items=items, dim=dim, bias=bias, overridden=min(overridden, items)
     )
     targets = generator.integers(items, size=users)
     excluded = lists(generator, users, items)
@@ -97,7 +97,7 @@ def test_counts_are_those_of_the_processor(similarity, users, items, dim, bias, 
     np.testing.assert_array_equal(best.items, expected.items)
 
 
-def test_a_moved_target_is_ranked_by_its_own_vector():
+def test_a_target_with_an_override_is_ranked_by_its_override():
     rows = torch.zeros(4, 1, device=DEVICE)
     overrides = Overrides(torch.tensor([[2]], device=DEVICE), torch.tensor([[[5.0]]], device=DEVICE))
     encoded = Encoded(torch.ones(1, 1, device=DEVICE), overrides)
@@ -109,7 +109,7 @@ def test_a_moved_target_is_ranked_by_its_own_vector():
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_nan_among_the_scores_that_take_part_is_an_error(similarity):
+def test_a_nan_score_of_a_target_or_negative_is_an_error(similarity):
     generator = np.random.default_rng(0)
     for item in (3, 7):  # a negative, the target
         blocks = world(generator, similarity, users=2, items=20, dim=3)
@@ -122,13 +122,13 @@ def test_nan_among_the_scores_that_take_part_is_an_error(similarity):
                 block.rank_catalogue(np.array([7, 7]), ragged([[1], []]))
             errors.append(str(error.value))
         assert errors == ["scores: found 2 NaN, expected none"] * 2
-        # An item that does not count may have any score.
+        # An excluded item may have any score.
         if item != 7:
             without = ragged([[item], [item]])
             assert_same(*(block.rank_catalogue(np.array([7, 7]), without) for block in blocks))
 
 
-def test_infinite_scores_are_numbers_like_others():
+def test_infinite_scores_are_ranked():
     generator = np.random.default_rng(1)
     for value in (torch.inf, -torch.inf):
         blocks = world(generator, "dot", users=5, items=30, dim=2)
@@ -150,8 +150,8 @@ def test_items_outside_the_catalogue_are_refused():
         block.rank_candidates(np.array([[0, 9]]))
 
 
-def test_the_score_of_a_pair_does_not_depend_on_where_it_is_scored():
-    """Every item has a copy: whatever rounding does to its score, the two are level."""
+def test_all_kernels_give_a_pair_the_same_score():
+    """Every item has a copy, which must score exactly the same."""
     generator = np.random.default_rng(3)
     rows = torch.from_numpy(generator.normal(size=(150, 40)).astype(np.float32)).to(DEVICE)
     queries = torch.from_numpy(generator.normal(size=(70, 40)).astype(np.float32)).to(DEVICE)
@@ -165,7 +165,7 @@ def test_the_score_of_a_pair_does_not_depend_on_where_it_is_scored():
         np.testing.assert_array_equal(block.rank_catalogue(targets, copies).equal, 0)
 
 
-def test_without_a_compiler_models_are_ranked_on_the_processor(monkeypatch):
+def test_without_a_compiler_models_are_ranked_on_the_cpu(monkeypatch):
     assert cuda_ranking.can_build_kernels(torch.device(DEVICE))
     cuda_ranking.can_build_kernels.cache_clear()
 
@@ -174,7 +174,7 @@ def test_without_a_compiler_models_are_ranked_on_the_processor(monkeypatch):
             raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(cuda_ranking, "score_pairs", Kernel())
-    with pytest.warns(RuntimeWarning, match="ranked on the processor, .*Failed to find C compiler"):
+    with pytest.warns(RuntimeWarning, match="ranked on the CPU because .*Failed to find C compiler"):
         assert not cuda_ranking.can_build_kernels(torch.device(DEVICE))
     cuda_ranking.can_build_kernels.cache_clear()
 
@@ -182,7 +182,7 @@ def test_without_a_compiler_models_are_ranked_on_the_processor(monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("preset", ["paper", "official", "tuned"])
-def test_a_model_on_cuda_ranks_as_on_the_processor(preset):
+def test_a_model_on_cuda_ranks_as_on_the_cpu(preset):
     from metatl.models.metatl.model import MetaTL, MetaTLConfig
 
     generator = np.random.default_rng(4)
@@ -202,8 +202,8 @@ def test_a_model_on_cuda_ranks_as_on_the_processor(preset):
                 rank_candidates(model, histories, candidates),
             ]
         )
-    for on_processor, on_device in zip(*counts, strict=True):
-        # Rounding, in encoding and scoring, may put close neighbours the other way round.
-        changed = np.abs(on_processor.greater - on_device.greater)
+    for on_cpu, on_device in zip(*counts, strict=True):
+        # Rounding in encoding and scoring may swap items with nearly equal scores.
+        changed = np.abs(on_cpu.greater - on_device.greater)
         assert changed.max() <= 3
         assert (changed > 0).mean() < 0.05

@@ -1,4 +1,4 @@
-"""Item tables in fewer bits: rounding against torch and numpy, ranking against the table written out."""
+"""Rounded item tables: rounding as torch and NumPy do it, ranking as with the table converted to float32."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ sizes = st.sampled_from([1e-45, 1e-39, 1e-20, 1.0, 1e20, 3e38])
 FEWER_BITS = ("bf16", "int8")
 
 
-def written_out(table):
-    """The numbers of a table in float32, by definition."""
+def as_float32(table):
+    """The table converted to float32, by definition of the format."""
     if table.format == "bf16":
         return (table.numbers.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):
@@ -34,7 +34,7 @@ def written_out(table):
 
 
 def any_table(generator, shape, item_format):
-    """A table of any bits: NaN and infinities among those of bf16, scales of any size and sign."""
+    """A table of random bits: bf16 includes NaN and infinities, scales have any size and sign."""
     if item_format == "bf16":
         return ItemTable("bf16", generator.integers(0, 2**16, shape).astype(np.uint16))
     scales = generator.integers(0, 2**32, shape[0], dtype=np.uint32).view(np.float32)
@@ -43,21 +43,21 @@ def any_table(generator, shape, item_format):
 
 
 @given(seeds, st.integers(0, 9), st.integers(0, 40), sizes)
-def test_rounding_is_that_of_torch(seed, rows, columns, size):
+def test_rounding_agrees_with_torch_and_numpy(seed, rows, columns, size):
     table = (np.random.default_rng(seed).uniform(-1, 1, (rows, columns)) * size).astype(np.float32)
     tensor = torch.from_numpy(table)
-    bf16 = written_out(ItemTable.bf16(table))
+    bf16 = as_float32(ItemTable.bf16(table))
     np.testing.assert_array_equal(bf16, tensor.to(torch.bfloat16).float().numpy())
     int8 = ItemTable.int8(table)
     tiny = np.finfo(np.float32).tiny
     scales = np.maximum(np.abs(table).max(axis=1, initial=0) / np.float32(127), tiny)
     np.testing.assert_array_equal(int8.scales, scales)
     np.testing.assert_array_equal(int8.numbers, np.rint(table / scales[:, None]))
-    np.testing.assert_allclose(written_out(int8), table, rtol=0, atol=0.51 * scales.max(initial=0))
+    np.testing.assert_allclose(as_float32(int8), table, rtol=0, atol=0.51 * scales.max(initial=0))
 
 
 def outcome(kernel):
-    """What a kernel gives, or which error."""
+    """The bytes that a kernel returns, or the message of its NotANumberError."""
     try:
         return [array.tobytes() for array in kernel()]
     except NotANumberError as error:
@@ -75,7 +75,7 @@ def outcome(kernel):
     st.sampled_from(LEVELS),
     st.sampled_from([1, 2, 3, 8]),
 )
-def test_ranks_are_those_of_the_table_written_out(
+def test_ranks_equal_those_of_the_table_in_float32(
     seed, users, num_items, dim, similarity, item_format, is_rounded, name, threads
 ):
     world = rough_world(seed, users, num_items, dim, similarity)
@@ -84,7 +84,7 @@ def test_ranks_are_those_of_the_table_written_out(
         table = rounding(world.table, num_threads=threads)
     else:
         table = any_table(np.random.default_rng(seed), world.table.shape, item_format)
-    exact, rounded = replace(world, table=written_out(table)), replace(world, table=table.arrays)
+    exact, rounded = replace(world, table=as_float32(table)), replace(world, table=table.arrays)
     with level(name):
         for kernel in ("rank_candidates", "rank_catalogue"):
             expected = outcome(getattr(exact, kernel))
@@ -93,22 +93,22 @@ def test_ranks_are_those_of_the_table_written_out(
 
 
 @pytest.mark.parametrize("item_format", FEWER_BITS)
-def test_the_same_bytes_on_any_number_of_threads(item_format):
+def test_results_do_not_depend_on_the_number_of_threads(item_format):
     for users, num_items, dim in [(3000, 500, 20), (5, 30_000, 24)]:
         world = rough_world(0, users, num_items, dim, "l2")
         rounding = {"bf16": ItemTable.bf16, "int8": ItemTable.int8}[item_format]
-        exact = replace(world, table=written_out(rounding(world.table, num_threads=1)))
+        exact = replace(world, table=as_float32(rounding(world.table, num_threads=1)))
         expected = [exact.rank_candidates(), exact.rank_catalogue(), exact.top_n(10)]
         for threads in (1, 2, 3, 8):
             table = rounding(world.table, num_threads=threads)
-            assert written_out(table).tobytes() == exact.table.tobytes()
+            assert as_float32(table).tobytes() == exact.table.tobytes()
             rounded = replace(world, table=table.arrays)
-            found = [
+            actual = [
                 rounded.rank_candidates(num_threads=threads),
                 rounded.rank_catalogue(num_threads=threads),
                 rounded.top_n(10, num_threads=threads),
             ]
-            for ours, theirs in zip(found, expected, strict=True):
+            for ours, theirs in zip(actual, expected, strict=True):
                 assert [array.tobytes() for array in ours] == [array.tobytes() for array in theirs]
 
 
@@ -141,7 +141,7 @@ WRONG = [
 
 @pytest.mark.parametrize("kernel", ["rank_candidates", "rank_catalogue", "top_n"])
 @pytest.mark.parametrize(("argument", "value", "message"), WRONG)
-def test_a_wrong_table_is_named(kernel, argument, value, message):
+def test_a_wrong_table_is_an_error_that_names_it(kernel, argument, value, message):
     right = arguments()[kernel]
     getattr(_metatl, kernel)(**{**right, "item_table": (CODES, SCALES)})
     getattr(_metatl, kernel)(**{**right, "item_table": np.zeros((5, 3), np.uint16)})
@@ -151,7 +151,7 @@ def test_a_wrong_table_is_named(kernel, argument, value, message):
 
 
 @pytest.mark.parametrize("rounding", [ItemTable.bf16, ItemTable.int8])
-def test_what_cannot_be_rounded_is_named(rounding):
+def test_a_table_that_cannot_be_rounded_is_an_error(rounding):
     for wrong in (np.zeros((2, 3)), np.zeros(3, np.float32), np.zeros((3, 2), np.float32).T, [[0.0]], None):
         with pytest.raises(InvalidArgumentError, match=r"^item_table: found .*, expected a C-contiguous 2-d"):
             rounding(wrong)
@@ -207,13 +207,13 @@ def test_a_model_is_ranked_with_its_rounded_table(item_format):
     histories, candidates = generator.integers(0, 30, (9, 2)), generator.integers(0, 30, (9, 5))
     excluded = Histories.from_matrix(histories)
     table = ItemTable.of(model, item_format)
-    # Queries stay as they are: only what they meet is rounded.
+    # The queries are not rounded, only the item table.
     queries = model.item_table[histories[:, -1]]
-    scores = queries @ torch.from_numpy(written_out(table)).T
+    scores = queries @ torch.from_numpy(as_float32(table)).T
     best = top_n(model, histories, 3, excluded, item_table=item_format)
     for user, (history, items) in enumerate(zip(histories, best.items, strict=True)):
-        left = [item for item in scores[user].argsort(descending=True).tolist() if item not in history]
-        assert items.tolist() == left[:3]
+        others = [item for item in scores[user].argsort(descending=True).tolist() if item not in history]
+        assert items.tolist() == others[:3]
     for rank in (
         lambda item_table: rank_candidates(model, histories, candidates, item_table=item_table),
         lambda item_table: rank_catalogue(
@@ -221,11 +221,11 @@ def test_a_model_is_ranked_with_its_rounded_table(item_format):
         ),
         lambda item_table: top_n(model, histories, 3, excluded, item_table=item_table),
     ):
-        for by_name, made_once in zip(rank(item_format), rank(table), strict=True):
-            np.testing.assert_array_equal(by_name, made_once)
+        for from_format, from_table in zip(rank(item_format), rank(table), strict=True):
+            np.testing.assert_array_equal(from_format, from_table)
 
 
-def test_what_does_not_fit_a_model_is_an_error():
+def test_a_table_that_does_not_fit_the_model_is_an_error():
     model, histories = Vectors(torch.zeros(30, 4)), np.zeros((2, 1), np.int64)
     with pytest.raises(
         InvalidArgumentError, match=r"^item_table: found 'int4', expected float32, bf16 or int8"

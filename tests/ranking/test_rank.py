@@ -1,4 +1,4 @@
-"""Ranking through both model contracts against scoring every item by the formula."""
+"""Ranking of factorised and scoring models, compared with scores by the formula."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DIM = 3
 
 
 class Translation:
-    """Query = last item + the first negatives' mean; small integers, so that scores tie exactly."""
+    """Query = last item + the sum of the negatives; small integers, so that scores tie exactly."""
 
-    def __init__(self, similarity, *, biased, moved, negatives=0):
+    def __init__(self, similarity, *, biased, overridden, negatives=0):
         generator = np.random.default_rng(0)
         self.similarity = similarity
         self.support_negatives = negatives
@@ -33,16 +33,16 @@ class Translation:
         self.item_bias = (
             torch.from_numpy(generator.integers(0, 2, NUM_ITEMS).astype(np.float32)) if biased else None
         )
-        self.moved = moved
+        self.overridden = overridden
 
     def encode(self, histories, negatives):
         assert (negatives is None) == (self.support_negatives == 0)
         queries = self.item_table[histories[:, -1]]
         if negatives is not None:
             queries = queries + self.item_table[negatives].sum(dim=1)
-        if not self.moved:
+        if not self.overridden:
             return Encoded(queries, None)
-        # The first and the last item of a history move for that user; a lone item moves once.
+        # The first and the last item of a history get an override; a single item gets one.
         items = histories[:, [0, -1]].clone()
         items[items[:, 0] == items[:, 1], 1] = -1
         return Encoded(queries, Overrides(items, self.item_table[items.clamp(min=0)] + 1.0))
@@ -50,7 +50,7 @@ class Translation:
     def scores(self, history, negatives=None):
         table = self.item_table.numpy().astype(np.float64)
         query = table[history[-1]] + (0 if negatives is None else table[negatives].sum(axis=0))
-        if self.moved:
+        if self.overridden:
             for item in {history[0], history[-1]}:
                 table[item] += 1.0
         squared = ((table - query) ** 2).sum(axis=1)
@@ -59,10 +59,10 @@ class Translation:
 
 
 class Scorer:
-    """A translation that scores by itself."""
+    """A scoring model with the scores of a translation."""
 
     def __init__(self):
-        self.translation = Translation("dot", biased=True, moved=False)
+        self.translation = Translation("dot", biased=True, overridden=False)
         self.num_items = NUM_ITEMS
 
     def score(self, histories):
@@ -80,7 +80,7 @@ class Case(NamedTuple):
 items = st.integers(0, NUM_ITEMS - 1)
 rows_of_items = st.lists(st.lists(items, min_size=1, max_size=5), min_size=1, max_size=8)
 factorised = st.builds(
-    Translation, st.sampled_from(["dot", "squared_l2"]), biased=st.booleans(), moved=st.booleans()
+    Translation, st.sampled_from(["dot", "squared_l2"]), biased=st.booleans(), overridden=st.booleans()
 )
 models = st.one_of(factorised, st.builds(Scorer))
 
@@ -94,7 +94,7 @@ def count(scores, target, others):
 
 @COSTLY_CASES
 @given(models, rows_of_items, st.data())
-def test_counts_and_lists_are_those_of_the_formula(model, rows, data):
+def test_counts_and_lists_agree_with_the_formula(model, rows, data):
     histories = ragged(rows)
     rectangle = st.lists(items, min_size=6, max_size=6)
     candidates = data.draw(st.lists(rectangle, min_size=len(rows), max_size=len(rows)))
@@ -112,21 +112,20 @@ def test_counts_and_lists_are_those_of_the_formula(model, rows, data):
         allowed = [item for item in range(NUM_ITEMS) if item not in excluded[user]]
         expected = sorted(allowed, key=lambda item: (-scores[item], item))
         assert best.items[user].tolist() == expected + [-1] * (NUM_ITEMS - len(expected))
-        found = best.scores[user][: len(expected)]
-        np.testing.assert_allclose(found, scores[expected], rtol=1e-6)
+        np.testing.assert_allclose(best.scores[user][: len(expected)], scores[expected], rtol=1e-6)
         assert np.all(best.scores[user][len(expected) :] == -np.inf)
 
 
 def test_l2_agrees_with_the_formula():
-    model = Translation("l2", biased=False, moved=True)
+    model = Translation("l2", biased=False, overridden=True)
     rows = [[1, 2, 3], [4], [5, 6]]
     best = top_n(model, ragged(rows), 10, ragged([[], [], []]))
     for user, history in enumerate(rows):
         np.testing.assert_allclose(best.scores[user], np.sort(model.scores(history))[::-1][:10], atol=1e-5)
 
 
-def test_support_negatives_depend_on_the_user_and_the_seed_alone():
-    model = Translation("squared_l2", biased=False, moved=False, negatives=4)
+def test_support_negatives_depend_only_on_the_history_and_the_seed():
+    model = Translation("squared_l2", biased=False, overridden=False, negatives=4)
     generator = np.random.default_rng(1)
     histories = generator.integers(0, NUM_ITEMS, size=(50, 3))
     nothing = ragged([[]] * 50)
@@ -139,8 +138,8 @@ def test_support_negatives_depend_on_the_user_and_the_seed_alone():
     assert not np.array_equal(top_n(model, histories, 5, nothing, seed=4).scores, together.scores)
 
 
-@pytest.mark.parametrize("model", [Translation("dot", biased=True, moved=True), Scorer()])
-def test_blocks_do_not_show(model, monkeypatch):
+@pytest.mark.parametrize("model", [Translation("dot", biased=True, overridden=True), Scorer()])
+def test_results_do_not_depend_on_the_blocks(model, monkeypatch):
     generator = np.random.default_rng(2)
     rows = [
         generator.integers(0, NUM_ITEMS, size=length).tolist() for length in generator.integers(1, 6, size=40)
@@ -159,13 +158,13 @@ def test_blocks_do_not_show(model, monkeypatch):
 
 def test_stages_are_timed():
     timings = Timings()
-    model = Translation("dot", biased=False, moved=False)
+    model = Translation("dot", biased=False, overridden=False)
     rank_candidates(model, np.array([[1, 2]]), np.array([[3, 4]]), timings=timings)
     assert list(timings.seconds) == ["encode", "rank"]
     assert all(seconds > 0 for seconds in timings.seconds.values())
 
 
-@pytest.mark.parametrize("model", [Translation("dot", biased=False, moved=False), Scorer()])
+@pytest.mark.parametrize("model", [Translation("dot", biased=False, overridden=False), Scorer()])
 @pytest.mark.parametrize(
     ("rows", "candidates", "message"),
     [
@@ -177,12 +176,12 @@ def test_stages_are_timed():
         ([[1]], [[1, NUM_ITEMS]], "candidates"),
     ],
 )
-def test_bad_arguments_are_named(model, rows, candidates, message):
+def test_bad_arguments_are_errors_that_name_them(model, rows, candidates, message):
     with pytest.raises(InvalidArgumentError, match=message):
         rank_candidates(model, ragged(rows), np.array(candidates))
 
 
-def test_a_score_that_is_no_number_is_an_error_in_every_slot():
+def test_a_nan_score_of_any_candidate_is_an_error():
     for slot in range(4):
         model = Scorer()
         scores = np.arange(NUM_ITEMS, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Recommendations against sorting the scores of every item."""
+"""Recommendations, compared with sorting the scores of all items."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])
 
 
 class LastItemNeighbours:
-    """Scores an item by how near its place is to the places of the history, the last one most."""
+    """Scores an item by how close its index is to those of the history; later ones weigh more."""
 
     num_items = len(ITEM_IDS)
 
     def score(self, histories):
-        places = np.arange(len(ITEM_IDS))
-        near = -np.abs(places - histories[:, :, None]).astype(np.float32)
+        items = np.arange(len(ITEM_IDS))
+        closeness = -np.abs(items - histories[:, :, None]).astype(np.float32)
         weights = np.arange(1, histories.shape[1] + 1, dtype=np.float32)
-        return (near * weights[:, None]).sum(axis=1)
+        return (closeness * weights[:, None]).sum(axis=1)
 
 
 def run_of(model, item_ids=ITEM_IDS, data=None):
@@ -45,38 +45,38 @@ unknown_ids = st.sampled_from([1, 8, 99999])
 
 
 @given(st.lists(st.lists(st.one_of(known_ids, unknown_ids), max_size=6), max_size=6), st.integers(1, 9))
-def test_answers_are_the_best_scores_outside_the_history(histories, top):
+def test_users_get_the_best_items_outside_the_history(histories, top):
     answer = recommend(RUN, histories, top=top)
     assert len(answer) == len(histories)
     for user, history in enumerate(histories):
-        places = [ITEM_IDS.to_list().index(item) for item in history if item in ITEM_IDS.to_list()]
-        scores = RUN.model.score(np.array([places]))[0] if places else COUNTS
-        allowed = [place for place in range(len(ITEM_IDS)) if place not in places]
-        expected = sorted(allowed, key=lambda place: (-scores[place], place))[:top]
-        assert [found.item_id for found in answer[user]] == [ITEM_IDS[place] for place in expected]
-        assert [found.score for found in answer[user]] == [float(scores[place]) for place in expected]
-        assert answer.basis(user) == ("history" if places else "popularity")
-        assert answer.known_items[user] == len(places)
+        items = [ITEM_IDS.to_list().index(raw) for raw in history if raw in ITEM_IDS.to_list()]
+        scores = RUN.model.score(np.array([items]))[0] if items else COUNTS
+        allowed = [item for item in range(len(ITEM_IDS)) if item not in items]
+        expected = sorted(allowed, key=lambda item: (-scores[item], item))[:top]
+        assert [best.item_id for best in answer[user]] == [ITEM_IDS[item] for item in expected]
+        assert [best.score for best in answer[user]] == [float(scores[item]) for item in expected]
+        assert answer.basis(user) == ("history" if items else "popularity")
+        assert answer.known_items[user] == len(items)
         assert answer.unknown_items[user] == tuple(
-            str(item) for item in history if item not in ITEM_IDS.to_list()
+            str(raw) for raw in history if raw not in ITEM_IDS.to_list()
         )
 
 
-def test_ids_are_found_as_text_or_numbers():
+def test_ids_match_as_text_or_numbers():
     assert recommend(RUN, [["100", "7"]])[0] == recommend(RUN, [[100, 7]])[0]
     texts = run_of(LastItemNeighbours(), ITEM_IDS.cast(pl.String).sort())
-    assert [found.item_id for found in recommend(texts, [[100]], top=2)[0]] == ["10", "1000"]
+    assert [best.item_id for best in recommend(texts, [[100]], top=2)[0]] == ["10", "1000"]
 
 
 @pytest.mark.parametrize(
     "history", [np.array([100, 7]), torch.tensor([100, 7]), [100.0, 7.0], ["100", "7"], pl.Series([100, 7])]
 )
-def test_ids_are_read_as_they_come(history):
+def test_histories_may_be_lists_arrays_tensors_or_series(history):
     run = run_of(LastItemNeighbours())
     expected = recommend(run, [[100, 7]], top=3)
-    found = recommend(run, [history], top=3)
-    assert found.unknown_items == ((),)
-    assert np.array_equal(found.items, expected.items)
+    answer = recommend(run, [history], top=3)
+    assert answer.unknown_items == ((),)
+    assert np.array_equal(answer.items, expected.items)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_ids_are_read_as_they_come(history):
         ([{7, 100}], r"histories\[0\]: found set, .* oldest first"),
     ],
 )
-def test_what_is_no_list_of_lists_is_named(histories, named):
+def test_histories_that_are_not_lists_of_lists_are_errors(histories, named):
     with pytest.raises(InvalidArgumentError, match=named):
         recommend(run_of(LastItemNeighbours()), histories)
 
 
-def test_only_the_last_items_count_but_none_is_recommended_again():
+def test_the_model_sees_the_last_items_but_none_is_recommended_again():
     item_ids = pl.Series(np.arange(200))
     seen_lengths = []
 
@@ -112,7 +112,7 @@ def test_only_the_last_items_count_but_none_is_recommended_again():
     assert answer[0][0].item_id == 199 - MAX_HISTORY - 10
 
 
-def test_the_table_of_answers():
+def test_frame_has_one_row_per_item():
     frame = recommend(RUN, [[100, 5], []], top=2).frame(pl.Series(["ann", "bob"]))
     assert frame.to_dict(as_series=False) == {
         "user_id": ["ann", "ann", "bob", "bob"],
@@ -129,12 +129,12 @@ def test_the_table_of_answers():
 
 
 @pytest.mark.parametrize("top", [0, "3", 2.5, None, True])
-def test_at_least_one_item_is_asked_for(top):
+def test_top_must_be_a_positive_whole_number(top):
     with pytest.raises(InvalidArgumentError, match=f"top: found {top!r}, expected a whole number"):
         recommend(RUN, [[7]], top=top)
 
 
-def test_a_path_is_no_run():
+def test_a_path_is_not_a_run():
     with pytest.raises(InvalidArgumentError, match=r"run: found str, expected metatl\.Run; .*load_run"):
         recommend("runs/popularity", [[7]])
 
@@ -166,7 +166,7 @@ def test_interactions_are_answered_user_by_user(wine_run, tmp_path):
     assert answer.unknown_items == ((), (), ("999999999",))
 
 
-def test_users_are_served_with_the_negatives_that_they_are_evaluated_with():
+def test_recommend_uses_the_support_negatives_of_the_evaluation():
     interactions = metatl.datasets.xwines()
     settings = {"max_steps": 1, "eval_every": 1, "init_scale": 1.0}
     run = metatl.fit(interactions, preset="paper", seed=1, config=settings, device="cpu")
@@ -175,5 +175,5 @@ def test_users_are_served_with_the_negatives_that_they_are_evaluated_with():
     evaluated = rank_users(run.model, split, users, None, top=5).lists
     histories = [[split.item_ids[int(item)] for item in row] for row in split.histories(users)]
     assert np.array_equal(metatl.recommend(run, histories, top=5).items, evaluated)
-    # Others would give other answers.
+    # Other support negatives give other items.
     assert not np.array_equal(rank_users(run.model, split, users, None, top=5, seed=1).lists, evaluated)

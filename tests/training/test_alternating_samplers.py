@@ -1,4 +1,4 @@
-"""Drawing from the samplers of several folds in turn."""
+"""Drawing batches from several samplers in turn."""
 
 from itertools import islice
 
@@ -9,7 +9,7 @@ from metatl.training.batches import alternate
 
 
 def sampler(first_item):
-    """Tasks of one user who owns four items in a row."""
+    """Episodes of one user with four consecutive items."""
     items = np.arange(first_item, first_item + 4, dtype=np.int64)
     return EpisodeSampler(
         Interactions(np.array([0, 4]), items, 20),
@@ -35,7 +35,7 @@ def test_step_s_comes_from_sampler_s_modulo_their_number():
         assert all(np.array_equal(a, b) for a, b in zip(batch, expected, strict=True))
 
 
-def test_a_training_that_goes_on_meets_the_batches_that_it_would_have_met():
+def test_a_resumed_training_draws_the_same_batches():
     whole = draw(0, 10)
     for first_step in range(1, 10):
         rest = draw(first_step, 10 - first_step)

@@ -1,4 +1,4 @@
-"""Training on a CUDA device: whole steps as graphs."""
+"""Training on a CUDA device, with steps as CUDA graphs."""
 
 import contextlib
 import signal
@@ -16,7 +16,6 @@ from metatl.runs.checkpoints import TrainingState
 from metatl.training.batches import Batch, episode_sampler
 from metatl.training.outer_loop import OuterLoop
 from metatl.training.stop_signals import TrainingStopped
-from planted_data import write_ring
 
 pytestmark = [
     pytest.mark.cuda,
@@ -27,16 +26,15 @@ NEVER = {"eval_every": 10**9, "max_steps": 10**9}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "ring.csv"
-    return metatl.read_interactions(write_ring(path, 1500, items=300, rows=(5, 9), first=0, gap=1_000_000))
+def data(interactions_file):
+    return metatl.read_interactions(interactions_file)
 
 
 @contextlib.contextmanager
-def waits_are_errors():
-    """Have an operation that waits for the device raise an error."""
+def synchronising_is_an_error():
+    """Make operations that synchronise with the device raise an error."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mode is a prototype, torch says
+        warnings.simplefilter("ignore")  # torch warns that the mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -45,7 +43,7 @@ def waits_are_errors():
 
 
 def losses(data, config, steps, *, captured, monkeypatch):
-    """Losses of the first steps of a training, and the weights after them; no step waits for the device."""
+    """Losses of the first steps and the weights after them; the later half may not synchronise."""
     monkeypatch.setattr(MetaTL, "can_be_captured", captured)
     torch.manual_seed(0)
     model = MetaTL(config, data.num_items)
@@ -54,19 +52,19 @@ def losses(data, config, steps, *, captured, monkeypatch):
     )
     model.train()
     with episode_sampler(data, config.episodes, k=config.k, seed=0).prefetch(0, config.batch_size) as batches:
-        found = [loop.step(Batch(*next(batches))) for _ in range(steps // 2)]
-        with waits_are_errors():
-            found += [loop.step(Batch(*next(batches))) for _ in range(steps // 2)]
-    return torch.stack(found).cpu().numpy(), model.tensors()
+        step_losses = [loop.step(Batch(*next(batches))) for _ in range(steps // 2)]
+        with synchronising_is_an_error():
+            step_losses += [loop.step(Batch(*next(batches))) for _ in range(steps // 2)]
+    return torch.stack(step_losses).cpu().numpy(), model.tensors()
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "tuned"])
-def test_graphs_take_the_steps_that_single_kernels_take_and_never_wait(data, monkeypatch, preset):
+def test_graphs_take_the_same_steps_as_single_kernels_without_synchronising(data, monkeypatch, preset):
     config = MetaTLConfig.preset(preset, **NEVER, batch_size=256)
     graphs, kernels = (
         losses(data, config, 20, captured=captured, monkeypatch=monkeypatch) for captured in (True, False)
     )
-    # Sums that are formed by atomic additions have no fixed order.
+    # Atomic additions have no fixed order.
     np.testing.assert_allclose(graphs[0], kernels[0], rtol=1e-5)
     assert len(np.unique(graphs[0])) == 20
     for name, tensor in graphs[1].items():
@@ -74,15 +72,15 @@ def test_graphs_take_the_steps_that_single_kernels_take_and_never_wait(data, mon
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "tuned"])
-def test_a_fit_on_cuda_is_as_good_as_on_the_processor(interactions_file, preset):
+def test_a_fit_on_cuda_is_as_accurate_as_on_the_cpu(interactions_file, preset):
     settings = {"dim": 16, "batch_size": 256, "max_steps": 200, "eval_every": 50}
-    found = {
+    mrr = {
         device: metatl.evaluate(metatl.fit(interactions_file, preset=preset, config=settings, device=device))
         .metrics.sampled["MRR"]
         .value
         for device in ("cpu", "cuda")
     }
-    assert found["cuda"] == pytest.approx(found["cpu"], abs=0.1)  # by chance it is .05
+    assert mrr["cuda"] == pytest.approx(mrr["cpu"], abs=0.1)  # a random order has an MRR of .05
 
 
 @pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is not None])
@@ -95,7 +93,7 @@ def test_every_system_trains_and_ranks_on_cuda(interactions_file, tmp_path, mode
 
 
 @pytest.mark.parametrize("preset", ["paper", "official", "tuned"])
-def test_a_resumed_training_goes_on_where_it_was(interactions_file, tmp_path, preset):
+def test_a_resumed_training_ends_with_the_same_weights(interactions_file, tmp_path, preset):
     settings = {"dim": 16, "batch_size": 256, "max_steps": 40, "eval_every": 10}
     whole = metatl.fit(
         interactions_file, preset=preset, config=settings, device="cuda", out=tmp_path / "whole"

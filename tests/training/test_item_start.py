@@ -1,4 +1,4 @@
-"""Starting the trained systems from the co-occurrence graph."""
+"""Initialisation of the trained systems from the co-occurrence graph, and cross-fitting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fresh(name, split, **changes):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_items_start_from_the_vectors_and_the_trend(name, split):
+def test_items_start_with_the_spectral_vectors_and_the_trend(name, split):
     has_bias = hasattr(fresh(name, split), "bias")
     model = fresh(name, split, trend_weight=0.3 if has_bias else 0.0)
     parts = start_items(model, SYSTEMS[name].batches, split)
@@ -49,53 +49,53 @@ def test_items_start_from_the_vectors_and_the_trend(name, split):
     if has_bias:
         trend = popularity_trend(split.train, split.cutoff_timestamp)
         np.testing.assert_allclose(model.bias.detach(), 0.3 * trend, rtol=1e-6)
-    # A batch of a part meets the vectors of the other users, on the scale of the model.
+    # With the offsets of a part, item vectors equal those of the other users, at the model's scale.
     for part in parts:
         others = spectral_vectors(split.train.select_rows(~np.isin(split.train.users, part.users)), 8)
-        met = (model.embedding.weight + part.item_offsets).detach().numpy()
+        shifted = (model.embedding.weight + part.item_offsets).detach().numpy()
         scale = 2.5 / np.linalg.norm(spectral_vectors(split.train, 8), axis=1).mean()
         # Up to a rotation.
-        np.testing.assert_allclose(met @ met.T, scale**2 * others @ others.T, atol=1e-3)
+        np.testing.assert_allclose(shifted @ shifted.T, scale**2 * others @ others.T, atol=1e-3)
 
 
-def test_users_of_a_part_keep_their_numbers(split):
+def test_parts_hold_the_interactions_of_their_users(split):
     parts = start_items(fresh("bpr", split), "sequences", split)
     assert sorted(np.concatenate([part.users for part in parts]).tolist()) == list(
         range(split.train.num_users)
     )
     for part in parts:
-        for user, number in enumerate(part.users):
-            mine = part.train.items[part.train.indptr[user] : part.train.indptr[user + 1]]
-            same = split.train.items[split.train.indptr[number] : split.train.indptr[number + 1]]
-            assert mine.tolist() == same.tolist()
+        for user, train_user in enumerate(part.users):
+            in_part = part.train.items[part.train.indptr[user] : part.train.indptr[user + 1]]
+            in_split = split.train.items[split.train.indptr[train_user] : split.train.indptr[train_user + 1]]
+            assert in_part.tolist() == in_split.tolist()
 
 
 @pytest.mark.parametrize("name", ["metatl", "gru4rec", "melu"])
-def test_steps_in_a_row_draw_users_and_negatives_of_their_own(name, monkeypatch):
-    drawn = []
+def test_consecutive_steps_draw_different_users_and_negatives(name, monkeypatch):
+    batches = []
     take_step = outer_loop.OuterLoop.step
 
     def record(loop, batch, item_offsets):
-        drawn.append(batch)
+        batches.append(batch)
         return take_step(loop, batch, item_offsets)
 
     monkeypatch.setattr(outer_loop.OuterLoop, "step", record)
     metatl.fit(ring(users=300), model=name, config={"max_steps": 10, "dim": 8}, device="cpu")
-    assert len(drawn) == 10
-    for earlier, later in itertools.combinations(drawn, 2):
+    assert len(batches) == 10
+    for earlier, later in itertools.combinations(batches, 2):
         assert not np.array_equal(earlier.shared_negatives, later.shared_negatives)
-        # Parts are of about a size: users at equal places of theirs would be neighbours.
+        # Parts are about equally large, so equal indices within them would be close indices here.
         assert np.mean(np.abs(earlier.users - later.users) <= 5) < 0.5
 
 
-def test_parts_have_seeds_of_their_own():
+def test_parts_have_different_seeds():
     assert part_seeds(7, 1) == [7]
     seeds = [word for seed in range(100) for word in part_seeds(seed, 5)]
     assert len(set(seeds)) == 500
     assert part_seeds(7, 5) == part_seeds(7, 5)
 
 
-def test_more_users_than_episodes_need_are_drawn_from_in_sequences(split):
+def test_sequences_use_users_who_are_too_short_for_episodes(split):
     long = replace(split, k=20)
     model = fresh("bpr", split)
     assert sum(len(part.users) for part in start_items(model, "sequences", long)) == split.train.num_users
@@ -103,7 +103,7 @@ def test_more_users_than_episodes_need_are_drawn_from_in_sequences(split):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_offsets_act_as_vectors_that_are_shifted(name, split):
+def test_offsets_have_the_effect_of_shifted_vectors(name, split):
     from metatl.models.trainable import TensorBatch
     from metatl.training.batches import Batch, make_sampler
 
@@ -129,7 +129,7 @@ def test_offsets_act_as_vectors_that_are_shifted(name, split):
 
 
 @pytest.mark.parametrize("name", ["bpr", "sasrec", "metacf"])
-def test_a_training_with_folds_resumes_to_the_same_bytes(name, tmp_path):
+def test_a_resumed_training_with_folds_ends_with_the_same_bytes(name, tmp_path):
     def stop(progress):
         if progress.step == 5:
             signal.raise_signal(signal.SIGTERM)
@@ -147,7 +147,7 @@ def test_a_training_with_folds_resumes_to_the_same_bytes(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_paper_starts_at_random_and_wrong_settings_are_refused(name):
+def test_paper_starts_at_random_and_wrong_settings_are_errors(name):
     assert SYSTEMS[name].config_class().preset("paper").item_start == "random"
     for config, message in (
         ({"item_start": "random", "trend_weight": 0.1, "cross_fit_folds": 0}, "need 'spectral'"),

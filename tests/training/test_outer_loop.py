@@ -1,4 +1,4 @@
-"""The outer loop: schedule, checkpoints, exact resume, signals, run directories."""
+"""The outer loop: learning rate, checkpoints, exact resume, signals, run directories."""
 
 from __future__ import annotations
 
@@ -28,16 +28,9 @@ from metatl.models.transrec import TransRec
 from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
 from metatl.runs.run_directory import SplitSettings
 from metatl.training.stop_signals import TrainingStopped
-from planted_data import ring, write_ring
+from planted_data import ring
 
-NUM_ITEMS = 300
 SMALL = {"dim": 16, "batch_size": 256, "max_steps": 60, "eval_every": 10, "warmup_steps": 5, "meta_lr": 0.03}
-
-
-@pytest.fixture(scope="session")
-def interactions_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "ring.csv"
-    return write_ring(path, 1500, items=NUM_ITEMS, rows=(5, 9), first=0, gap=1_000_000)
 
 
 METATL = [sys.executable, "-m", "metatl.cli.metatl.main"]
@@ -53,14 +46,14 @@ def run_here(options):
 
 
 def run_process(options, **arguments):
-    """Run the command in a process of its own, where what is tested is the process."""
+    """Run the command in another process, for tests of exit codes, limits and the environment."""
     return subprocess.run(
         [*METATL, *options], capture_output=True, text=True, timeout=120, check=False, **arguments
     )
 
 
 def final_bytes(directory):
-    """Every tensor that a finished run holds, as bytes."""
+    """The bytes of every tensor of a finished run."""
     return {
         (file, name): array.tobytes()
         for file in ("best.safetensors", "last.safetensors")
@@ -80,7 +73,7 @@ def finished_run(interactions_file, tmp_path_factory):
     return directory
 
 
-def test_learning_rate_warms_up_then_follows_a_cosine():
+def test_the_learning_rate_warms_up_then_follows_a_cosine():
     config = MetaTLConfig.preset("tuned").model_copy(
         update={"meta_lr": 2.0, "warmup_steps": 4, "max_steps": 104, "final_lr_share": 0.1}
     )
@@ -97,7 +90,7 @@ def test_training_learns_the_ring(finished_run):
     assert max(entry["MRR"] for entry in history) > 2 * 0.0515
 
 
-def test_a_run_holds_what_it_takes_to_repeat_it(finished_run, interactions_file):
+def test_a_run_records_its_settings_and_environment(finished_run, interactions_file):
     record = json.loads((finished_run / "run.json").read_text())
     assert record["data"] == str(interactions_file)
     assert record["config"]["dim"] == SMALL["dim"]
@@ -117,7 +110,7 @@ def test_tensorboard_holds_the_history(finished_run):
     assert logged == [(entry["step"], pytest.approx(entry["MRR"])) for entry in history]
 
 
-def test_fit_leaves_the_global_generator_alone(interactions_file):
+def test_fit_does_not_change_the_global_generator(interactions_file):
     import torch
 
     before = torch.get_rng_state()
@@ -125,7 +118,7 @@ def test_fit_leaves_the_global_generator_alone(interactions_file):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_loaded_run_holds_the_best_weights(finished_run):
+def test_a_loaded_run_has_the_best_weights(finished_run):
     weights, record = load_checkpoint(finished_run / "best.safetensors")
     history = json.loads((finished_run / "history.json").read_text())
     assert record["MRR"] == max(entry["MRR"] for entry in history)
@@ -135,7 +128,7 @@ def test_a_loaded_run_holds_the_best_weights(finished_run):
 
 
 @pytest.mark.parametrize("stop_at", [1, 10, 33])
-def test_a_stopped_training_resumes_to_the_same_bytes(finished_run, interactions_file, tmp_path, stop_at):
+def test_a_resumed_training_ends_with_the_same_bytes(finished_run, interactions_file, tmp_path, stop_at):
     def stop(progress):
         if progress.step == stop_at:
             signal.raise_signal(signal.SIGTERM)
@@ -153,7 +146,7 @@ def test_stopping_restores_the_signal_handlers(interactions_file):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_kill_at_any_moment_then_resume_ends_in_the_same_bytes(interactions_file, tmp_path):
+def test_a_killed_and_resumed_training_ends_with_the_same_bytes(interactions_file, tmp_path):
     settings = {"max_steps": 300, "eval_every": 10}
     reference = tmp_path / "reference"
     fit_small(interactions_file, reference, config=settings)
@@ -163,9 +156,11 @@ def test_kill_at_any_moment_then_resume_ends_in_the_same_bytes(interactions_file
     for _ in range(3):
         process = subprocess.Popen([*METATL, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        held = (out / "last.safetensors").stat().st_mtime_ns if (out / "last.safetensors").exists() else 0
+        previous = (out / "last.safetensors").stat().st_mtime_ns if (out / "last.safetensors").exists() else 0
         while time.monotonic() < deadline and process.poll() is None:
-            if (out / "last.safetensors").exists() and (out / "last.safetensors").stat().st_mtime_ns != held:
+            if (out / "last.safetensors").exists() and (
+                out / "last.safetensors"
+            ).stat().st_mtime_ns != previous:
                 break
             time.sleep(0.005)
         time.sleep(float(generator.uniform(0, 0.2)))
@@ -187,7 +182,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(finished_run, int
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_saves_and_leaves_on_a_signal(interactions_file, tmp_path, number):
+def test_the_command_saves_and_exits_on_a_signal(interactions_file, tmp_path, number):
     out = tmp_path / "run"
     options = train_options(interactions_file, out, max_steps=100_000, eval_every=20)
     with subprocess.Popen(
@@ -224,17 +219,17 @@ def test_resuming_a_finished_run_says_so(finished_run, interactions_file):
         (["--set", "max_steps=3"], "max_steps was"),
     ],
 )
-def test_a_finished_run_is_not_taken_for_one_of_other_settings(finished_run, options, message):
+def test_resuming_a_finished_run_with_other_settings_is_an_error(finished_run, options, message):
     before = final_bytes(finished_run)
     result = run_here(["train", "--out", str(finished_run), "--resume", *options])
     assert result.exit_code == 2
     assert message in result.stderr
-    assert "{" not in result.stderr  # each setting by itself
+    assert "{" not in result.stderr  # settings are listed one by one
     assert result.stderr.strip().count("\n") == 0
     assert final_bytes(finished_run) == before
 
 
-def test_a_finished_run_is_not_taken_for_one_of_other_data(tmp_path):
+def test_resuming_a_finished_run_with_other_data_is_an_error(tmp_path):
     fitted, other = (ring(users=users) for users in (1000, 1100))
     arguments = {"model": "popularity", "out": tmp_path / "run", "device": "cpu"}
     metatl.fit(fitted, **arguments)
@@ -265,7 +260,7 @@ def test_a_directory_with_other_files_is_never_overwritten(interactions_file, tm
 
 
 @pytest.mark.parametrize("out", ["link", "link/run"])
-def test_a_link_to_nowhere_is_named(out, interactions_file, tmp_path):
+def test_a_broken_link_is_an_error_that_names_it(out, interactions_file, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(
         RunError, match=r"link: found a link to .*gone, which is missing; make that directory"
@@ -313,7 +308,7 @@ def test_what_is_not_given_is_taken_from_the_run_that_is_resumed(interactions_fi
 
 
 def test_patience_ends_a_training_early(interactions_file, tmp_path):
-    # With a rate of zero nothing improves after the first evaluation.
+    # With a learning rate of almost 0 nothing improves after the first evaluation.
     fit_small(
         interactions_file, tmp_path / "run", config={"meta_lr": 1e-30, "patience": 2, "optimizer": "sgd"}
     )
@@ -330,7 +325,7 @@ def test_a_loss_that_is_not_finite_is_an_error(interactions_file, tmp_path):
 
 @pytest.mark.parametrize("file", ["best.safetensors", "last.safetensors"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "empty"])
-def test_a_damaged_checkpoint_is_one_clear_error(finished_run, tmp_path, file, damage):
+def test_a_damaged_checkpoint_is_an_error(finished_run, tmp_path, file, damage):
     content = bytearray((finished_run / file).read_bytes())
     if damage == "truncated":
         content = content[: len(content) // 2]
@@ -362,7 +357,7 @@ def test_a_checkpoint_has_the_same_bytes_in_every_process(tmp_path):
     assert tensors["a"].tolist() == [0.0, 1.0, 2.0]
 
 
-def test_a_finished_run_without_weights_says_how_to_get_some(tmp_path):
+def test_a_finished_run_without_weights_is_an_error(tmp_path):
     out = tmp_path / "run"
     metatl.fit(ring(), model="popularity", out=out, device="cpu")
     (out / "best.safetensors").unlink()
@@ -370,7 +365,7 @@ def test_a_finished_run_without_weights_says_how_to_get_some(tmp_path):
         metatl.load_run(out)
 
 
-def test_items_that_are_not_those_of_a_run_are_named(tmp_path):
+def test_a_damaged_item_table_is_an_error(tmp_path):
     out = tmp_path / "run"
     metatl.fit(ring(), model="popularity", out=out, device="cpu")
     items = pl.read_parquet(out / "items.parquet")
@@ -385,7 +380,7 @@ def test_items_that_are_not_those_of_a_run_are_named(tmp_path):
             metatl.load_run(out)
 
 
-def test_a_config_that_cannot_be_is_named(finished_run, tmp_path):
+def test_a_wrong_config_in_run_json_is_an_error(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["config"]["dim"] = "many"
@@ -394,7 +389,7 @@ def test_a_config_that_cannot_be_is_named(finished_run, tmp_path):
         metatl.load_run(tmp_path / "run")
 
 
-def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_version_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("metatl.runs.checkpoints.FORMAT_VERSION", 999)
     save_checkpoint(tmp_path / "x.safetensors", {"a": np.zeros(3)}, {})
     monkeypatch.undo()
@@ -402,7 +397,7 @@ def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
         load_checkpoint(tmp_path / "x.safetensors")
 
 
-def test_a_run_of_another_version_is_named(finished_run, tmp_path):
+def test_a_run_of_another_version_is_an_error(finished_run, tmp_path):
     record = json.loads((finished_run / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**record, "format_version": 99, "metatl_version": "9.9"}))
     with pytest.raises(RunError, match=r"format 99 \(metatl 9\.9\)"):
@@ -421,13 +416,13 @@ def test_a_run_of_another_version_is_named(finished_run, tmp_path):
         ({"data": "big.csv", "columns": "abc"}, "columns: found 'abc', expected three names"),
     ],
 )
-def test_arguments_of_another_kind_are_named(options, message):
+def test_arguments_of_a_wrong_type_are_errors(options, message):
     with pytest.raises(InvalidArgumentError, match=f"^{message}"):
         metatl.fit(**options)
 
 
-def test_text_and_lists_of_a_config_are_read(interactions_file, tmp_path):
-    # As commands and `run.json` have them.
+def test_config_values_may_be_text_and_lists(interactions_file, tmp_path):
+    # Commands pass text, and `run.json` holds lists.
     config = {
         "learner": "mlp",
         "hidden": [8, 4],
@@ -441,7 +436,7 @@ def test_text_and_lists_of_a_config_are_read(interactions_file, tmp_path):
     assert metatl.load_run(tmp_path / "run").config == fitted.config
 
 
-def test_a_split_that_cannot_be_is_an_error_of_its_file(finished_run, tmp_path):
+def test_a_wrong_split_in_run_json_is_an_error(finished_run, tmp_path):
     record = json.loads((finished_run / "run.json").read_text())
     record["split"]["k"] = 0
     (tmp_path / "run.json").write_text(json.dumps(record))
@@ -449,7 +444,7 @@ def test_a_split_that_cannot_be_is_an_error_of_its_file(finished_run, tmp_path):
         metatl.load_run(tmp_path)
 
 
-def test_what_is_no_run_is_named(tmp_path):
+def test_a_path_without_a_run_is_an_error(tmp_path):
     with pytest.raises(InvalidArgumentError, match=r"^path: found NoneType, expected the directory of a run"):
         metatl.load_run(None)
     with pytest.raises(RunError, match="found no run"):
@@ -459,7 +454,7 @@ def test_what_is_no_run_is_named(tmp_path):
         metatl.load_run(tmp_path)
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(finished_run, tmp_path):
+def test_a_failed_write_keeps_the_old_checkpoint(finished_run, tmp_path):
     path = tmp_path / "last.safetensors"
     path.write_bytes((finished_run / "last.safetensors").read_bytes())
     before = path.read_bytes()
@@ -504,7 +499,7 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--device", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'cuda'"),
     ],
 )
-def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_path, options, message):
+def test_a_wrong_setting_is_an_error_and_writes_nothing(interactions_file, tmp_path, options, message):
     result = run_here(["train", "--data", str(interactions_file), "--out", str(tmp_path / "run"), *options])
     assert result.exit_code == 2
     assert message in result.stderr
@@ -514,7 +509,7 @@ def test_a_bad_setting_is_one_line_and_writes_nothing(interactions_file, tmp_pat
 
 @pytest.fixture
 def replaceable(finished_run, tmp_path):
-    """A copy of a finished run, and its files."""
+    """A copy of a finished run, and the contents of its files."""
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     return run, contents(run)
@@ -524,14 +519,14 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_that_is_to_be_replaced_comes_back_where_the_new_one_fails(replaceable, interactions_file):
+def test_the_previous_run_is_restored_if_the_new_one_fails(replaceable, interactions_file):
     run, before = replaceable
     with pytest.raises(RunError, match="loss is nan"):
         fit_small(interactions_file, run, config={"inner_lr": 1e30}, overwrite=True)
     assert contents(run) == before
 
 
-def test_a_run_that_is_to_be_replaced_stays_until_the_new_one_is_finished(replaceable, interactions_file):
+def test_the_previous_run_is_kept_until_the_new_one_is_finished(replaceable, interactions_file):
     run, before = replaceable
 
     def stop(progress):
@@ -542,7 +537,7 @@ def test_a_run_that_is_to_be_replaced_stays_until_the_new_one_is_finished(replac
         fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
     assert contents(run / ".previous") == before
     assert metatl.load_run(run / ".previous").record.config["max_steps"] == SMALL["max_steps"]
-    # Once more from the start: the unfinished one takes nothing's place.
+    # Overwriting again: the unfinished run does not replace the previous finished one.
     with pytest.raises(TrainingStopped):
         fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
     assert contents(run / ".previous") == before
@@ -551,7 +546,7 @@ def test_a_run_that_is_to_be_replaced_stays_until_the_new_one_is_finished(replac
     assert metatl.load_run(run).record.config["max_steps"] == 40
 
 
-def test_a_run_is_not_continued_as_another_system(replaceable):
+def test_resuming_a_run_as_another_system_is_an_error(replaceable):
     run, before = replaceable
     for options, message in (
         (["--model", "knn"], "model was metatl, now knn"),
@@ -566,7 +561,9 @@ def test_a_run_is_not_continued_as_another_system(replaceable):
     assert contents(run).items() <= before.items()
 
 
-def test_a_finished_run_is_not_taken_for_one_of_another_file(replaceable, interactions_file, tmp_path):
+def test_resuming_with_a_moved_file_works_and_with_another_is_an_error(
+    replaceable, interactions_file, tmp_path
+):
     run, _ = replaceable
     moved, other = tmp_path / "moved.csv", tmp_path / "other.csv"
     shutil.copy(interactions_file, moved)
@@ -577,7 +574,7 @@ def test_a_finished_run_is_not_taken_for_one_of_another_file(replaceable, intera
     assert "dataset_fingerprint was" in result.stderr
 
 
-def test_more_memory_than_there_is_is_one_line(interactions_file, tmp_path):
+def test_running_out_of_memory_is_one_line(interactions_file, tmp_path):
     out = str(tmp_path / "run")
     result = run_here(["train", "--data", str(interactions_file), "--out", out, "--set", "dim=100000000000"])
     assert result.exit_code == 2
@@ -589,7 +586,7 @@ def test_a_small_catalogue_is_validated_on_fewer_negatives(tmp_path):
     few = ring(users=300, items=40)
     run = metatl.fit(few, model="popularity", out=tmp_path / "run", device="cpu")
     split = SplitSettings().split(few)
-    # Rows on a ring: every user has eight different items.
+    # Every user of the ring has eight different items, which leaves 32 of 40 as negatives.
     sets = sample_candidate_sets(split, split.validation, n=32, seed=0)
     assert run.record.validation_candidates_sha256 == sets.sha256
     with pytest.raises(
@@ -598,7 +595,7 @@ def test_a_small_catalogue_is_validated_on_fewer_negatives(tmp_path):
         sample_candidate_sets(split, split.test, n=33, seed=0)
 
 
-def test_no_thread_is_left_behind(tmp_path):
+def test_fit_ends_its_threads(tmp_path):
     config = {"max_steps": 4, "eval_every": 2, "dim": 8}
     metatl.fit(ring(users=300), model="gru4rec", config=config, out=tmp_path / "first", device="cpu")
     before = threading.active_count()
@@ -610,9 +607,7 @@ def test_no_thread_is_left_behind(tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(("name", "model"), [("metatl", MetaTL), ("bpr", BPRMF), ("transrec", TransRec)])
-def test_gradients_that_come_as_rows_train_as_dense_ones(
-    interactions_file, monkeypatch, name, model, optimizer
-):
+def test_row_gradients_train_like_dense_ones(interactions_file, monkeypatch, name, model, optimizer):
     settings = {"optimizer": optimizer, "meta_lr" if model is MetaTL else "lr": 0.01}
     weights = []
     for tables in (model.row_tables, property(lambda _: ())):
@@ -627,7 +622,7 @@ compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile
 
 
 @compiler
-@pytest.mark.filterwarnings("ignore")  # torch's own, which it catches where they are not errors
+@pytest.mark.filterwarnings("ignore")  # torch catches its own warnings unless they are errors
 @pytest.mark.parametrize("preset", ["tuned", pytest.param("paper", marks=pytest.mark.slow)])
 def test_a_compiled_training_takes_the_same_steps(interactions_file, preset):
     config = {"dim": 16, "batch_size": 256, "max_steps": 20, "eval_every": 10}
@@ -640,8 +635,8 @@ def test_a_compiled_training_takes_the_same_steps(interactions_file, preset):
 
 
 @compiler
-@pytest.mark.filterwarnings("ignore")  # torch's own, which it catches where they are not errors
-def test_a_compiled_training_resumes_to_the_same_bytes(interactions_file, tmp_path):
+@pytest.mark.filterwarnings("ignore")  # torch catches its own warnings unless they are errors
+def test_a_resumed_compiled_training_ends_with_the_same_bytes(interactions_file, tmp_path):
     fit_small(interactions_file, tmp_path / "whole", compiled=True)
 
     def stop(progress):
@@ -657,7 +652,9 @@ def test_a_compiled_training_resumes_to_the_same_bytes(interactions_file, tmp_pa
     assert final_bytes(tmp_path / "parts") == final_bytes(tmp_path / "whole")
 
 
-def test_a_system_that_cannot_be_compiled_says_which_can(interactions_file, tmp_path):
+def test_compiling_an_unsupported_system_is_an_error_that_lists_the_supported_ones(
+    interactions_file, tmp_path
+):
     options = [
         "--data",
         str(interactions_file),
@@ -682,7 +679,7 @@ def test_a_missing_compiler_is_one_line(interactions_file, tmp_path):
 
 
 @pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is not None])
-def test_every_trained_system_resumes_to_the_same_bytes(interactions_file, tmp_path, model):
+def test_every_trained_system_resumes_exactly(interactions_file, tmp_path, model):
     def stop(progress):
         if progress.step == 13:
             signal.raise_signal(signal.SIGTERM)
@@ -697,7 +694,7 @@ def test_every_trained_system_resumes_to_the_same_bytes(interactions_file, tmp_p
 
 
 @pytest.mark.parametrize("model", [name for name, system in SYSTEMS.items() if system.batches is None])
-def test_simple_systems_train_save_and_load_through_the_same_command(interactions_file, tmp_path, model):
+def test_simple_systems_train_save_and_load_with_the_same_command(interactions_file, tmp_path, model):
     out = tmp_path / "run"
     command = ["train", "--data", str(interactions_file), "--model", model, "--out", str(out)]
     result = run_here(command)

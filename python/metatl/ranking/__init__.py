@@ -1,1 +1,1 @@
-"""A fitted model and histories in; ranks and lists of items out."""
+"""Ranking: ranks of targets and lists of items, from a fitted model and histories."""

@@ -1,7 +1,7 @@
-"""Blocks: users that a model has encoded or scored, ready to be ranked by the Rust kernels.
+"""Blocks: users that a model has encoded or scored, for whom the Rust kernels rank items.
 
-The kernels count how many items beat the target and how many equal it; `metatl.metrics.rank_metrics` applies
-the tie rule.
+The kernels count the items that score above the target and those that score the same;
+`metatl.metrics.rank_metrics` applies the tie rule.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class RankCounts(NamedTuple):
-    """How each user's target compares with its negatives.
+    """Counts of the negatives above and level with each user's target.
 
     Attributes
     ----------
     greater : ndarray
-        (B,) int64, negatives scored above the target.
+        (B,) int64, negatives with a higher score than the target.
     equal : ndarray
-        (B,) int64, negatives scored exactly as the target.
+        (B,) int64, negatives with exactly the same score as the target.
     """
 
     greater: np.ndarray
@@ -40,14 +40,14 @@ class RankCounts(NamedTuple):
 
 
 class TopItems(NamedTuple):
-    """The best items of each user, best first; ties by lower id.
+    """The best items of each user, best first; the lower index wins a tie.
 
     Attributes
     ----------
     items : ndarray
-        (B, n) int64; -1 where there are no more items.
+        (B, n) int64, item indices; -1 fills short rows.
     scores : ndarray
-        (B, n) float32; -inf where there are no more items.
+        (B, n) float32; -inf fills short rows.
     """
 
     items: np.ndarray
@@ -55,23 +55,66 @@ class TopItems(NamedTuple):
 
 
 class Block(Protocol):
-    """Users of a model, ready to be ranked in more than one way."""
+    """b users of a model, for whom items can be ranked in several ways."""
 
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
-        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        """Compare each user's target with the user's other candidates.
+
+        Parameters
+        ----------
+        candidates : ndarray
+            (b, 1 + n) int64, the target in column 0.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If a candidate is outside the catalogue.
+        NotANumberError
+            If a score is NaN.
+        """
         ...
 
     def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
-        """Compare the targets (b,) with the catalogue except the excluded items."""
+        """Compare each user's target with the whole catalogue except the excluded items.
+
+        Parameters
+        ----------
+        targets : ndarray
+            (b,) int64.
+        excluded : Histories
+            b rows of item indices.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If an item is outside the catalogue.
+        NotANumberError
+            If a score that takes part is NaN.
+        """
         ...
 
     def top_n(self, n: int, excluded: Histories) -> TopItems:
-        """Find the n best items except the excluded ones."""
+        """Find each user's n best items except the excluded ones.
+
+        Parameters
+        ----------
+        n : int
+            Items per user.
+        excluded : Histories
+            b rows of item indices.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If an item is outside the catalogue.
+        NotANumberError
+            If a score that takes part is NaN.
+        """
         ...
 
 
 class FactorisedBlock(NamedTuple):
-    """Queries of some users and the catalogue that they meet.
+    """Queries of b users and the item vectors, for the kernels on the CPU.
 
     Attributes
     ----------
@@ -82,13 +125,14 @@ class FactorisedBlock(NamedTuple):
     item_bias : ndarray or None
         (I,) float32.
     similarity : {"dot", "l2", "squared_l2"}
-        How a query meets an item.
+        Score of a query and an item vector.
     overrides : tuple of ndarray or None
-        (b + 1,) and (N,) int64, (N, d) float32: item vectors that hold for one user alone.
+        Item vectors that replace those of the table for single users: (b + 1,) int64 boundaries of the
+        users, (N,) int64 items, (N, d) float32 vectors.
     num_threads : int or None
         Threads of the kernels.
     timings : Timings
-        Gains the stage ``rank``.
+        Collects the seconds of the stage ``rank``.
     """
 
     queries: np.ndarray
@@ -100,7 +144,7 @@ class FactorisedBlock(NamedTuple):
     timings: Timings
 
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
-        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        """See :meth:`Block.rank_candidates`."""
         with self.timings.stage("rank"):
             counts = _metatl.rank_candidates(
                 self.queries,
@@ -114,7 +158,7 @@ class FactorisedBlock(NamedTuple):
         return RankCounts(*counts)
 
     def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
-        """Compare the targets (b,) with the catalogue except the excluded items."""
+        """See :meth:`Block.rank_catalogue`."""
         with self.timings.stage("rank"):
             counts = _metatl.rank_catalogue(
                 self.queries,
@@ -130,7 +174,7 @@ class FactorisedBlock(NamedTuple):
         return RankCounts(*counts)
 
     def top_n(self, n: int, excluded: Histories) -> TopItems:
-        """Find the n best items except the excluded ones."""
+        """See :meth:`Block.top_n`."""
         best = _metatl.top_n(
             self.queries,
             self.item_table.arrays,
@@ -146,7 +190,7 @@ class FactorisedBlock(NamedTuple):
 
 
 class ScoredBlock(NamedTuple):
-    """Scores of some users for the whole catalogue.
+    """Scores of b users for the whole catalogue.
 
     Attributes
     ----------
@@ -155,7 +199,7 @@ class ScoredBlock(NamedTuple):
     num_threads : int or None
         Threads of the kernels.
     timings : Timings
-        Gains the stage ``rank``.
+        Collects the seconds of the stage ``rank``.
     """
 
     scores: np.ndarray
@@ -163,7 +207,7 @@ class ScoredBlock(NamedTuple):
     timings: Timings
 
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
-        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        """See :meth:`Block.rank_candidates`."""
         with self.timings.stage("rank"):
             check_items("candidates", candidates, self.scores.shape[1])
             chosen = np.take_along_axis(self.scores, candidates, axis=1)
@@ -171,7 +215,7 @@ class ScoredBlock(NamedTuple):
         return RankCounts(*counts)
 
     def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
-        """Compare the targets (b,) with the catalogue except the excluded items."""
+        """See :meth:`Block.rank_catalogue`."""
         with self.timings.stage("rank"):
             counts = _metatl.rank_score_matrix(
                 self.scores, targets, excluded.indptr, excluded.items, num_threads=self.num_threads
@@ -179,7 +223,7 @@ class ScoredBlock(NamedTuple):
         return RankCounts(*counts)
 
     def top_n(self, n: int, excluded: Histories) -> TopItems:
-        """Find the n best items except the excluded ones."""
+        """See :meth:`Block.top_n`."""
         best = _metatl.top_n_scores(
             self.scores, n, excluded.indptr, excluded.items, num_threads=self.num_threads
         )
@@ -188,20 +232,20 @@ class ScoredBlock(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PairwiseBlock:
-    """Some users, whose pairs with items a model scores when they are ranked.
+    """b users of a pairwise model, which scores the pairs of users and items at ranking time.
 
     Attributes
     ----------
     model : PairwiseModel
         The model.
-    adapted
-        What the model knows of each user.
+    adapted : object
+        The users' state, as the model's `adapt` returns it.
     num_users : int
         b.
     num_threads : int or None
         Threads of the kernels.
     timings : Timings
-        Gains the stage ``rank``.
+        Collects the seconds of the stage ``rank``.
     """
 
     model: PairwiseModel
@@ -211,23 +255,23 @@ class PairwiseBlock:
     timings: Timings
 
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
-        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        """See :meth:`Block.rank_candidates`."""
         with self.timings.stage("rank"):
             check_items("candidates", candidates, self.model.num_items)
             counts = _metatl.rank_scores(self._score(candidates), num_threads=self.num_threads)
         return RankCounts(*counts)
 
     def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
-        """Compare the targets (b,) with the catalogue except the excluded items."""
+        """See :meth:`Block.rank_catalogue`."""
         return self._catalogue.rank_catalogue(targets, excluded)
 
     def top_n(self, n: int, excluded: Histories) -> TopItems:
-        """Find the n best items except the excluded ones."""
+        """See :meth:`Block.top_n`."""
         return self._catalogue.top_n(n, excluded)
 
     @cached_property
     def _catalogue(self) -> ScoredBlock:
-        """The scores of all pairs, which all rankings of the block share."""
+        """The scores of all pairs, computed once per block."""
         items = np.arange(self.model.num_items)
         with self.timings.stage("rank"):
             scores = self._score(np.tile(items, (self.num_users, 1)))
@@ -241,13 +285,39 @@ class PairwiseBlock:
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """Give a tensor as a C-contiguous array: a view, or a copy from an accelerator or of a strided tensor."""
+    """Convert a tensor of any shape and dtype to a C-contiguous array.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A tensor on any device.
+
+    Returns
+    -------
+    ndarray
+        A view of a contiguous tensor on the CPU, otherwise a copy.
+    """
     array: np.ndarray = tensor.detach().cpu().contiguous().numpy()
     return array
 
 
 def check_items(name: str, items: np.ndarray, num_items: int) -> None:
-    """Check that every item is one of the catalogue: numpy would take -1 for the last one."""
+    """Check that every item is in the catalogue; NumPy would read -1 as the last item.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the error.
+    items : ndarray
+        int64 item indices of any shape.
+    num_items : int
+        I, size of the catalogue.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If an item is below 0 or at least `num_items`.
+    """
     outside = items[(items < 0) | (items >= num_items)]
     if len(outside):
         raise InvalidArgumentError(f"{name}: found item {outside[0]}, expected 0 to {num_items - 1}")

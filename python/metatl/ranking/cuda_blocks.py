@@ -1,10 +1,11 @@
-"""Rank on a CUDA device, without a matrix of users × items.
+"""Ranking on a CUDA device without a matrix of users × items.
 
-A sweep over the catalogue counts every item but the target; what must not count is taken off again, pair by
-pair. That is exact, for a pair has the same score wherever it is scored (`metatl.ranking.cuda_kernels`).
+A sweep over the catalogue counts every item except the target. The counts of excluded items and of items with
+overrides are then corrected pair by pair. This is exact because all kernels give a pair the same score
+(`metatl.ranking.cuda_kernels`).
 
-The processor's kernels add a score's terms in another order. Scores that differ by rounding alone may hence
-stand the other way round than there.
+The kernels on the CPU add the terms of a score in another order, so items whose scores differ only by
+rounding may be ordered differently there.
 """
 
 from __future__ import annotations
@@ -34,28 +35,29 @@ if TYPE_CHECKING:
     from metatl.ranking.blocks import FactorisedBlock, TopItems
 
 USERS_AT_ONCE, ITEMS_AT_ONCE = 64, 256
-"""The users and items whose scores a program of the sweep holds at once."""
+"""Users and items whose scores a program of the sweep computes at once."""
 
 ITEMS_OF_PROGRAM = 4096
-"""Items that one program compares: enough to make its start cheap, few enough to occupy the device."""
+"""Items of one program of the sweep: many enough to make its start cheap, few enough to fill the device."""
 
 PAIRS_AT_ONCE = 128
+"""Pairs of one program that scores pairs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """Item vectors as the kernels read them.
+    """Item vectors in the layouts that the kernels read.
 
     Attributes
     ----------
     rows : Tensor
         (I, d) float32.
     by_dimension : Tensor
-        (d, I), the same.
+        (d, I) float32, the transpose, contiguous.
     biases : Tensor
-        (I,) float32, 0 where the model has none.
+        (I,) float32; 0 if the model has no biases.
     similarity : {"dot", "l2", "squared_l2"}
-        How a query meets an item.
+        Score of a query and an item vector.
     """
 
     rows: Tensor
@@ -65,20 +67,35 @@ class Catalogue:
 
     @classmethod
     def of(cls, rows: Tensor, biases: Tensor | None, similarity: Similarity) -> Catalogue:
-        """Take item vectors (I, d) and biases (I,)."""
+        """Build a catalogue.
+
+        Parameters
+        ----------
+        rows : Tensor
+            (I, d) float32 item vectors.
+        biases : Tensor or None
+            (I,) float32 item biases.
+        similarity : {"dot", "l2", "squared_l2"}
+            Score of a query and an item vector.
+
+        Returns
+        -------
+        Catalogue
+            On the same device.
+        """
         rows = rows.contiguous()
         biases = rows.new_zeros(len(rows)) if biases is None else biases.contiguous()
         return cls(rows, rows.T.contiguous(), biases, similarity)
 
     @property
     def num_items(self) -> int:
-        """I."""
+        """I, size of the catalogue."""
         return self.rows.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
 class CudaBlock:
-    """Queries of some users on a CUDA device, and the catalogue that they meet.
+    """Queries of b users and the item vectors on a CUDA device.
 
     Attributes
     ----------
@@ -87,66 +104,67 @@ class CudaBlock:
     catalogue : Catalogue
         On the same device.
     overrides : Overrides or None
-        Item vectors that hold for one user alone.
-    on_processor : callable
-        Gives the same for the processor, which finds the best items.
+        Item vectors that replace those of the catalogue for single users.
+    make_cpu_block : callable
+        Copies the block to the CPU, which finds the best items.
     timings : Timings
-        Gains the stage ``rank``.
+        Collects the seconds of the stage ``rank``.
     """
 
     queries: Tensor
     catalogue: Catalogue
     overrides: Overrides | None
-    on_processor: Callable[[], FactorisedBlock]
+    make_cpu_block: Callable[[], FactorisedBlock]
     timings: Timings
 
     def rank_candidates(self, candidates: np.ndarray) -> RankCounts:
-        """Compare the targets, column 0 of candidates (b, 1 + n), with the other columns."""
+        """See :meth:`metatl.ranking.blocks.Block.rank_candidates`."""
         with self.timings.stage("rank"):
-            items = self._items("candidates", candidates)
+            items = self._to_device("candidates", candidates)
             scores = self._scores(items)
             _check_numbers(scores.isnan().sum())
             targets, negatives = scores[:, :1], scores[:, 1:]
             return _counts((negatives > targets).sum(dim=1), (negatives == targets).sum(dim=1))
 
     def rank_catalogue(self, targets: np.ndarray, excluded: Histories) -> RankCounts:
-        """Compare the targets (b,) with the catalogue except the excluded items."""
+        """See :meth:`metatl.ranking.blocks.Block.rank_catalogue`."""
         with self.timings.stage("rank"):
             num_items = self.catalogue.num_items
-            target = self._items("targets", targets)
-            excluded_items = self._items("excluded", excluded.items)
+            target = self._to_device("targets", targets)
+            excluded_items = self._to_device("excluded", excluded.items)
             target_scores = self._scores(target.unsqueeze(1))[:, 0]
-            above, level, undefined = self._sweep(target, target_scores)
+            greater, equal, nan = self._sweep(target, target_scores)
 
-            def count(users: Tensor, items: Tensor, scores: Tensor, sign: int) -> None:
-                against = target_scores[users]
-                counts = items != target[users]
-                above.index_add_(0, users, (counts & (scores > against)).int(), alpha=sign)
-                level.index_add_(0, users, (counts & (scores == against)).int(), alpha=sign)
-                undefined.index_add_(0, users, (counts & scores.isnan()).int(), alpha=sign)
+            def add(users: Tensor, items: Tensor, scores: Tensor, sign: int) -> None:
+                """Add pairs to the counts, or subtract them (`sign` = -1); targets are not counted."""
+                user_target_scores = target_scores[users]
+                counted = items != target[users]
+                greater.index_add_(0, users, (counted & (scores > user_target_scores)).int(), alpha=sign)
+                equal.index_add_(0, users, (counted & (scores == user_target_scores)).int(), alpha=sign)
+                nan.index_add_(0, users, (counted & scores.isnan()).int(), alpha=sign)
 
-            # A pair of user and item as one number.
+            # A pair is one number, user * num_items + item.
             users = torch.arange(len(target), device=target.device)
             lengths = torch.from_numpy(excluded.lengths).to(target.device)
             owners = users.repeat_interleave(lengths, output_size=len(excluded_items))
-            left_out = torch.unique(owners * num_items + excluded_items)
-            taken_off = left_out
+            excluded_pairs = torch.unique(owners * num_items + excluded_items)
+            subtracted = excluded_pairs
             if self.overrides is not None:
                 users, slots = (self.overrides.items != NO_ITEM).nonzero(as_tuple=True)
                 items = self.overrides.items[users, slots]
-                moved = users * num_items + items
-                taken_off = torch.unique(torch.cat((left_out, moved)))
-                wanted = ~torch.isin(moved, left_out)
-                users, slots, items = users[wanted], slots[wanted], items[wanted]
-                count(users, items, self._moved_scores(self.overrides, users, slots), 1)
-            users, items = taken_off // num_items, taken_off % num_items
-            count(users, items, self._pairs(self.catalogue.rows, users, items, items), -1)
-            _check_numbers(undefined.sum() + target_scores.isnan().sum())
-            return _counts(above, level)
+                overridden = users * num_items + items
+                subtracted = torch.unique(torch.cat((excluded_pairs, overridden)))
+                kept = ~torch.isin(overridden, excluded_pairs)
+                users, slots, items = users[kept], slots[kept], items[kept]
+                add(users, items, self._override_scores(self.overrides, users, slots), 1)
+            users, items = subtracted // num_items, subtracted % num_items
+            add(users, items, self._pair_scores(self.catalogue.rows, users, items, items), -1)
+            _check_numbers(nan.sum() + target_scores.isnan().sum())
+            return _counts(greater, equal)
 
     def top_n(self, n: int, excluded: Histories) -> TopItems:
-        """Find the n best items except the excluded ones, on the processor."""
-        return self.on_processor().top_n(n, excluded)
+        """See :meth:`metatl.ranking.blocks.Block.top_n`; runs on the CPU."""
+        return self.make_cpu_block().top_n(n, excluded)
 
     @cached_property
     def _queries_by_dimension(self) -> Tensor:
@@ -158,32 +176,33 @@ class CudaBlock:
         similarity = self.catalogue.similarity
         return {"of_product": similarity == "dot", "takes_root": similarity == "l2"}
 
-    def _items(self, name: str, items: np.ndarray) -> Tensor:
-        """Copy items to the device and check there that they are items of the catalogue."""
-        there = torch.from_numpy(np.ascontiguousarray(items)).to(self.queries.device)
-        if len(there) and bool(((there < 0) | (there >= self.catalogue.num_items)).any()):
-            check_items(name, items, self.catalogue.num_items)  # names the first
-        return there
+    def _to_device(self, name: str, items: np.ndarray) -> Tensor:
+        """Copy items to the device, and check there that they are in the catalogue."""
+        on_device = torch.from_numpy(np.ascontiguousarray(items)).to(self.queries.device)
+        if len(on_device) and bool(((on_device < 0) | (on_device >= self.catalogue.num_items)).any()):
+            check_items(name, items, self.catalogue.num_items)  # its error names the first one
+        return on_device
 
     def _scores(self, items: Tensor) -> Tensor:
-        """Scores (b, C) of the users' items (b, C), with the users' own vectors where there are any."""
+        """Scores (b, C) of the users' items (b, C), with the users' overrides."""
         users = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])
-        scores = self._pairs(self.catalogue.rows, users, items.flatten(), items.flatten()).view(items.shape)
+        flat_items = items.flatten()
+        scores = self._pair_scores(self.catalogue.rows, users, flat_items, flat_items).view(items.shape)
         if self.overrides is not None:
             same = self.overrides.items.unsqueeze(2) == items.unsqueeze(1)
             users, slots, columns = same.nonzero(as_tuple=True)
-            scores[users, columns] = self._moved_scores(self.overrides, users, slots)
+            scores[users, columns] = self._override_scores(self.overrides, users, slots)
         return scores
 
-    def _moved_scores(self, overrides: Overrides, users: Tensor, slots: Tensor) -> Tensor:
-        """Scores of users' own item vectors, given by their slots (P,) in the overrides."""
+    def _override_scores(self, overrides: Overrides, users: Tensor, slots: Tensor) -> Tensor:
+        """Scores (P,) of the override vectors in the given slots (P,) of users (P,)."""
         rows = overrides.rows.flatten(0, 1).contiguous()
-        return self._pairs(
+        return self._pair_scores(
             rows, users, users * overrides.items.shape[1] + slots, overrides.items[users, slots]
         )
 
-    def _pairs(self, rows: Tensor, users: Tensor, numbers: Tensor, items: Tensor) -> Tensor:
-        """Scores (P,) of users with rows of a table, which hold the given items."""
+    def _pair_scores(self, rows: Tensor, users: Tensor, row_indices: Tensor, items: Tensor) -> Tensor:
+        """Scores (P,) of users (P,) with rows of a table; row_indices[p] is the vector of items[p]."""
         scores = torch.empty(len(users), device=users.device)
         if len(users):
             score_pairs[triton.cdiv(len(users), PAIRS_AT_ONCE),](
@@ -191,7 +210,7 @@ class CudaBlock:
                 rows,
                 self.catalogue.biases[items],
                 users.contiguous(),
-                numbers.contiguous(),
+                row_indices.contiguous(),
                 scores,
                 len(users),
                 len(self.queries),
@@ -202,7 +221,7 @@ class CudaBlock:
         return scores
 
     def _sweep(self, targets: Tensor, target_scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Count (b,) the items above the targets, level with them and undefined, in the whole catalogue."""
+        """Count (b,) the items above each target, level with it, and with a NaN score."""
         dim, num_users = self._queries_by_dimension.shape
         catalogue = self.catalogue
         counts = torch.zeros(3, num_users, dtype=torch.int32, device=targets.device)
@@ -222,34 +241,39 @@ class CudaBlock:
             items_at_once=ITEMS_AT_ONCE,
             items_of_program=ITEMS_OF_PROGRAM,
         )
-        above, level, undefined = counts.unbind()
-        return above, level, undefined
+        greater, equal, nan = counts.unbind()
+        return greater, equal, nan
 
 
 @cache
 def can_build_kernels(device: torch.device) -> bool:
-    """Whether Triton finds what it builds kernels with: a C compiler and Python's headers.
+    """Whether Triton can build kernels: it needs a C compiler and Python's headers.
 
     Parameters
     ----------
     device : torch.device
         A CUDA device.
 
+    Returns
+    -------
+    bool
+        Whether it can; the answer is cached for each device.
+
     Warns
     -----
     RuntimeWarning
-        If it does not; then models are ranked on the processor.
+        If it cannot; models are then ranked on the CPU.
     """
-    number, row = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    number, index = torch.zeros(1, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     sizes = 1, 1, 1
     similarity = {"of_product": True, "takes_root": False}
     try:
         score_pairs[1,](
-            number, number, number, row, row, number, *sizes, **similarity, pairs_at_once=PAIRS_AT_ONCE
+            number, number, number, index, index, number, *sizes, **similarity, pairs_at_once=PAIRS_AT_ONCE
         )
-    except Exception as error:  # noqa: BLE001 (Triton passes on whatever its compilers raise)
+    except Exception as error:  # noqa: BLE001 (Triton passes on any error of its compilers)
         warnings.warn(
-            f"models are ranked on the processor, for Triton cannot build kernels ({error})",
+            f"models are ranked on the CPU because Triton cannot build kernels ({error})",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -257,12 +281,12 @@ def can_build_kernels(device: torch.device) -> bool:
     return True
 
 
-def _counts(above: Tensor, level: Tensor) -> RankCounts:
-    return RankCounts(*(counts.to("cpu", torch.int64).numpy() for counts in (above, level)))
+def _counts(greater: Tensor, equal: Tensor) -> RankCounts:
+    return RankCounts(*(counts.to("cpu", torch.int64).numpy() for counts in (greater, equal)))
 
 
-def _check_numbers(undefined: Tensor) -> None:
-    """Check that no score, of `undefined` scores of those that take part, is NaN."""
-    count = int(undefined)
+def _check_numbers(nan_count: Tensor) -> None:
+    """Raise an error if the number of NaN scores, a scalar, is not 0."""
+    count = int(nan_count)
     if count:
         raise NotANumberError(f"scores: found {count} NaN, expected none")

@@ -1,4 +1,4 @@
-"""Encoders: from histories of equal length to a block that can be ranked, for each kind of model."""
+"""Encoders: turn histories of equal length into blocks, for each kind of model."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from metatl.ranking.cuda_blocks import Catalogue, CudaBlock
 
 ENCODE_BLOCK_ITEMS = 2**15
-"""Items, support negatives included, that are encoded at once on a processor.
+"""Items, support negatives included, in one block on a CPU.
 
-So many that the calls of torch cost little; so few that the allocator keeps the memory that they free
+Large enough that the overhead of torch's calls is small; small enough that the allocator reuses freed memory
 (`metatl.common.memory.keep_freed_memory`).
 """
 
 ACCELERATOR_BLOCK_ITEMS = 2**18
-"""The same on an accelerator, which takes as long for a few as for many."""
+"""The same on an accelerator, which needs large blocks to be busy."""
 
 SCORE_BLOCK_BYTES = 64 * 2**20
-"""Memory for the scores of one block of users where a model scores the whole catalogue."""
+"""Bytes of the scores of one block, for models that score the whole catalogue."""
 
 PAIR_BLOCK = 2**18
-"""Pairs of a user and an item that are scored at once where a model scores pairs."""
+"""Pairs of a user and an item in one block, for models that score pairs."""
 
 
 class Encoder(Protocol):
-    """What turns histories of one length into a block."""
+    """Turns histories of equal length into a block."""
 
     @property
     def num_items(self) -> int:
@@ -50,18 +50,29 @@ class Encoder(Protocol):
 
     @property
     def max_rows(self) -> int:
-        """The most histories that `encode` takes at once."""
+        """Most histories in one call of `encode`."""
         ...
 
     def encode(self, histories: np.ndarray) -> Block:
-        """Encode, or score, histories (b, L) int64, oldest item first."""
+        """Encode or score histories.
+
+        Parameters
+        ----------
+        histories : ndarray
+            (b, L) int64, oldest item first; b is at most `max_rows`.
+
+        Returns
+        -------
+        Block
+            Ranks items for the b users.
+        """
         ...
 
 
 def make_encoder(
     model: Model, *, seed: int, item_table: ItemFormat | ItemTable, num_threads: int | None, timings: Timings
 ) -> Encoder:
-    """Choose the encoder of a model.
+    """Build the encoder for a model.
 
     Parameters
     ----------
@@ -70,16 +81,23 @@ def make_encoder(
     seed : int
         Seed of the support negatives, for models that use them.
     item_table : {"float32", "bf16", "int8"} or ItemTable
-        What the model's item vectors are rounded to, or the table that was made of them once.
+        Format that the model's item vectors are rounded to, or a table that was made from them before.
     num_threads : int or None
         Threads of the kernels.
     timings : Timings
-        Gains the stage ``rank`` as blocks are ranked.
+        Collects the seconds of the stage ``rank`` when blocks are ranked.
+
+    Returns
+    -------
+    Encoder
+        The encoder.
 
     Raises
     ------
     InvalidArgumentError
         If `item_table` does not fit the model.
+    NotANumberError
+        If a table that is rounded contains NaN.
     """
     if item_table != "float32":
         check_has_item_vectors(model)
@@ -97,14 +115,7 @@ def make_encoder(
 
 @dataclass(frozen=True, eq=False)
 class ScoringEncoder:
-    """Encoder of a model that scores the whole catalogue.
-
-    Attributes
-    ----------
-    model : ScoringModel
-    num_threads : int or None
-    timings : Timings
-    """
+    """Encoder of a model that scores the whole catalogue; see :func:`make_encoder` for the fields."""
 
     model: ScoringModel
     num_threads: int | None
@@ -117,25 +128,17 @@ class ScoringEncoder:
 
     @property
     def max_rows(self) -> int:
-        """As many rows of scores as `SCORE_BLOCK_BYTES` hold."""
+        """Rows of scores that fit in `SCORE_BLOCK_BYTES`, at least 1."""
         return max(1, SCORE_BLOCK_BYTES // (4 * self.num_items))
 
     def encode(self, histories: np.ndarray) -> ScoredBlock:
-        """Score histories (b, L)."""
+        """See :meth:`Encoder.encode`."""
         return ScoredBlock(np.ascontiguousarray(self.model.score(histories)), self.num_threads, self.timings)
 
 
 @dataclass(frozen=True, eq=False)
 class PairwiseEncoder:
-    """Encoder of a model that scores pairs of a user and an item.
-
-    Attributes
-    ----------
-    model : PairwiseModel
-    seed : int
-    num_threads : int or None
-    timings : Timings
-    """
+    """Encoder of a model that scores pairs of a user and an item; see :func:`make_encoder` for the fields."""
 
     model: PairwiseModel
     seed: int
@@ -149,32 +152,36 @@ class PairwiseEncoder:
 
     @property
     def max_rows(self) -> int:
-        """So many that all pairs of a block are about `PAIR_BLOCK`."""
+        """Users whose pairs with the whole catalogue are at most `PAIR_BLOCK`, at least 1."""
         return max(1, PAIR_BLOCK // self.num_items)
 
     def encode(self, histories: np.ndarray) -> PairwiseBlock:
-        """Adapt the model to histories (b, L)."""
+        """See :meth:`Encoder.encode`; the model adapts to the histories."""
         model = self.model
         adapted = model.adapt(
-            *_to_device(model, model.device, histories, model.num_items, self.seed, self.num_threads)
+            *_model_inputs(model, model.device, histories, model.num_items, self.seed, self.num_threads)
         )
         return PairwiseBlock(model, adapted, len(histories), self.num_threads, self.timings)
 
 
 @dataclass(frozen=True, eq=False)
 class FactorisedEncoder:
-    """Encoder of a factorised model, for the kernels of the processor.
+    """Encoder of a factorised model, for the kernels on the CPU.
 
     Attributes
     ----------
     model : FactorisedModel
+        The model.
     item_table : ItemTable
-        (I, d), what the kernels rank with.
+        (I, d), the vectors that the kernels rank with.
     item_bias : ndarray or None
         (I,) float32.
     seed : int
+        Seed of the support negatives.
     num_threads : int or None
+        Threads of the kernels.
     timings : Timings
+        Collects the seconds of the stage ``rank``.
     """
 
     model: FactorisedModel
@@ -193,7 +200,7 @@ class FactorisedEncoder:
         num_threads: int | None,
         timings: Timings,
     ) -> FactorisedEncoder:
-        """Round the model's item vectors, or check that a table can be theirs."""
+        """Build the encoder; see :func:`make_encoder` for the parameters and errors."""
         if not isinstance(item_table, ItemTable):
             item_table = ItemTable.of(model, item_table, num_threads=num_threads)
         shape = tuple(model.item_table.shape)
@@ -212,15 +219,15 @@ class FactorisedEncoder:
 
     @property
     def max_rows(self) -> int:
-        """So many that a block has `ENCODE_BLOCK_ITEMS` items, or `ACCELERATOR_BLOCK_ITEMS`."""
+        """Histories in a block of `ENCODE_BLOCK_ITEMS` or `ACCELERATOR_BLOCK_ITEMS` if each has one item."""
         return _max_rows(self.model)
 
     def encode(self, histories: np.ndarray) -> FactorisedBlock:
-        """Encode histories (b, L)."""
+        """See :meth:`Encoder.encode`."""
         return self.block(_encode(self.model, histories, self.seed, self.num_threads))
 
     def block(self, encoded: Encoded) -> FactorisedBlock:
-        """Give encoded histories to the kernels of the processor."""
+        """Copy b encoded histories to the CPU, for its kernels."""
         overrides = None
         if encoded.overrides is not None:
             indptr, items, rows = encoded.overrides.ragged()
@@ -238,16 +245,20 @@ class FactorisedEncoder:
 
 @dataclass(frozen=True, eq=False)
 class CudaEncoder:
-    """Encoder of a factorised model on a CUDA device that ranks by itself.
+    """Encoder of a factorised model whose CUDA device also ranks.
 
     Attributes
     ----------
     model : FactorisedModel
+        The model.
     catalogue : Catalogue
         The model's item vectors on the device.
     seed : int
+        Seed of the support negatives.
     num_threads : int or None
+        Threads of the kernels on the CPU.
     timings : Timings
+        Collects the seconds of the stage ``rank``.
     """
 
     model: FactorisedModel
@@ -263,11 +274,11 @@ class CudaEncoder:
 
     @property
     def max_rows(self) -> int:
-        """So many that a block has `ACCELERATOR_BLOCK_ITEMS` items."""
+        """Histories in a block of `ACCELERATOR_BLOCK_ITEMS` if each has one item."""
         return _max_rows(self.model)
 
     def encode(self, histories: np.ndarray) -> CudaBlock:
-        """Encode histories (b, L); they stay on the device."""
+        """See :meth:`Encoder.encode`; the encoded histories stay on the device."""
         from metatl.ranking.cuda_blocks import CudaBlock
 
         encoded = _encode(self.model, histories, self.seed, self.num_threads)
@@ -275,17 +286,17 @@ class CudaEncoder:
             encoded.queries,
             self.catalogue,
             encoded.overrides,
-            lambda: self._on_processor.block(encoded),
+            lambda: self._cpu_encoder.block(encoded),
             self.timings,
         )
 
     @cached_property
-    def _on_processor(self) -> FactorisedEncoder:
+    def _cpu_encoder(self) -> FactorisedEncoder:
         return FactorisedEncoder.of(self.model, "float32", self.seed, self.num_threads, self.timings)
 
 
 def ranks_on_cuda(device: torch.device) -> bool:
-    """Whether a model's device ranks by itself: a CUDA device for which Triton can build kernels."""
+    """Whether a device can rank: it is a CUDA device and Triton can build kernels for it."""
     if device.type != "cuda" or find_spec("triton") is None:
         return False
     from metatl.ranking.cuda_blocks import can_build_kernels
@@ -294,17 +305,17 @@ def ranks_on_cuda(device: torch.device) -> bool:
 
 
 def _max_rows(model: FactorisedModel) -> int:
-    on_processor = model.item_table.device.type == "cpu"
-    block_items = ENCODE_BLOCK_ITEMS if on_processor else ACCELERATOR_BLOCK_ITEMS
+    on_cpu = model.item_table.device.type == "cpu"
+    block_items = ENCODE_BLOCK_ITEMS if on_cpu else ACCELERATOR_BLOCK_ITEMS
     return max(1, block_items // (1 + model.support_negatives))
 
 
 def _encode(model: FactorisedModel, histories: np.ndarray, seed: int, num_threads: int | None) -> Encoded:
     table = model.item_table
-    return model.encode(*_to_device(model, table.device, histories, len(table), seed, num_threads))
+    return model.encode(*_model_inputs(model, table.device, histories, len(table), seed, num_threads))
 
 
-def _to_device(
+def _model_inputs(
     model: FactorisedModel | PairwiseModel,
     device: torch.device,
     histories: np.ndarray,
@@ -312,7 +323,7 @@ def _to_device(
     seed: int,
     num_threads: int | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Give histories (b, L) and their support negatives (b, N), or None, as tensors on the model's device."""
+    """Histories (b, L) and support negatives (b, N), or None, as int64 tensors on the model's device."""
     import torch
 
     negatives = None

@@ -1,7 +1,7 @@
-"""Item tables for ranking: as models have them, or rounded to fewer bits.
+"""Item tables for ranking: a model's item vectors, in float32 or rounded to fewer bits.
 
-Scores are those of the rounded numbers written out in float32, to the last bit. What rounding does to ranks,
-and what it saves, is in docs/item_precision.md.
+Scores of a rounded table are equal, bit for bit, to those of the rounded numbers converted back to float32.
+docs/item_precision.md shows how rounding changes ranks and how much memory it saves.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
     from metatl.models.contract import FactorisedModel, Model
 
 ItemFormat: TypeAlias = Literal["float32", "bf16", "int8"]
-"""How the numbers of an item table are kept."""
+"""Number format of an item table."""
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
     """One vector for each of I items.
 
-    Made from a model by `of`, from an array by `float32`, `bf16` or `int8`; rounded arrays are read-only.
+    `of` makes a table from a model; `float32`, `bf16` and `int8` make one from an array. Rounded arrays are
+    read-only.
 
     Attributes
     ----------
     format : {"float32", "bf16", "int8"}
-        How the numbers are kept.
+        The number format.
     numbers : ndarray
-        (I, d) float32; uint16, the upper halves of float32, for bf16; int8, whole numbers from -127 to 127.
+        (I, d); float32, or for bf16 uint16 with the upper halves of float32 numbers, or for int8 whole
+        numbers from -127 to 127.
     scales : ndarray or None
-        (I,) float32, what the whole numbers of each row are multiplied with; None for the other formats.
+        (I,) float32, the factor of each row's whole numbers, for int8; None for the other formats.
     """
 
     format: ItemFormat
@@ -44,32 +46,42 @@ class ItemTable:
 
     @classmethod
     def float32(cls, item_table: np.ndarray) -> ItemTable:
-        """Take a table as it is.
+        """Make a table without rounding.
 
         Parameters
         ----------
         item_table : ndarray
-            (I, d) float32, C-contiguous; not copied.
+            (I, d) float32, C-contiguous; not copied, and checked only when it is ranked with.
+
+        Returns
+        -------
+        ItemTable
+            The table.
         """
         return cls("float32", item_table)
 
     @classmethod
     def bf16(cls, item_table: np.ndarray, *, num_threads: int | None = None) -> ItemTable:
-        """Round a table to bfloat16, to nearest and halves to even: half the memory.
+        """Round a table to bfloat16, to nearest with ties to even: half the memory.
 
         Parameters
         ----------
         item_table : ndarray
             (I, d) float32, C-contiguous.
         num_threads : int, optional
-            Threads of the kernel.
+            Threads of the kernel; by default `METATL_NUM_THREADS`, or one per available core.
+
+        Returns
+        -------
+        ItemTable
+            The rounded table.
 
         Raises
         ------
         NotANumberError
-            If there are NaN in the table.
+            If the table contains NaN.
         InvalidArgumentError
-            If it is no such array, or has numbers that are infinite, or would be once rounded.
+            If `item_table` is not such an array, or a number is infinite or would be after rounding.
         """
         bits = _metatl.round_to_bf16(item_table, num_threads=num_threads)
         bits.flags.writeable = False
@@ -77,21 +89,26 @@ class ItemTable:
 
     @classmethod
     def int8(cls, item_table: np.ndarray, *, num_threads: int | None = None) -> ItemTable:
-        """Round each row to multiples of its largest number over 127: about a quarter of the memory.
+        """Round each row to multiples of its largest absolute value / 127: about a quarter of the memory.
 
         Parameters
         ----------
         item_table : ndarray
             (I, d) float32, C-contiguous.
         num_threads : int, optional
-            Threads of the kernel.
+            Threads of the kernel; by default `METATL_NUM_THREADS`, or one per available core.
+
+        Returns
+        -------
+        ItemTable
+            The rounded table.
 
         Raises
         ------
         NotANumberError
-            If there are NaN in the table.
+            If the table contains NaN.
         InvalidArgumentError
-            If it is no such array, or has numbers that are infinite, or would be once rounded.
+            If `item_table` is not such an array, or a number is infinite or would be after rounding.
         """
         codes, scales = _metatl.round_to_int8(item_table, num_threads=num_threads)
         codes.flags.writeable = False
@@ -100,23 +117,28 @@ class ItemTable:
 
     @classmethod
     def of(cls, model: Model, item_format: ItemFormat, *, num_threads: int | None = None) -> ItemTable:
-        """Round the item vectors of a model.
+        """Make a table from the item vectors of a model.
 
         Parameters
         ----------
         model : FactorisedModel
             A model with I items.
         item_format : {"float32", "bf16", "int8"}
-            The format.
+            The number format.
         num_threads : int, optional
-            Threads of the kernel.
+            Threads of the kernel; by default `METATL_NUM_THREADS`, or one per available core.
+
+        Returns
+        -------
+        ItemTable
+            (I, d).
 
         Raises
         ------
         InvalidArgumentError
-            If there is no such format, the model has no item vectors, or they cannot be rounded.
+            If the format is unknown, the model has no item vectors, or they cannot be rounded.
         NotANumberError
-            If there are NaN in a table that is to be rounded.
+            If a table that is rounded contains NaN.
         """
         item_table = check_has_item_vectors(model).item_table.detach().cpu().contiguous().numpy()
         if item_format == "float32":
@@ -132,22 +154,32 @@ class ItemTable:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays."""
+        """Size of the arrays in bytes."""
         return self.numbers.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
     @property
     def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """The arrays as the ranking kernels take them."""
+        """The arrays in the form that the ranking kernels accept: `numbers`, or `numbers` and `scales`."""
         return self.numbers if self.scales is None else (self.numbers, self.scales)
 
 
 def check_has_item_vectors(model: Model) -> FactorisedModel:
-    """Check that a model scores by item vectors, which can be rounded.
+    """Check that a model has item vectors, which can be rounded.
+
+    Parameters
+    ----------
+    model : FactorisedModel, PairwiseModel or ScoringModel
+        A model.
+
+    Returns
+    -------
+    FactorisedModel
+        The same model.
 
     Raises
     ------
     InvalidArgumentError
-        If it has none.
+        If the model has no item vectors.
     """
     if isinstance(model, (PairwiseModel, ScoringModel)):
         raise InvalidArgumentError(

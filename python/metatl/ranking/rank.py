@@ -1,4 +1,4 @@
-"""A fitted model and histories in, counts and lists out, block by block through the Rust kernels."""
+"""Rank items for histories with a fitted model, block by block, with the Rust kernels."""
 
 from __future__ import annotations
 
@@ -42,29 +42,30 @@ def rank_candidates(
     model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
-        B rows of at least one item; (B, L) int64 where they are of equal length.
+        B rows of at least one item, oldest first; (B, L) int64 if all have the same length.
     candidates : ndarray
         (B, 1 + n) int64, the target in column 0.
     seed : int
         Seed of the support negatives, for models that use them.
     item_table : {"float32", "bf16", "int8"} or ItemTable
-        What the model's item vectors are rounded to, or the table that was made of them once.
+        Format that the model's item vectors are rounded to, or a table that was made from them before.
     num_threads : int, optional
-        Threads of the kernels.
+        Threads of the kernels; by default `METATL_NUM_THREADS`, or one per available core.
     timings : Timings, optional
-        Gains the stages ``encode`` and ``rank``.
+        Collects the seconds of the stages ``encode`` and ``rank``.
 
     Returns
     -------
     RankCounts
-        One entry per user.
+        One entry per user, (B,).
 
     Raises
     ------
     InvalidArgumentError
-        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
+        If a history is empty, an item is outside the catalogue, the shapes do not fit, or the model has no
+        item vectors to round.
     NotANumberError
-        If a score is not a number.
+        If a score is NaN.
     """
     histories = _as_histories(histories)
     _check_matrix("candidates", candidates)
@@ -78,7 +79,7 @@ def rank_candidates(
 
 
 def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) -> dict[str, float]:
-    """Compute the default metrics of the users of candidate sets. Training chooses its weights by them.
+    """Compute the mean metrics of a model on candidate sets; training selects weights by them.
 
     Parameters
     ----------
@@ -92,7 +93,14 @@ def candidate_metrics(model: Model, split: ColdStartSplit, sets: CandidateSets) 
     Returns
     -------
     dict of str to float
-        The means of the default metrics; ties count against the model.
+        The means of the default metrics over the users; ties count against the model.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If an item is outside the model's catalogue.
+    NotANumberError
+        If a score is NaN.
     """
     return mean_metrics(*rank_candidates(model, split.histories(sets.users), sets.candidates))
 
@@ -114,29 +122,30 @@ def top_n(
     model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
-        B rows of at least one item; (B, L) int64 where they are of equal length.
+        B rows of at least one item, oldest first; (B, L) int64 if all have the same length.
     n : int
         Items per user.
     excluded : Histories
-        B rows of items that the user does not get.
+        B rows of items that are left out of the user's list.
     seed : int
         Seed of the support negatives, for models that use them.
     item_table : {"float32", "bf16", "int8"} or ItemTable
-        What the model's item vectors are rounded to, or the table that was made of them once.
+        Format that the model's item vectors are rounded to, or a table that was made from them before.
     num_threads : int, optional
-        Threads of the kernels.
+        Threads of the kernels; by default `METATL_NUM_THREADS`, or one per available core.
 
     Returns
     -------
     TopItems
-        One row per user.
+        One row per user, (B, n).
 
     Raises
     ------
     InvalidArgumentError
-        If a history is empty, the shapes do not fit, or the model has no item vectors to round.
+        If a history is empty, an item is outside the catalogue, the shapes do not fit, or the model has no
+        item vectors to round.
     NotANumberError
-        If a score is not a number.
+        If a score is NaN.
     """
     histories = _as_histories(histories)
     _check_rows(histories, "excluded", excluded)
@@ -157,34 +166,35 @@ def encode_blocks(
     num_threads: int | None = None,
     timings: Timings | None = None,
 ) -> Iterator[tuple[np.ndarray, Block]]:
-    """Encode, or score, the users block by block; a block can then be ranked in more than one way.
+    """Encode or score the users, block by block; each block can be ranked in several ways.
 
     Parameters
     ----------
     model : FactorisedModel, PairwiseModel or ScoringModel
         A fitted model.
     histories : Histories or ndarray
-        B rows of at least one item; (B, L) int64 where they are of equal length.
+        B rows of at least one item, oldest first; (B, L) int64 if all have the same length.
     seed : int
-        Seed of the support negatives, for models that use them. A user's depend on it and the history alone.
+        Seed of the support negatives, for models that use them. A user's negatives depend only on the seed
+        and the history.
     item_table : {"float32", "bf16", "int8"} or ItemTable
-        What the model's item vectors are rounded to, or the table that was made of them once.
+        Format that the model's item vectors are rounded to, or a table that was made from them before.
     num_threads : int, optional
-        Threads of the kernels.
+        Threads of the kernels; by default `METATL_NUM_THREADS`, or one per available core.
     timings : Timings, optional
-        Gains the stage ``encode``, and ``rank`` as the blocks are ranked.
+        Collects the seconds of the stage ``encode``, and of ``rank`` when the blocks are ranked.
 
     Yields
     ------
     rows : ndarray
-        (b,) int64, the numbers of the histories in the block.
+        (b,) int64, the indices of the block's histories.
     block : Block
-        What ranks them.
+        Ranks items for these b users.
 
     Raises
     ------
     InvalidArgumentError
-        If a history is empty, or the model has no item vectors to round.
+        If a history is empty, an item is outside the catalogue, or the model has no item vectors to round.
     """
     histories = _as_histories(histories)
     empty = np.flatnonzero(histories.lengths == 0)

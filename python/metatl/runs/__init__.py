@@ -1,1 +1,1 @@
-"""What a training leaves on disk, and how it is read again."""
+"""Run directories and checkpoints: writing and loading."""

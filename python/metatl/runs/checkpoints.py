@@ -1,8 +1,8 @@
 """Checkpoints: tensors and a JSON record in one safetensors file, written atomically.
 
-One file, so that no crash can leave tensors of one step beside the record of another. Nothing is
-ever unpickled. The record holds a SHA-256 of the tensors, so that a damaged file is told from a
-sound one even where its header still parses.
+Tensors and record share one file, so a crash cannot leave tensors of one step beside the record of another.
+Loading never unpickles. The file's metadata hold a SHA-256 of the tensors, which detects damage even if the
+header still parses.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, NDArray[Any]], record: Mapping[str, Any]) -> None:
-    """Write tensors and their record to `path`, or leave what was there untouched.
+    """Write tensors and their record atomically: after an error, an existing file is unchanged.
 
     Parameters
     ----------
-    path
-        File to write; replaced in one step if it exists.
-    tensors
-        Arrays by name.
-    record
-        What JSON can hold: the step, the history, the model's settings.
+    path : Path
+        File to write; an existing one is replaced.
+    tensors : mapping of str to ndarray
+        Arrays of any shape and dtype, by name.
+    record : mapping of str to object
+        JSON values, such as the step and the history.
 
     Raises
     ------
@@ -65,15 +65,16 @@ def save_checkpoint(path: Path, tensors: Mapping[str, NDArray[Any]], record: Map
         "sha256": _digest(arrays),
         "record": json.dumps(record, sort_keys=True),
     }
-    content = _in_order(safetensors.numpy.save(arrays, metadata=metadata))
+    content = _sort_header(safetensors.numpy.save(arrays, metadata=metadata))
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
 
 
-def _in_order(content: bytes) -> bytes:
-    """Sort the header of a safetensors file, whose metadata come in an order that changes by process.
+def _sort_header(content: bytes) -> bytes:
+    """Sort the header of a safetensors file: the order of its metadata differs between processes.
 
-    A header is JSON, filled up with spaces to a multiple of 8 bytes, after its length in 8 bytes.
+    The file starts with the length of the header in 8 bytes. The header is JSON, padded with spaces to a
+    multiple of 8 bytes.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
@@ -82,12 +83,19 @@ def _in_order(content: bytes) -> bytes:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what :func:`save_checkpoint` wrote.
+    """Read a file that :func:`save_checkpoint` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
 
     Returns
     -------
-    tensors, record
-        Arrays by name, and the JSON record.
+    tensors : dict of str to ndarray
+        Arrays by name.
+    record : dict of str to object
+        The JSON record.
 
     Raises
     ------
@@ -122,20 +130,41 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
 
 @dataclass
 class TrainingState:
-    """What the loop knows beside tensors; it travels in the checkpoint's record."""
+    """State of the outer loop apart from tensors: the record of its checkpoint.
+
+    Attributes
+    ----------
+    step : int
+        Steps that are done.
+    loss_sum : float
+        Sum of the losses since the last evaluation.
+    best_step : int
+        Step of the best validation MRR; 0 before the first evaluation.
+    best_mrr : float
+        The best validation MRR; -inf before the first evaluation.
+    history : list of dict of str to float
+        For each evaluation: step, learning rate, mean loss since the previous evaluation, and the validation
+        metrics.
+    """
 
     step: int = 0
     loss_sum: float = 0.0
-    """Sum of the losses since the last evaluation."""
     best_step: int = 0
     best_mrr: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
-    """At each evaluation: step, mean loss since the last one, and the validation metrics."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read from a file."""
+    """A checkpoint as read from a file.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        Arrays by name.
+    record : dict of str to object
+        The JSON record.
+    """
 
     tensors: dict[str, NDArray[Any]]
     record: dict[str, Any]
@@ -143,32 +172,76 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files that the outer loop keeps in a run directory."""
+    """The checkpoints that the outer loop writes to a run directory.
+
+    Attributes
+    ----------
+    directory : Path
+        The run directory.
+    """
 
     directory: Path
 
     def save_last(self, tensors: dict[str, NDArray[Any]], state: TrainingState) -> None:
-        """Write the state that `--resume` continues from."""
+        """Write the state that `--resume` continues from, and `history.json`.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be written.
+        """
         save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
         write_json(self.directory / "history.json", state.history)
 
     def load_last(self) -> Checkpoint | None:
-        """Read the last state; None where the run was stopped before it wrote one."""
+        """Read the last state; None if the run stopped before its first checkpoint.
+
+        Raises
+        ------
+        RunError
+            If the file is damaged, or of another format version.
+        """
         path = self.directory / "last.safetensors"
         return Checkpoint(*load_checkpoint(path)) if path.exists() else None
 
     def save_best(self, weights: dict[str, NDArray[Any]], state: TrainingState) -> None:
-        """Write the weights with the best validation MRR."""
+        """Write the weights with the best validation MRR, with their metrics as the record.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
         save_checkpoint(self.directory / "best.safetensors", weights, state.history[-1])
 
     def load_best(self) -> dict[str, NDArray[Any]]:
-        """Read the weights with the best validation MRR."""
+        """Read the weights with the best validation MRR.
+
+        Raises
+        ------
+        RunError
+            If the file is missing, damaged, or of another format version.
+        """
         weights, _ = load_checkpoint(self.directory / "best.safetensors")
         return weights
 
 
 def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
-    """Collect every tensor that the next step depends on: weights, optimiser state, generators."""
+    """Collect every tensor that the next step depends on.
+
+    Parameters
+    ----------
+    model : TrainableModel
+        Gives ``model.<name>``.
+    optimizer : torch.optim.Optimizer
+        Gives ``optimizer.<index of the parameter>.<name>``.
+
+    Returns
+    -------
+    dict of str to ndarray
+        These tensors, and the states of torch's random generators, uint8, as ``generator.cpu`` and, for a
+        model on CUDA, ``generator.cuda``.
+    """
     import torch
 
     tensors = {f"model.{name}": array for name, array in model.tensors().items()}
@@ -185,7 +258,22 @@ def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) ->
 def restore(
     tensors: dict[str, NDArray[Any]], model: TrainableModel, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put back what :func:`training_tensors` collected."""
+    """Restore weights, optimiser state and random generators.
+
+    Parameters
+    ----------
+    tensors : dict of str to ndarray
+        What :func:`training_tensors` returned.
+    model : TrainableModel
+        The model, changed in place.
+    optimizer : torch.optim.Optimizer
+        The optimiser, changed in place.
+
+    Raises
+    ------
+    RuntimeError
+        If the names or shapes of the weights are not those of the model.
+    """
     import torch
 
     weights: dict[str, NDArray[Any]] = {}

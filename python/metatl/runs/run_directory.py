@@ -1,15 +1,15 @@
-"""Run directories: what a training leaves behind, and how it is read again.
+"""Run directories: the files that a training writes, and how to load them.
 
 A run directory holds::
 
-    run.json            what was asked for: model, preset, config, seed, data, split and their fingerprints
-    environment.json    what it ran on: versions, device, threads
+    run.json            the settings: model, preset, config, seed, data, split and their fingerprints
+    environment.json    the environment: versions, device, threads
     items.parquet       raw item ids in the order of the item table, with their training counts
     history.json        loss and validation metrics at every evaluation
-    metrics.json        the final validation metrics; its presence says that the run is finished
+    metrics.json        the final validation metrics; present only if the run is finished
     best.safetensors    the weights with the best validation MRR
-    last.safetensors    the weights, optimiser and generators at the last checkpoint, for `--resume`
-    tensorboard/        the same scalars for TensorBoard
+    last.safetensors    weights, optimiser and random generators at the last checkpoint, for `--resume`
+    tensorboard/        loss and validation metrics for TensorBoard
 """
 
 from __future__ import annotations
@@ -61,20 +61,37 @@ RUN_FILES = (
     "best.safetensors",
     "last.safetensors",
 )
-"""The files of a run directory, and the folder `tensorboard`."""
+"""The files of a run directory, apart from the folder `tensorboard`."""
 
 
 class SplitSettings(BaseModel):
-    """The arguments of :func:`metatl.data.split.cold_start_split` that a run was made with.
+    """The arguments of :func:`metatl.data.split.cold_start_split`, which checks the ranges of the shares.
 
-    That function checks the ranges of the shares.
+    Attributes
+    ----------
+    k : int
+        Interactions of a new user that a model sees, K ≥ 1.
+    cutoff : date, optional
+        T, the date that separates training users from new users; `cutoff_quantile` decides by default.
+    cutoff_quantile : float
+        T as a quantile of the users' first interactions, in [0, 1].
+    min_item_count : int
+        Fewest interactions of an item.
+    min_train_rows : int
+        Fewest interactions of a training user before T.
+    unseen_items : {"drop", "keep"}
+        What to do with items of new users that no training user has.
+    validation_share : float
+        Share of the new users for validation, in [0, 1).
+    split_seed : int
+        Seed of the choice of validation users.
 
     Raises
     ------
     ConfigError
-        If there is no such field, or its value is not one that it can have.
+        If a field does not exist or has a wrong value.
     InvalidArgumentError
-        If a count is no whole number or too small, or the cutoff no date.
+        If a count is not a whole number or is too small, or the cutoff is not a date.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,19 +125,37 @@ class SplitSettings(BaseModel):
     @field_validator("cutoff", mode="before")
     @classmethod
     def _check_cutoff(cls, value: Any) -> Any:
-        # Pydantic takes the number 2020 for seconds since 1970.
+        # Pydantic would read the number 2020 as seconds since 1970.
         check_type("cutoff", value, (date, str, NoneType), "a date")
         return value
 
     def split(self, interactions: Interactions) -> ColdStartSplit:
-        """Split interactions as these settings say."""
+        """Split interactions with these settings.
+
+        Parameters
+        ----------
+        interactions : Interactions
+            The interactions of all users.
+
+        Returns
+        -------
+        ColdStartSplit
+            The split.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If a share is out of its range.
+        DataError
+            If no item, no training user or no new user is left.
+        """
         arguments = self.model_dump()
         arguments["seed"] = arguments.pop("split_seed")
         return cold_start_split(interactions, **arguments)
 
 
 class RunRecord(BaseModel):
-    """The content of `run.json`: enough to repeat the run."""
+    """The content of `run.json`: all settings that are needed to repeat the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -134,11 +169,11 @@ class RunRecord(BaseModel):
     compiled: bool = False
     """Whether torch.compile fused the kernels of the training steps."""
     data: str | None
-    """Name or absolute path of the data; None where `fit` was given interactions in memory."""
+    """Name or absolute path of the data; None if `fit` got interactions in memory."""
     columns: tuple[str, str, str] | None = None
-    """Names of the data's user, item and timestamp columns; None where they were found by usual names."""
+    """Names of the data's user, item and timestamp columns; None if they have their usual names."""
     timestamp_unit: TimestampUnit | None = None
-    """Unit of numeric timestamps; None where none was given."""
+    """Unit of numeric timestamps; None if none was given."""
     dataset_fingerprint: str
     split: SplitSettings
     split_fingerprint: str
@@ -158,22 +193,22 @@ class RunRecord(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A fitted system, and what it was fitted on.
+    """A fitted system with its settings and items.
 
     Attributes
     ----------
-    path
+    path : Path or None
         The run directory; None for a system that was fitted without one.
-    record
-        What was asked for.
-    config
+    record : RunRecord
+        The settings.
+    config : BaseModel
         The system's config.
-    model
-        The fitted model: a factorised, a pairwise or a scoring model (see :mod:`metatl.models.contract`).
-    item_ids
-        Raw item ids (I,) in the order of the model's item table.
-    item_counts
-        int64 (I,): training interactions of each item.
+    model : FactorisedModel, PairwiseModel or ScoringModel
+        The fitted model (see :mod:`metatl.models.contract`).
+    item_ids : polars.Series
+        (I,) Int64 or String, raw item ids in the order of the model's item table.
+    item_counts : ndarray
+        (I,) int64, training interactions of each item.
     """
 
     path: Path | None
@@ -185,12 +220,27 @@ class Run:
 
 
 def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64]) -> None:
-    """Write `items.parquet`."""
+    """Write `items.parquet`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    item_ids : polars.Series
+        (I,) Int64 or String, raw item ids in ascending order.
+    item_counts : ndarray
+        (I,) int64, training interactions of each item.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     write_parquet(path, pl.DataFrame({"item_id": item_ids, "count": item_counts}))
 
 
 def environment() -> dict[str, Any]:
-    """Describe what a run runs on."""
+    """Describe Python, the machine, and the versions of the libraries, as JSON values."""
     import torch
 
     names = ("metatl", "torch", "numpy", "polars", "lightning-fabric", "safetensors")
@@ -207,18 +257,44 @@ def environment() -> dict[str, Any]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether the run in `path` has ended by itself."""
+    """Whether the run in the directory `path` is finished."""
     return (path / "metrics.json").exists()
 
 
 def read_metrics(path: Path) -> dict[str, float]:
-    """Read the validation metrics of a finished run."""
+    """Read the validation metrics of a finished run.
+
+    Parameters
+    ----------
+    path : Path
+        The run directory.
+
+    Returns
+    -------
+    dict of str to float
+        Values by the metric's name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run is not finished.
+    """
     metrics: dict[str, float] = json.loads((path / "metrics.json").read_text(encoding="utf-8"))["validation"]
     return metrics
 
 
 def read_record(path: str | Path) -> RunRecord:
     """Read `run.json`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The run directory.
+
+    Returns
+    -------
+    RunRecord
+        The run's settings.
 
     Raises
     ------
@@ -241,9 +317,9 @@ def read_record(path: str | Path) -> RunRecord:
         raise RunError(f"{file}: not JSON ({error}); train again") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
-        found = content.get("metatl_version") if isinstance(content, dict) else None
+        metatl_version = content.get("metatl_version") if isinstance(content, dict) else None
         raise RunError(
-            f"{file}: found run format {version} (metatl {found}), expected {FORMAT_VERSION}; "
+            f"{file}: found run format {version} (metatl {metatl_version}), expected {FORMAT_VERSION}; "
             "train again, or use the metatl version that wrote it"
         )
     try:
@@ -255,21 +331,27 @@ def read_record(path: str | Path) -> RunRecord:
 
 
 def load_run(path: str | Path, *, device: str = "cpu") -> Run:
-    """Read a run directory with its best weights.
+    """Load a run with its best weights.
 
     Parameters
     ----------
-    path
+    path : str or Path
         The directory that `metatl train --out` or :func:`metatl.fit` wrote.
-    device
-        Where the model's tensors go: `cpu`, `cuda`, or `auto`.
+    device : {"cpu", "cuda", "auto"}
+        Where the model's tensors go.
+
+    Returns
+    -------
+    Run
+        The fitted system.
 
     Raises
     ------
     RunError
-        If the directory holds no run, an unfinished one without weights, or a damaged one.
+        If the directory holds no run, an unfinished one without weights, or a damaged one; or the device is
+        unknown or not available.
     InvalidArgumentError
-        If `path` is none.
+        If `path` is not a path.
     """
     check_type("path", path, (str, os.PathLike), "the directory of a run")
     path = Path(path)
@@ -287,7 +369,7 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         )
     tensors, _ = load_checkpoint(path / "best.safetensors")
     system = find_system(record.model, record.preset)
-    # Defaults are those of today: a field that the run did not know may change what its weights mean.
+    # A field that run.json lacks is newer than the run; its default may not fit the weights.
     missing = sorted(system.config_class().model_fields.keys() - record.config.keys())
     if missing:
         raise RunError(
@@ -316,7 +398,7 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{path / 'items.parquet'}: cannot be read ({reason}); train again") from None
-    if not _are_items(item_ids, counts):
+    if not _is_item_table(item_ids, counts):
         raise RunError(
             f"{path / 'items.parquet'}: found a damaged table, expected distinct ids in ascending order, "
             "each with its count; train again"
@@ -335,8 +417,8 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     )
 
 
-def _are_items(item_ids: pl.Series, counts: pl.Series) -> bool:
-    """Whether ids are those of an item table, whose rows are in the order of the ids."""
+def _is_item_table(item_ids: pl.Series, counts: pl.Series) -> bool:
+    """Whether the columns are an item table: distinct ids in ascending order, and their counts."""
     return (
         item_ids.dtype in (pl.Int64, pl.String)
         and counts.dtype == pl.Int64
@@ -347,12 +429,22 @@ def _are_items(item_ids: pl.Series, counts: pl.Series) -> bool:
 
 
 def resolve_device(device: str) -> str:
-    """Turn `auto` into `cuda` where there is a CUDA device, else `cpu`.
+    """Resolve `auto` to `cuda` if there is a CUDA device, otherwise to `cpu`.
+
+    Parameters
+    ----------
+    device : str
+        `auto`, `cpu` or `cuda`.
+
+    Returns
+    -------
+    {"cpu", "cuda"}
+        The device.
 
     Raises
     ------
     RunError
-        If the device is unknown, or CUDA is asked for and not available.
+        If `device` is unknown, or is `cuda` and no CUDA device is available.
     """
     import torch
 
@@ -366,8 +458,26 @@ def resolve_device(device: str) -> str:
 
 
 def to_device(model: Model, device: str) -> Model:
-    """Move a model that holds torch tensors to a device, ready to answer."""
-    # A scoring model holds arrays and runs without torch.
+    """Move a model to a device in place, and set it to evaluation mode.
+
+    Parameters
+    ----------
+    model : FactorisedModel, PairwiseModel or ScoringModel
+        A model; one that is not an `nn.Module` stays as it is.
+    device : str
+        `auto`, `cpu` or `cuda`.
+
+    Returns
+    -------
+    FactorisedModel, PairwiseModel or ScoringModel
+        The same model.
+
+    Raises
+    ------
+    RunError
+        If the device is unknown or not available.
+    """
+    # Scoring models hold arrays and must work without torch.
     if not isinstance(model, ScoringModel):
         import torch
 

@@ -1,1 +1,1 @@
-"""From a split to a fitted system: batches, the outer loop, run directories."""
+"""Training: from a split to a fitted system."""

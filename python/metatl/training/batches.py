@@ -1,11 +1,11 @@
-"""Training batches, drawn in Rust ahead of their use.
+"""Training batches, sampled in Rust ahead of their use.
 
-A batch is a pure function of (seed, step), so that a resumed training sees the batches it would have seen.
-Its rows are episodes or sequences.
+A batch is a pure function of (seed, step), so a resumed training sees the same batches as an uninterrupted
+one. The rows of a batch are episodes or sequences.
 
 Episodes are the tasks that MetaTL, MeLU and MetaCF learn from: K + 1 interactions of one training user in
 time order, i1 … iK+1. The support is the K - 1 transitions i1 → i2 … iK-1 → iK, the query is iK → iK+1 (Sec.
-3.2 of Wang et al. 2021). Sequences are the stretches of users' rows that the other systems train on.
+3.2 of Wang et al. 2021). Sequences are slices of users' histories; the other systems train on them.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    users
-        int64 (B,): the user of each row.
-    items
-        int64 (B, P + 1): items of the user in order; -1 where a row has none.
-    negatives
-        int64 (B, P, N): items that the user never interacted with, N for each pair
-        items[:, j] -> items[:, j + 1].
-    shared_negatives
-        int64 (M,): items for the whole batch; they may coincide with a positive.
+    users : ndarray
+        (B,) int64, the user of each row.
+    items : ndarray
+        (B, P + 1) int64, items of the user in order; -1 fills short rows.
+    negatives : ndarray
+        (B, P, N) int64, items that the user never interacted with: N for each pair
+        items[:, j] → items[:, j + 1].
+    shared_negatives : ndarray
+        (M,) int64, negatives shared by the whole batch; they may coincide with a positive.
     """
 
     users: NDArray[np.int64]
@@ -60,25 +60,65 @@ def make_sampler(
     seed: int,
     item_counts: NDArray[np.int64] | None = None,
 ) -> Sampler:
-    """Build the sampler of what a system is trained on; see `sequence_sampler` for `item_counts`."""
+    """Build the sampler for the kind of batches that a system trains on.
+
+    Parameters
+    ----------
+    batches : {"episodes", "sequences"}
+        The kind of batches.
+    train : Interactions
+        The training users' interactions, or a part of them.
+    config : TrainingConfig
+        The system's config; its property `episodes` or `sequences` is read.
+    k : int
+        K, the interactions of a user that the model sees; for episodes only.
+    seed : int
+        Seed of the batches.
+    item_counts : ndarray, optional
+        See :func:`sequence_sampler`.
+
+    Returns
+    -------
+    EpisodeSampler or SequenceSampler
+        The sampler.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a setting is out of range, or no user has enough interactions.
+    NoNegativeError
+        If a user has interacted with all items and the settings ask for negatives.
+    """
     if batches == "episodes":
         return episode_sampler(train, config.episodes, k=k, seed=seed)
     return sequence_sampler(train, config.sequences, seed=seed, item_counts=item_counts)
 
 
 def episode_sampler(train: Interactions, settings: EpisodeSettings, *, k: int, seed: int) -> EpisodeSampler:
-    """Build the sampler that a model asks for.
+    """Build a sampler of episodes.
 
     Parameters
     ----------
-    train
-        The training users' interactions.
-    settings
-        Which tasks.
-    k
-        Interactions of a user that the model sees, K.
-    seed
-        Seed of the tasks.
+    train : Interactions
+        The training users' interactions, or a part of them.
+    settings : EpisodeSettings
+        How episodes are sampled.
+    k : int
+        K, the interactions of a user that the model sees.
+    seed : int
+        Seed of the episodes.
+
+    Returns
+    -------
+    EpisodeSampler
+        The sampler.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a setting is out of range, or no user has K + 1 interactions.
+    NoNegativeError
+        If a user has interacted with all items and the settings ask for negatives.
     """
     return EpisodeSampler(train.index, k=k, seed=seed, **settings._asdict())
 
@@ -90,19 +130,31 @@ def sequence_sampler(
     seed: int,
     item_counts: NDArray[np.int64] | None = None,
 ) -> SequenceSampler:
-    """Build the sampler that a model asks for.
+    """Build a sampler of sequences.
 
     Parameters
     ----------
-    train
+    train : Interactions
         The training users' interactions, or a part of them.
-    settings
-        What a sequence is, and which negatives it comes with.
-    seed
+    settings : SequenceSettings
+        How sequences and their negatives are sampled.
+    seed : int
         Seed of the sequences.
     item_counts : ndarray, optional
-        (I,) int64, training interactions of each item, for negatives by popularity; those in `train` by
-        default.
+        (I,) int64, training interactions of each item, for negatives by popularity; by default the counts
+        in `train`.
+
+    Returns
+    -------
+    SequenceSampler
+        The sampler.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If a setting is out of range, or no user has enough interactions.
+    NoNegativeError
+        If a user has interacted with all items and the settings ask for negatives.
     """
     weights = None
     if settings.popularity_exponent > 0:
@@ -122,10 +174,22 @@ def sequence_sampler(
 
 
 def part_seeds(seed: int, count: int) -> list[int]:
-    """Give each of the parts that take turns a seed of its own.
+    """Derive a seed for each of the parts that training alternates between.
 
-    A sampler numbers its batches from 0. With one seed for all, `count` steps in a row would meet the same
-    negatives, and users at the same places of their parts.
+    Each sampler numbers its batches from 0. If all parts used one seed, `count` consecutive steps would draw
+    the same negatives, and the same user indices within each part.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the training.
+    count : int
+        Number of parts.
+
+    Returns
+    -------
+    list of int
+        One seed per part; `seed` itself for a single part.
     """
     if count == 1:
         return [seed]
@@ -134,30 +198,35 @@ def part_seeds(seed: int, count: int) -> list[int]:
 
 @contextmanager
 def alternate(samplers: Sequence[Sampler], first_step: int, batch_size: int) -> Iterator[Iterator[Batch]]:
-    """Draw batches from several samplers in turn, ahead of time in detached threads.
+    """Draw batches from several samplers in turn, ahead of time in background threads.
 
     Parameters
     ----------
-    samplers
+    samplers : sequence of Sampler
         n samplers; step s takes batch s // n of sampler s mod n.
-    first_step
-        The step to begin with.
-    batch_size
+    first_step : int
+        The step of the first batch.
+    batch_size : int
         Rows per batch.
+
+    Yields
+    ------
+    iterator of Batch
+        The batches of steps `first_step`, `first_step` + 1, …, without end.
     """
     count = len(samplers)
     with ExitStack() as stack:
-        # Sampler i has served the steps below first_step that leave the remainder i.
-        served = [(first_step + count - 1 - index) // count for index in range(count)]
-        batches = [
-            stack.enter_context(sampler.prefetch(start, batch_size))
-            for sampler, start in zip(samplers, served, strict=True)
+        # Sampler i has served the steps s < first_step with s mod n = i.
+        first_batches = [(first_step + count - 1 - index) // count for index in range(count)]
+        iterators = [
+            stack.enter_context(sampler.prefetch(first_batch, batch_size))
+            for sampler, first_batch in zip(samplers, first_batches, strict=True)
         ]
 
         def in_turn() -> Iterator[Batch]:
             step = first_step
             while True:
-                yield Batch(*next(batches[step % count]))
+                yield Batch(*next(iterators[step % count]))
                 step += 1
 
         yield in_turn()

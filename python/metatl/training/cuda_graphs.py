@@ -1,7 +1,7 @@
-"""Steps of training that a CUDA device replays as graphs.
+"""Training steps replayed as CUDA graphs.
 
-A training step is a hundred or more kernels of a few microseconds each, and launching them one by one takes
-longer than running them. A graph of them is launched at once.
+A training step launches a hundred or more kernels of a few microseconds each. Launching them one by one takes
+longer than running them. A CUDA graph launches all of them at once.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-WARM_UP = 3
-"""Steps that run one kernel at a time first: libraries and the optimiser allocate what they keep."""
+WARM_UP_STEPS = 3
+"""Steps that run without a graph first, while libraries and the optimiser allocate their buffers."""
 
 
 class GraphedStep:
-    """A step that is captured when it has warmed up, and replayed from then on.
+    """A step that runs a few times as usual, is then captured as a CUDA graph, and replayed from then on.
 
-    Its tensors must have the same shapes, and those that it reads and writes the same addresses, at each
-    call with the same key; nothing in it may wait for the device. Replaying draws the random numbers that
-    running would have drawn.
+    Two calls with the same key must use tensors of the same shapes, and must read and write them at the same
+    addresses. The step must not synchronise with the device. A replay draws the same random numbers as a run
+    would have drawn.
 
     Parameters
     ----------
     step : callable
-        Moves the weights and returns the loss, a scalar on the device.
+        Updates the weights and returns the loss, a scalar on the device.
     """
 
     def __init__(self, step: Callable[..., torch.Tensor]) -> None:
@@ -36,16 +36,21 @@ class GraphedStep:
         self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
 
     def __call__(self, key: Hashable, *arguments: object) -> torch.Tensor:
-        """Take the step.
+        """Run, capture or replay the step.
 
         Parameters
         ----------
-        key
-            What decides which kernels run, and on which tensors, beside the values in them.
-        *arguments
-            Passed to the step where it runs; a replayed graph has those of its capture.
+        key : hashable
+            Identifies the kernels of the step and the addresses of its tensors.
+        *arguments : object
+            Arguments of the step. A replay ignores them and uses those of the capture.
+
+        Returns
+        -------
+        Tensor
+            The loss, a scalar on the device.
         """
-        if self._runs < WARM_UP:
+        if self._runs < WARM_UP_STEPS:
             self._runs += 1
             return self._warm_up(*arguments)
         if key not in self._graphs:
@@ -55,8 +60,8 @@ class GraphedStep:
         return loss.clone()
 
     def _warm_up(self, *arguments: object) -> torch.Tensor:
-        # On a stream beside the default one, as the capture: what the first backward pass keeps must not
-        # belong to the default stream, which cannot be captured.
+        # Runs on a side stream, as the capture does. The buffers that the first backward pass allocates must
+        # not belong to the default stream, which cannot be captured.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -66,9 +71,9 @@ class GraphedStep:
 
     def _capture(self, *arguments: object) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         graph = torch.cuda.CUDAGraph()
-        # Graphs run one after the other, so that they can share their memory.
+        # Graphs never run at the same time, so they can share one memory pool.
         pool = next((graph.pool() for graph, _ in self._graphs.values()), None)
-        # Of this thread alone: others may go on using the device.
+        # "thread_local": other threads may keep using the device during the capture.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             loss = self._step(*arguments)
         return graph, loss

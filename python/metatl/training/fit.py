@@ -1,4 +1,4 @@
-"""`fit`: from interactions to a fitted system, with or without a run directory."""
+"""`fit`: fit a system on interactions, with or without a run directory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 VALIDATION_NEGATIVES = 100
 
 PREVIOUS = ".previous"
-"""Folder of a run directory that holds the finished run which the present one is to replace."""
+"""Folder of a run directory that keeps the previous finished run until the new one is finished."""
 
 
 def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
@@ -58,19 +58,24 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
 
     Parameters
     ----------
-    system
+    system : System
         The system to configure.
-    preset
+    preset : str
         One of its presets.
-    overrides
-        Fields that differ from the preset; text is read as the field's type.
-    k
-        K of the split: the length of the histories that the system is made for.
+    overrides : mapping of str to object
+        Fields that differ from the preset; text is parsed as the field's type.
+    k : int
+        K of the split, the length of the histories that the system is configured for.
+
+    Returns
+    -------
+    BaseModel
+        The config.
 
     Raises
     ------
     ConfigError
-        If there is no such field, or its value is not one that it can have.
+        If a field does not exist or has a wrong value, or the preset does not exist.
     """
     config_class: Any = system.config_class()
     fields = config_class.model_fields
@@ -154,41 +159,41 @@ def fit(
 
     Parameters
     ----------
-    data
+    data : str, Path or Interactions, optional
         `wines`, the path of an interactions file, or interactions in memory; `wines` by default.
-    model
-        Name of a system: one of :data:`metatl.models.SYSTEMS`; `metatl` by default.
-    preset
+    model : str, optional
+        Name of a system, one of :data:`metatl.models.SYSTEMS`; `metatl` by default.
+    preset : str, optional
         One of the presets of the system; `tuned` by default.
-    k
-        Interactions that a new user has shown, K; overrides `split.k`.
-    seed
-        Seed of weights, tasks, dropout and validation candidates; 0 by default.
-    out
-        Run directory to write; None keeps the system in memory.
-    config
+    k : int, optional
+        Interactions of a new user that a model sees, K; overrides `split.k`.
+    seed : int, optional
+        Seed of weights, batches, dropout and validation candidates; 0 by default.
+    out : str or Path, optional
+        Run directory to write. By default the system is kept in memory only.
+    config : mapping of str to object, optional
         Fields of the system's config that differ from the preset.
-    split
-        How to split; the protocol's defaults where None.
-    columns
-        Names of the file's user, item and timestamp columns; found by their usual names where None.
+    split : SplitSettings, optional
+        How to split; by default the defaults of :class:`metatl.SplitSettings`.
+    columns : tuple of str, optional
+        Names of the file's user, item and timestamp columns. By default the usual names are tried.
     timestamp_unit : {"s", "ms", "us", "ns"}, optional
         Unit of the file's numeric timestamps; by default seconds, or what a published format uses.
-    device
-        `auto`, `cpu` or `cuda`.
-    compiled
-        Have torch.compile fuse the kernels of a training step, where the system can: ten to twenty seconds at
-        the start, then steps that are up to two and a half times as fast on CUDA and 1.5 times on the
-        processor, where it takes a C++ compiler. Sums are formed in another order, so that weights differ
-        by rounding. False by default.
-    resume
-        Continue the run in `out`; other settings than it has are refused. A finished run is loaded. Where
+    device : {"auto", "cpu", "cuda"}
+        Where to train.
+    compiled : bool, optional
+        Whether torch.compile fuses the kernels of a training step; not every system supports it. Compilation
+        takes ten to twenty seconds at the start and, on a CPU, needs a C++ compiler. Steps are then up to 2.5
+        times as fast on CUDA and 1.5 times as fast on a CPU. Sums are added in another order, so the weights
+        differ by rounding. False by default.
+    resume : bool
+        Continue the run in `out`. Settings that differ from its own are refused. A finished run is loaded. If
         `out` holds no run, a new one is started.
-    overwrite
-        Replace the run in `out`. A finished one stays in `out`/.previous until the new one is finished, and
-        comes back where that fails before its first checkpoint.
-    on_progress
-        Called after every training step.
+    overwrite : bool
+        Replace the run in `out`. A finished run is kept in `out`/.previous until the new one is finished. It
+        is restored if the new one fails before its first checkpoint.
+    on_progress : callable, optional
+        Called with a :class:`metatl.training.outer_loop.Progress` after every training step.
 
     Returns
     -------
@@ -198,12 +203,14 @@ def fit(
     Raises
     ------
     MetatlError
-        If the data, the settings or the run directory are not what they have to be.
+        If the data, the settings or the run directory are invalid.
     TrainingStopped
         After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
     """
     if columns is not None and isinstance(data, Interactions):
-        raise InvalidArgumentError("columns: interactions in memory have theirs; expected None")
+        raise InvalidArgumentError(
+            f"columns: found {columns!r} with interactions in memory, expected None; only a file has columns"
+        )
     directory = None if out is None else Path(out)
     defaults = _Defaults() if directory is None or not resume else _Defaults.of_run(directory)
     data = defaults.data if data is None else data
@@ -275,13 +282,13 @@ def fit(
 def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
     if len(split.validation) == 0:
         raise DataError(
-            f"found no validation users among {split.cold.num_users} new ones, and weights are chosen by the "
-            "MRR on them; raise validation_share, or take an earlier cutoff"
+            f"found no validation users among {split.cold.num_users} new ones, expected at least one to "
+            "select the weights by the MRR; raise validation_share, or choose an earlier cutoff"
         )
     try:
         return sample_candidate_sets(split, split.validation, n=VALIDATION_NEGATIVES, seed=seed)
     except NoNegativeError:
-        # A small catalogue has fewer; the order of two models' MRR is what counts here.
+        # A small catalogue has fewer negatives. Selecting weights only compares MRRs on the same candidates.
         fewest = int((split.num_items - split.cold.distinct_items[split.validation]).min())
         return sample_candidate_sets(split, split.validation, n=max(1, fewest), seed=seed)
 
@@ -297,7 +304,7 @@ def _fit_system(
     resume: bool,
     on_progress: Callable[[Progress], None] | None,
 ) -> Model:
-    """Train a system, or compute it in one pass; the directory holds a finished run then."""
+    """Train a system, or compute it in one pass, and write its weights and metrics to the directory."""
     fitted: Any
     if system.batches is None:
         fitted = system.model_class().fit(split.train, config)
@@ -326,7 +333,7 @@ def _fit_system(
     if directory is not None:
         if system.batches is None:
             save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)
-        # The last file to be written: it says that the run is finished.
+        # Written last: its presence means that the run is finished.
         write_json(directory / "metrics.json", {"validation": metrics})
     model: Model = fitted
     return model
@@ -352,7 +359,7 @@ def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, 
             f"{directory}: already holds a run; continue it with --resume or replace it with --overwrite"
         )
     if resume:
-        # Before the settings are read, which are those of the system.
+        # Checked before the config, whose fields depend on the system.
         _refuse_changes(directory, read_record(directory).model_dump(), {"model": model, "preset": preset})
 
 
@@ -367,8 +374,8 @@ def _check_finished(
     columns: tuple[str, str, str] | None,
     timestamp_unit: TimestampUnit | None,
 ) -> None:
-    """Refuse a finished run of other settings; a file of data is read only where the run names another."""
-    asked = {
+    """Refuse a finished run of other settings; a data file is read only if the run names another one."""
+    requested = {
         "model": model,
         "preset": preset,
         "seed": seed,
@@ -377,24 +384,24 @@ def _check_finished(
         "split": split.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
     }
-    held = read_record(directory)
+    saved = read_record(directory)
     if isinstance(data, Interactions):
-        asked["dataset_fingerprint"] = data.fingerprint
-    elif datasets.source(data) != held.data:
-        asked["dataset_fingerprint"] = datasets.load(data, columns, timestamp_unit).fingerprint
-    _check_same_settings(held, asked, directory)
+        requested["dataset_fingerprint"] = data.fingerprint
+    elif datasets.source(data) != saved.data:
+        requested["dataset_fingerprint"] = datasets.load(data, columns, timestamp_unit).fingerprint
+    _check_same_settings(saved, requested, directory)
 
 
-def _check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: Path) -> None:
-    """Refuse to continue a run with other settings than it has.
+def _check_same_settings(saved: RunRecord, requested: Mapping[str, Any], directory: Path) -> None:
+    """Refuse to continue a run with other settings than its own.
 
     Parameters
     ----------
-    held
-        What the run in the directory was started with.
-    asked
-        Fields of such a record, as JSON holds them. Where it runs and where its data lie may change.
-    directory
+    saved : RunRecord
+        The settings of the run in the directory.
+    requested : mapping of str to object
+        Some fields of such a record as JSON values. The device and the path of the data may differ.
+    directory : Path
         The run directory, for the error.
 
     Raises
@@ -402,7 +409,7 @@ def _check_same_settings(held: RunRecord, asked: Mapping[str, Any], directory: P
     RunError
         If a field differs.
     """
-    _refuse_changes(directory, _flatten(held.model_dump(mode="json")), _flatten(asked))
+    _refuse_changes(directory, _flatten(saved.model_dump(mode="json")), _flatten(requested))
 
 
 def _refuse_changes(directory: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -414,7 +421,7 @@ def _refuse_changes(directory: Path, before: Mapping[str, Any], now: Mapping[str
 
 
 def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every setting under its own name, but for where it runs and where the data lie."""
+    """Map the name of every setting to its value, without the device and the path of the data."""
     settings = {name: value for name, value in record.items() if name not in ("device", "data")}
     columns = settings.get("columns")
     if columns is not None:
@@ -434,7 +441,7 @@ def _start_directory(
 
 
 def _set_aside(directory: Path) -> None:
-    """Move a finished run to `PREVIOUS`, where it stays until another one is finished; remove any other."""
+    """Move a finished run to `PREVIOUS`; delete an unfinished one."""
     previous = directory / PREVIOUS
     if is_finished(directory):
         shutil.rmtree(previous, ignore_errors=True)
@@ -453,18 +460,18 @@ def _remove_run(directory: Path) -> None:
 
 @contextmanager
 def _previous_run_kept(directory: Path | None) -> Iterator[None]:
-    """Remove what was set aside once the block is through; bring it back if there is nothing to continue."""
+    """Delete the previous run after the block; restore it if the block fails before its first checkpoint."""
     try:
         yield
     except BaseException:
         if directory is not None and not (directory / "last.safetensors").exists():
-            _bring_back(directory)
+            _restore_previous(directory)
         raise
     if directory is not None:
         shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
 
 
-def _bring_back(directory: Path) -> None:
+def _restore_previous(directory: Path) -> None:
     previous = directory / PREVIOUS
     if previous.exists():
         _remove_run(directory)

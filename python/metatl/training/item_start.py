@@ -1,4 +1,4 @@
-"""Where training starts: item vectors, and the parts of the users who meet the same ones."""
+"""Initialisation of the item vectors, and the cross-fitting parts of the training users."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPart:
-    """Training users who meet the same item vectors.
+    """Training users who are trained with the same item vectors.
 
     Attributes
     ----------
-    train
-        Their rows.
-    users
-        int64 (U,): the number of each of them among all training users.
-    item_offsets
-        (I, d) on the model's device, what item vectors lack without them; None for nothing.
+    train : Interactions
+        The interactions of these U users.
+    users : ndarray
+        (U,) int64, their indices among all training users.
+    item_offsets : Tensor or None
+        (I, d) float32 on the model's device, added to the item vectors: the initial vectors computed without
+        these users, minus those computed with all users. None where nothing is added.
     """
 
     train: Interactions
@@ -40,12 +41,21 @@ class TrainingPart:
 
 
 def start_items(model: TrainableModel, batches: Batches, split: ColdStartSplit) -> list[TrainingPart]:
-    """Start the item vectors and biases as the settings say.
+    """Initialise the item vectors and biases as the config's `item_start` says.
+
+    Parameters
+    ----------
+    model : TrainableModel
+        The model, changed in place.
+    batches : {"episodes", "sequences"}
+        What it trains on; decides which users have enough interactions to be trained on.
+    split : ColdStartSplit
+        Its training users are used.
 
     Returns
     -------
     list of TrainingPart
-        Whom batches come from, in turn.
+        The parts that training alternates between; one part without cross-fitting.
     """
     config, train = model.config, split.train
     folds = []

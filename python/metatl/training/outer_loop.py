@@ -1,13 +1,13 @@
-"""The outer loop: batches in, weights out; for MetaTL, Eq. 5 and 6 of Wang et al. 2021.
+"""The outer loop: trains a model on batches; for MetaTL, Eq. 5 and 6 of Wang et al. 2021.
 
-Each step draws a batch of tasks or sequences and moves the weights against the model's loss. MetaTL lets
-its weights adapt to the supports of a meta-batch and takes the loss of the adapted weights on the queries.
-Every `eval_every` steps the model ranks fixed candidates of the validation users; the best weights by MRR
-are kept.
+Each step draws a batch of episodes or sequences and updates the weights by the gradient of the model's loss.
+MetaTL adapts its weights to the supports of a meta-batch; its loss is that of the adapted weights on the
+queries. Every `eval_every` steps the model ranks fixed candidates of the validation users, and the weights
+with the best MRR are kept.
 
-A checkpoint holds what a step changes; the batch of a step is a function of (seed, step) alone, and the
-item vectors of cross-fitting are computed again from the training rows. So a resumed training ends in the
-weights of an uninterrupted one, to the byte on a CPU.
+A checkpoint holds everything that a step changes. The batch of a step depends on (seed, step) only, and the
+item vectors of cross-fitting are computed again from the training rows. A resumed training therefore ends
+with the weights of an uninterrupted one; on a CPU they are equal byte for byte.
 """
 
 from __future__ import annotations
@@ -50,12 +50,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training tells whoever watches it, after every step."""
+    """Progress of a training after a step.
+
+    Attributes
+    ----------
+    step : int
+        Steps that are done.
+    max_steps : int
+        Steps after which training ends at the latest.
+    loss : Tensor
+        The step's loss, a float32 scalar on the device; reading it waits for the step to end.
+    validation_mrr : float or None
+        MRR of the latest evaluation; None before the first one.
+    """
 
     step: int
     max_steps: int
     loss: torch.Tensor
-    """The step's loss, still on the device: reading it waits for the step to end."""
     validation_mrr: float | None
 
 
@@ -73,39 +84,45 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainingState:
-    """Train a model in place and leave it with its best weights.
+    """Train a model in place and load its best weights.
 
     Parameters
     ----------
-    model
-        A freshly initialised model.
-    batches
-        What it is trained on: `episodes` or `sequences`.
-    split
+    model : TrainableModel
+        A newly initialised model.
+    batches : {"episodes", "sequences"}
+        What the model trains on.
+    split : ColdStartSplit
         Its training users are trained on.
-    candidates
-        Candidate sets of the validation users; MRR on them chooses the weights and stops early.
-    config
+    candidates : CandidateSets
+        Candidate sets of the validation users. The MRR on them selects the weights and decides early
+        stopping.
+    config : TrainingConfig
         The model's config.
-    seed
-        Seed of tasks or sequences, and of dropout.
-    device
-        `cpu` or `cuda`.
-    compiled
+    seed : int
+        Seed of batches and dropout.
+    device : {"cpu", "cuda"}
+        Where to train.
+    compiled : bool
         Whether torch.compile fuses the kernels of a step.
-    directory
-        Run directory for checkpoints and TensorBoard scalars; None keeps everything in memory.
-    resume
-        Continue from the directory's last checkpoint, if it has one.
-    on_progress
-        Called after every step.
+    directory : Path, optional
+        Run directory for checkpoints and TensorBoard scalars. By default nothing is written.
+    resume : bool
+        Continue from the last checkpoint in `directory`, if there is one.
+    on_progress : callable, optional
+        Called with a `Progress` after every step.
+
+    Returns
+    -------
+    TrainingState
+        Steps, best step and history of the training.
 
     Raises
     ------
     TrainingStopped
         After Ctrl-C or SIGTERM, once a checkpoint is saved.
     RunError
-        If the last checkpoint is damaged, or the loss is no longer finite.
+        If a checkpoint is damaged, the loss is not finite, or torch.compile fails.
     """
     files = None if directory is None else CheckpointFiles(directory)
     checkpoint = files.load_last() if files is not None and resume else None
@@ -115,9 +132,9 @@ def train(
     if compiled:
         model.compile_loss()
     loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
-    # The caller's random generators are left as they were.
-    cuda = [fabric.device] if device == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), StopSignals() as stop, finalising(loggers):
+    # The caller's random generators keep their state.
+    cuda_devices = [fabric.device] if device == "cuda" else []
+    with torch.random.fork_rng(devices=cuda_devices), StopSignals() as stop, _finalised(loggers):
         torch.manual_seed(seed)
         parts = start_items(model, batches, split)
         if checkpoint is not None:
@@ -129,10 +146,10 @@ def train(
             )
             for part, part_seed in zip(parts, part_seeds(seed, len(parts)), strict=True)
         ]
-        with alternate(samplers, state.step, config.batch_size) as drawn:
+        with alternate(samplers, state.step, config.batch_size) as batch_iterator:
             while not loop.is_finished():
                 part = parts[state.step % len(parts)]
-                batch = next(drawn)
+                batch = next(batch_iterator)
                 loss = loop.step(batch._replace(users=part.users[batch.users]), part.item_offsets)
                 if on_progress is not None:
                     mrr = state.history[-1]["MRR"] if state.history else None
@@ -146,13 +163,13 @@ def train(
 
 
 def _tensorboard(directory: Path, step: int) -> TensorBoardLogger:
-    """Open the TensorBoard scalars, hiding what an interrupted run logged after `step`."""
+    """Open the TensorBoard log; entries that an interrupted run wrote after `step` are hidden."""
     return TensorBoardLogger(directory, name="tensorboard", version="", purge_step=step + 1)
 
 
 @contextmanager
-def finalising(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Write out what is logged, and end the threads that write it, however the block ends."""
+def _finalised(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Flush the loggers and end their threads when the block ends, also by an error."""
     try:
         yield
     finally:
@@ -161,7 +178,32 @@ def finalising(loggers: Sequence[Logger]) -> Iterator[None]:
 
 
 class OuterLoop:
-    """The parts of a training that every step needs."""
+    """The objects that a training step uses, and the steps themselves.
+
+    Parameters
+    ----------
+    model : TrainableModel
+        The model, on the device that it trains on.
+    split : ColdStartSplit
+        The split; evaluations read it.
+    candidates : CandidateSets
+        Candidate sets of the validation users.
+    config : TrainingConfig
+        The model's config.
+    fabric : Fabric
+        The device and the loggers.
+    files : CheckpointFiles or None
+        Where checkpoints are written; None writes none.
+    state : TrainingState
+        Where to continue; updated in place.
+
+    Attributes
+    ----------
+    best : dict of str to ndarray
+        The weights with the best validation MRR so far; the initial ones before the first evaluation.
+    loss_sum : Tensor
+        float64 scalar on the device, the sum of the losses since the last evaluation.
+    """
 
     def __init__(
         self,
@@ -185,32 +227,47 @@ class OuterLoop:
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
         self.module.mark_forward_method("training_loss")
         on_cuda = fabric.device.type == "cuda"
-        # CUDA sums the gradients of rows into dense ones faster than it could sort them out.
+        # On CUDA, adding row gradients into a dense gradient is faster than sorting the rows.
         self.row_gradients = [] if on_cuda else prepare_row_gradients(model.row_tables, config)
         self.device_batches: dict[tuple[tuple[int, ...], ...], DeviceBatches] = {}
-        self.graphed_move = GraphedStep(self.move) if on_cuda and model.can_be_captured else None
+        self.graphed_update = GraphedStep(self.update_weights) if on_cuda and model.can_be_captured else None
         keep_freed_memory()
         self.loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=fabric.device)
 
     def is_finished(self) -> bool:
-        """Whether all steps are done, or the validation MRR has stopped rising."""
+        """Whether all steps are done, or `patience` evaluations in a row did not improve the best MRR."""
         state = self.state
         evaluations_since_best = sum(entry["step"] > state.best_step for entry in state.history)
         return state.step >= self.config.max_steps or evaluations_since_best >= self.config.patience
 
     def step(self, batch: Batch, item_offsets: torch.Tensor | None = None) -> torch.Tensor:
-        """Move the weights once; evaluate and save where it is time. Returns the loss, on the device.
+        """Update the weights once; every `eval_every` steps and after the last one, evaluate and save.
 
-        The offsets (I, d) belong to the part that the batch's users are in.
+        Parameters
+        ----------
+        batch : Batch
+            The batch.
+        item_offsets : Tensor, optional
+            (I, d), the item offsets of the part that the batch's users belong to.
+
+        Returns
+        -------
+        Tensor
+            The loss, a scalar on the device.
+
+        Raises
+        ------
+        RunError
+            If an evaluation finds that the loss is not finite.
         """
         config, state = self.config, self.state
         set_learning_rate(self.optimizer, config.learning_rate(state.step))
         tensors = self.to_device(batch)
-        if self.graphed_move is None:
-            loss = self.move(tensors, item_offsets)
+        if self.graphed_update is None:
+            loss = self.update_weights(tensors, item_offsets)
         else:
             addresses = tensors.items.data_ptr(), None if item_offsets is None else item_offsets.data_ptr()
-            loss = self.graphed_move((self.model.training, *addresses), tensors, item_offsets)
+            loss = self.graphed_update((self.model.training, *addresses), tensors, item_offsets)
         state.step += 1
         if state.step % config.eval_every == 0 or state.step == config.max_steps:
             self.evaluate()
@@ -218,7 +275,11 @@ class OuterLoop:
         return loss
 
     def to_device(self, batch: Batch) -> TensorBatch:
-        """Give the batch where the model is; on CUDA the next one of its shape takes its place."""
+        """Copy a batch to the model's device.
+
+        On CUDA, the next batch of the same shapes overwrites it. On a CPU, the tensors share the arrays'
+        memory.
+        """
         if self.fabric.device.type == "cpu":
             return TensorBatch(*map(torch.from_numpy, batch))
         shapes = tuple(array.shape for array in batch)
@@ -226,8 +287,8 @@ class OuterLoop:
             self.device_batches[shapes] = DeviceBatches(batch, self.fabric.device)
         return self.device_batches[shapes].copy(batch)
 
-    def move(self, batch: TensorBatch, item_offsets: torch.Tensor | None) -> torch.Tensor:
-        """Take one step of the outer optimiser on a batch (for MetaTL, Eq. 6), and return the loss."""
+    def update_weights(self, batch: TensorBatch, item_offsets: torch.Tensor | None) -> torch.Tensor:
+        """Take one step of the outer optimiser (for MetaTL, Eq. 6) and return the loss, a scalar."""
         loss: torch.Tensor = self.module.training_loss(batch, item_offsets)
         self.optimizer.zero_grad(set_to_none=True)
         for table, gradient in self.row_gradients:
@@ -239,7 +300,13 @@ class OuterLoop:
         return loss
 
     def evaluate(self) -> None:
-        """Append the validation metrics to the history, and keep the weights if their MRR is the best."""
+        """Append the validation metrics to the history, and keep the weights if their MRR is the best.
+
+        Raises
+        ------
+        RunError
+            If the mean loss since the last evaluation is not finite.
+        """
         state, model = self.state, self.model
         steps = state.step - (int(state.history[-1]["step"]) if state.history else 0)
         loss = self.loss_sum.item() / steps
@@ -260,7 +327,7 @@ class OuterLoop:
                 self.files.save_best(self.best, state)
 
     def save(self) -> None:
-        """Write the state that a resumed training continues from."""
+        """Write the checkpoint that a resumed training continues from."""
         self.state.loss_sum = self.loss_sum.item()
         if self.files is not None:
             self.files.save_last(training_tensors(self.model, self.optimizer), self.state)
