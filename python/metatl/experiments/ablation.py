@@ -143,7 +143,7 @@ def ablation(
     budget: Budget,
 ) -> Report:
     """Write the report of the ablation from the results of a grid; the arguments are those of `table2`."""
-    found = [
+    of_sources = [
         standing
         for source in sources
         for k in ks
@@ -167,9 +167,11 @@ def ablation(
         Text(f"MetaTL. {interval_note(seeds)}"),
         Points(tuple(notes)),
     ]
-    pictures = {"ablation.png": png(draw_dots([_panel(standing) for standing in found]))} if found else {}
+    pictures = (
+        {"ablation.png": png(draw_dots([_panel(standing) for standing in of_sources]))} if of_sources else {}
+    )
     steps: list[dict[str, Any]] = []
-    for standing in found:
+    for standing in of_sources:
         of_rows = _differences(outcome, standing, rows)
         parts += [
             Heading(f"{standing.dataset}, K = {standing.k}"),
@@ -194,7 +196,7 @@ def ablation(
         "budget": budget,
         "seeds": seeds,
         "rows": [{"title": row.title, "preset": row.preset, "config": dict(row.config)} for row in rows],
-        "standings": [asdict(standing) for standing in found],
+        "standings": [asdict(standing) for standing in of_sources],
         "steps": steps,
         "failures": outcome.failures,
     }
@@ -258,8 +260,12 @@ def _what_shows(rows: Sequence[Row], differences: Mapping[tuple[str, RankingName
     return " ".join(sentences)
 
 
-def _difference(found: Comparison | None) -> str:
-    return "" if found is None else f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+def _difference(comparison: Comparison | None) -> str:
+    return (
+        ""
+        if comparison is None
+        else f"{comparison.difference:+.4f} [{comparison.low:+.4f}, {comparison.high:+.4f}]"
+    )
 
 
 def _settings(title: str) -> str:

@@ -97,15 +97,15 @@ def advice(standing: Standings, choice: Choice) -> str:
 
 def simple_leaders(standings: Sequence[Standings]) -> str:
     """State where a system that needs no training has the best MRR."""
-    found = [
+    winners = [
         f"{winner} on {standing.dataset} at K = {standing.k}"
         for standing in standings
         for winner in dict.fromkeys(standing.best[ranking] for ranking in RANKINGS)
         if winner in UNTRAINED_TITLES
     ]
-    if not found:
+    if not winners:
         return "No simple system has the best MRR."
-    return f"A system that needs no training has the best MRR in these cases: {'; '.join(found)}."
+    return f"A system that needs no training has the best MRR in these cases: {'; '.join(winners)}."
 
 
 def everywhere(choices: Sequence[Choice]) -> list[str]:
@@ -129,20 +129,20 @@ def why_not_ahead(outcome: Outcome, standing: Standings, row: str) -> str | None
     if row not in standing.scores or rival is None:
         return None
     test = standing.against_best["sampled"].get(rival if row == best else row)
-    found = compare_rows(outcome, standing.dataset, standing.k, row, rival, "sampled")
-    if test is None or found is None:
+    comparison = compare_rows(outcome, standing.dataset, standing.k, row, rival, "sampled")
+    if test is None or comparison is None:
         return None
     if row == best and max(test.t_p, test.wilcoxon_p) < SIGNIFICANT:
         return None
     # The interval belongs to the same test, so its half-width gives the standard error.
-    detectable = detectable_difference((found.high - found.low) / 2, standing.test_users)
+    detectable = detectable_difference((comparison.high - comparison.low) / 2, standing.test_users)
     text = (
         f"Power: with {standing.test_users:,} users, the t test detects a difference of {detectable:.4f} "
         f"between {row} and {rival} with probability {100 * POWER:.0f} % "
-        f"(p < {SIGNIFICANT}, before correction). The measured difference is {found.difference:+.4f}."
+        f"(p < {SIGNIFICANT}, before correction). The measured difference is {comparison.difference:+.4f}."
     )
-    if 0 < abs(found.difference) < detectable:
-        needed = standing.test_users * (detectable / found.difference) ** 2
+    if 0 < abs(comparison.difference) < detectable:
+        needed = standing.test_users * (detectable / comparison.difference) ** 2
         text += f" Detecting it would take about {_two_digits(needed)} users."
     return text
 

@@ -65,11 +65,11 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
     ks, seeds
         Values of K and number of seeds of the grid.
     """
-    found = {
+    standings_of = {
         name: [standing for k in ks if (standing := standings(outcome, name, k)) is not None]
         for name in names
     }
-    chosen = [(standing, choose(outcome, standing)) for of_ks in found.values() for standing in of_ks]
+    chosen = [(standing, choose(outcome, standing)) for of_ks in standings_of.values() for standing in of_ks]
     parts: list[PagePart] = [
         Heading("Results", 1),
         Text(
@@ -88,7 +88,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
         Text(HEADER.format(intervals=interval_note(seeds))),
         Points(NOTES),
     ]
-    over_k = {name: of_ks for name, of_ks in found.items() if len(of_ks) > 1}
+    over_k = {name: of_ks for name, of_ks in standings_of.items() if len(of_ks) > 1}
     if over_k:
         picture = png(mrr_over_k(over_k, figure2_rows("tuned")))
         parts += [
@@ -96,7 +96,7 @@ def results_page(outcome: Outcome, names: Sequence[str], *, ks: Sequence[int], s
             Text("MRR among 100 negatives, for the systems of the paper's Figure 2."),
             Image(PICTURE, picture, "MRR against K, one line for each system"),
         ]
-    for name, of_ks in found.items():
+    for name, of_ks in standings_of.items():
         parts.append(Heading(name))
         for standing in of_ks:
             parts += [

@@ -32,23 +32,25 @@ def table1(sources: Sequence[DataSource]) -> Report:
     DataError
         If data cannot be read.
     """
-    found = {source: statistics(datasets.load(source.data), cutoff=source.cutoff) for source in sources}
+    statistics_of = {
+        source: statistics(datasets.load(source.data), cutoff=source.cutoff) for source in sources
+    }
     parts: list[PagePart] = [
         Heading("Table 1: data sets", 1),
         Text(
             "After items with fewer than 10 interactions are dropped. The paper's data are split at the "
             f"paper's T, others at the 0.75 quantile of the users' first interactions. Paper: {SOURCE}."
         ),
-        _table(found),
+        _table(statistics_of),
         Heading("What differs"),
-        Points(tuple(text for source, ours in found.items() for text in differences(source, ours))),
+        Points(tuple(text for source, ours in statistics_of.items() for text in differences(source, ours))),
     ]
-    picture = png(draw_dots(_panels(found)))
+    picture = png(draw_dots(_panels(statistics_of)))
     parts.append(Image("table1.png", picture, "Users, items and mean length, ours and the paper's"))
     data = {
-        "ours": {source.name: _plain(ours) for source, ours in found.items()},
+        "ours": {source.name: _plain(ours) for source, ours in statistics_of.items()},
         "paper": {column: {**asdict(row), "cutoff": str(row.cutoff)} for column, row in TABLE_1.items()},
-        "differences": {source.name: differences(source, ours) for source, ours in found.items()},
+        "differences": {source.name: differences(source, ours) for source, ours in statistics_of.items()},
     }
     return Report("table1", parts, data, {"table1.png": picture})
 
@@ -60,12 +62,12 @@ def differences(source: DataSource, ours: Statistics) -> list[str]:
     paper = TABLE_1[source.column]
     name = f"{source.name} ({paper.column})"
     texts = [
-        f"{name}: {found:,} {what}, the paper has {expected:,} ({found / expected - 1:+.1%})."
-        for what, found, expected in (
+        f"{name}: {ours:,} {what}, the paper has {expected:,} ({ours / expected - 1:+.1%})."
+        for what, ours, expected in (
             ("users", ours.num_users, paper.users),
             ("items", ours.num_items, paper.items),
         )
-        if found != expected
+        if ours != expected
     ]
     if abs(ours.mean_length - paper.mean_length) > _EQUAL:
         texts.append(
@@ -79,13 +81,13 @@ def differences(source: DataSource, ours: Statistics) -> list[str]:
     return texts or [f"{name}: users, items and mean length are those of the paper."]
 
 
-def _table(found: Mapping[DataSource, Statistics]) -> Table:
+def _table(statistics_of: Mapping[DataSource, Statistics]) -> Table:
     header = (
         "data set", "users", "items", "interactions", "mean length", "T",
         "train users", "new users, K = 2", "K = 3", "K = 4", "time ties",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = []
-    for source, ours in found.items():
+    for source, ours in statistics_of.items():
         rows.append(
             (
                 source.name,
@@ -102,7 +104,7 @@ def _table(found: Mapping[DataSource, Statistics]) -> Table:
         if source.column is not None:
             rows.append(_paper_row(TABLE_1[source.column], len(header)))
     # All data sets of the paper, including those that were not given.
-    shown = {source.column for source in found}
+    shown = {source.column for source in statistics_of}
     rows += [_paper_row(row, len(header)) for column, row in TABLE_1.items() if column not in shown]
     return Table(header, tuple(rows))
 
@@ -119,10 +121,11 @@ def _paper_row(row: PublishedStatistics, width: int) -> tuple[str, ...]:
     return (*cells, *[""] * (width - len(cells)))
 
 
-def _panels(found: Mapping[DataSource, Statistics]) -> list[DotPanel]:
-    names = tuple(source.name for source in found)
+def _panels(statistics_of: Mapping[DataSource, Statistics]) -> list[DotPanel]:
+    names = tuple(source.name for source in statistics_of)
     pairs = [
-        (ours, None if source.column is None else TABLE_1[source.column]) for source, ours in found.items()
+        (ours, None if source.column is None else TABLE_1[source.column])
+        for source, ours in statistics_of.items()
     ]
     figures = (
         ("users", [(ours.num_users, None if paper is None else paper.users) for ours, paper in pairs]),

@@ -52,16 +52,16 @@ def table2(
     sources, rows, ks, seeds, budget
         The arguments of the grid.
     """
-    found = [
+    of_sources = [
         (source, standing)
         for source in sources
         for k in ks
         if (standing := standings(outcome, source.name, k)) is not None
     ]
     published = {row.title: row.published for row in rows}
-    panels = [panel for source, standing in found for panel in _panels(source, standing, published)]
+    panels = [panel for source, standing in of_sources for panel in _panels(source, standing, published)]
     # Without a finished cell there is nothing to draw.
-    pictures = {"table2.png": png(draw_dots(panels))} if found else {}
+    pictures = {"table2.png": png(draw_dots(panels))} if of_sources else {}
     parts: list[PagePart] = [
         Heading("Table 2: all systems under one protocol", 1),
         Text(
@@ -69,21 +69,21 @@ def table2(
             "catalogue (full). Best **bold**, second best †. Differences are paired over test users, against "
             "the system with the best MRR; p-values are corrected by Holm's method for the number of systems."
         ),
-        Points((*(text for _, standing in found for text in leaders(standing)), *_absent(rows))),
+        Points((*(text for _, standing in of_sources for text in leaders(standing)), *_absent(rows))),
     ]
     if budget == "smoke":
         parts.append(Text("**Trained for a few steps only: this proves that everything runs, no more.**"))
     if outcome.failures:
         parts.append(Text("Cells that failed and are missing here:"))
         parts.append(Points(tuple(outcome.failures)))
-    for source, standing in found:
+    for source, standing in of_sources:
         parts += _section(source, standing, published, seeds)
     parts += [Image(name, content, _DESCRIPTION) for name, content in pictures.items()]
     parts += [Heading("What the paper reports"), Text(f"{SOURCE}, Table 2, K = {TABLE_2_K}."), paper_table()]
     data = {
         "budget": budget,
         "seeds": seeds,
-        "standings": [{"paper_column": source.column, **asdict(standing)} for source, standing in found],
+        "standings": [{"paper_column": source.column, **asdict(standing)} for source, standing in of_sources],
         "paper": {
             system: {column: asdict(score) for column, score in scores.items()}
             for system, scores in TABLE_2.items()

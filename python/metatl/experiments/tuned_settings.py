@@ -97,16 +97,16 @@ def read_tuned_settings(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     ConfigError
         If there is no file, one is not written by `metatl tune`, or two are of one system and data set.
     """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    configs: dict[tuple[str, str], dict[str, Any]] = {}
     for file in sorted(path.rglob(f"*{_ENDING}")):
         settings = _read(file)
         key = settings.model, settings.dataset_fingerprint
-        if key in found:
+        if key in configs:
             raise ConfigError(f"{file}: found a second search of {settings.model} on the same data; keep one")
-        found[key] = settings.config
-    if not found:
+        configs[key] = settings.config
+    if not configs:
         raise ConfigError(f"{path}: found no file that ends in {_ENDING}; expected what `metatl tune` wrote")
-    return found
+    return configs
 
 
 def _read(file: Path) -> TunedSettings:

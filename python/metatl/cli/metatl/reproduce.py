@@ -154,8 +154,8 @@ def _reproduce(
     sources, rows = parse_sources(_given(data, more_data)), list_rows(budget)
     if budget == "smoke":
         seeds = 1
-    found = {} if configs is None else read_tuned_settings(configs)
-    cells = plan(sources, rows, ks=ks, seeds=seeds, configs=found)
+    tuned = {} if configs is None else read_tuned_settings(configs)
+    cells = plan(sources, rows, ks=ks, seeds=seeds, configs=tuned)
     directory = _directory(out)
     console = Console(stderr=True)
     outcome = run_grid(

@@ -219,15 +219,15 @@ def _shared_rankings(evaluations: Sequence[PerUser], ranking: str | None) -> tup
         raise InvalidArgumentError(
             f"ranking: found {ranking!r}, expected one of {', '.join(PER_USER_RANKINGS)}"
         )
-    found = {record.system: set(frame["ranking"].unique()) for record, frame in evaluations}
-    shared = tuple(name for name in PER_USER_RANKINGS if all(name in names for names in found.values()))
+    rankings = {record.system: set(frame["ranking"].unique()) for record, frame in evaluations}
+    shared = tuple(name for name in PER_USER_RANKINGS if all(name in names for names in rankings.values()))
     if ranking is None and shared:
         return shared
     if ranking in shared:
         return (ranking,)
     wanted = "a ranking that all have" if ranking is None else f"the ranking {ranking!r} in each"
     listed = "; ".join(
-        f"{system} has {', '.join(sorted(names)) or 'none'}" for system, names in found.items()
+        f"{system} has {', '.join(sorted(names)) or 'none'}" for system, names in rankings.items()
     )
     raise DataError(f"{listed}; expected {wanted}")
 

@@ -51,8 +51,8 @@ def comparison_table(report: ComparisonReport) -> RenderableType:
             table = RichTable(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
             for header in ("", "base", "mean", "gain", "95 % interval", "t", "ranks", "flips", "d", "+/=/−"):
                 table.add_column(header, justify="right" if header else "left", no_wrap=True)
-            for found in mine:
-                table.add_row(*(RichText(_narrow(cell)) for cell in _cells(found)))
+            for difference in mine:
+                table.add_row(*(RichText(_narrow(cell)) for cell in _cells(difference)))
             tables.append(table)
     return Group(*tables, RichText(_legend(report)))
 
@@ -106,8 +106,8 @@ def comparison_markdown(report: ComparisonReport) -> str:
         "+ / = / −",
     )
     for ranking in report.rankings:
-        mine = [found for found in report.differences if found.ranking == ranking]
-        rows = tuple((found.system, *_cells(found)) for found in mine)
+        mine = [difference for difference in report.differences if difference.ranking == ranking]
+        rows = tuple((difference.system, *_cells(difference)) for difference in mine)
         parts += [Heading(f"{_TITLES[ranking].capitalize()}, {mine[0].users:,} users"), Table(headers, rows)]
     return markdown([*parts, Text(_legend(report))])
 
@@ -129,14 +129,20 @@ def _latex_table(report: ComparisonReport, ranking: str) -> str:
     for system in report.systems:
         name = (rf"\multicolumn{{{len(header)}}}{{@{{}}l@{{}}}}{{{escape(system)}}}",)
         mine = _select(report, system, ranking)
-        blocks.append([name, *([number(_narrow(cell)) for cell in _cells(found)] for found in mine)])
-    users = next(found.users for found in report.differences if found.ranking == ranking)
+        blocks.append(
+            [name, *([number(_narrow(cell)) for cell in _cells(difference)] for difference in mine)]
+        )
+    users = next(difference.users for difference in report.differences if difference.ranking == ranking)
     caption = f"Compared with {report.baseline} {_TITLES[ranking]}, {users:,} users. {_legend(report)}"
     return latex_table(escape(caption), "l" + "r" * (len(header) - 1), header, blocks)
 
 
 def _select(report: ComparisonReport, system: str, ranking: str) -> list[DifferenceReport]:
-    return [found for found in report.differences if (found.system, found.ranking) == (system, ranking)]
+    return [
+        difference
+        for difference in report.differences
+        if (difference.system, difference.ranking) == (system, ranking)
+    ]
 
 
 def _title(report: ComparisonReport, system: str, ranking: str, users: int) -> str:
@@ -152,18 +158,18 @@ def _legend(report: ComparisonReport) -> str:
     )
 
 
-def _cells(found: DifferenceReport) -> tuple[str, ...]:
+def _cells(difference: DifferenceReport) -> tuple[str, ...]:
     return (
-        found.metric,
-        f"{found.baseline_mean:.4f}",
-        f"{found.mean:.4f}",
-        f"{found.difference:+.4f}",
-        f"[{found.low:+.4f}, {found.high:+.4f}]",
-        _p(found.t),
-        _p(found.wilcoxon),
-        _p(found.randomisation),
-        "–" if found.effect_size is None else f"{found.effect_size:+.2f}",
-        f"{100 * found.wins:.0f} / {100 * found.ties:.0f} / {100 * found.losses:.0f}",
+        difference.metric,
+        f"{difference.baseline_mean:.4f}",
+        f"{difference.mean:.4f}",
+        f"{difference.difference:+.4f}",
+        f"[{difference.low:+.4f}, {difference.high:+.4f}]",
+        _p(difference.t),
+        _p(difference.wilcoxon),
+        _p(difference.randomisation),
+        "–" if difference.effect_size is None else f"{difference.effect_size:+.2f}",
+        f"{100 * difference.wins:.0f} / {100 * difference.ties:.0f} / {100 * difference.losses:.0f}",
     )
 
 

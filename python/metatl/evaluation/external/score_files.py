@@ -76,13 +76,13 @@ def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
         return _checked(_in_memory(scores, sets), sets)
     path = Path(scores)
     with _named(path):
-        found = _checked(_in_file(path, sets), sets)
+        checked = _checked(_in_file(path, sets), sets)
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
         with _named(path):
-            yield from found.blocks()
+            yield from checked.blocks()
 
-    return Scores(found.rows, found.columns, blocks, found.notes)
+    return Scores(checked.rows, checked.columns, blocks, checked.notes)
 
 
 @contextmanager
@@ -166,10 +166,10 @@ def _mapped(path: Path) -> Scores:
     with path.open("rb") as file:
         (rows, columns), _, _ = _read_header(file)
         offset = file.tell()
-    expected, found = offset + 4 * rows * columns, path.stat().st_size
-    if found != expected:
+    expected, size = offset + 4 * rows * columns, path.stat().st_size
+    if size != expected:
         raise DataError(
-            f"found {found:,} bytes, expected {expected:,} for {rows:,} x {columns:,} scores; "
+            f"found {size:,} bytes, expected {expected:,} for {rows:,} x {columns:,} scores; "
             "write the file again"
         )
     height = block_height(columns)

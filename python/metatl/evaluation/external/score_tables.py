@@ -89,8 +89,8 @@ def _long(table: ScoreTable, sets: CandidateSets | None) -> Scores:
         if table.schema[name] != ids.dtype:
             raise DataError(f"found ids of type {table.schema[name]}, expected {ids.dtype}", column=name)
     matrix, notes = fill_long_scores(_without_nulls(table.blocks(LONG_COLUMNS), ["score"]), sets)
-    found = matrix_scores(matrix)
-    return Scores(found.rows, found.columns, found.blocks, notes)
+    scores = matrix_scores(matrix)
+    return Scores(scores.rows, scores.columns, scores.blocks, notes)
 
 
 def _wide(table: ScoreTable, sets: CandidateSets | None) -> Scores:
@@ -136,30 +136,32 @@ def _without_nulls(blocks: Iterable[pl.DataFrame], names: Sequence[str]) -> Iter
         start += rows.height
 
 
-def _check_users(found: pl.Series, expected: pl.Series) -> None:
-    if found.dtype != expected.dtype:
-        raise DataError(f"found user ids of type {found.dtype}, expected {expected.dtype}", column="user_id")
-    if found.equals(expected):
+def _check_users(user_ids: pl.Series, expected: pl.Series) -> None:
+    if user_ids.dtype != expected.dtype:
+        raise DataError(
+            f"found user ids of type {user_ids.dtype}, expected {expected.dtype}", column="user_id"
+        )
+    if user_ids.equals(expected):
         return
-    known = found.is_in(expected.implode())
+    known = user_ids.is_in(expected.implode())
     if not known.all():
         row = int((~known).arg_true()[0])
         raise DataError(
-            f"found the user {found[row]!r}, who is not among the candidates' users",
+            f"found the user {user_ids[row]!r}, who is not among the candidates' users",
             row=row + 1,
             column="user_id",
         )
-    missing = expected.filter(~expected.is_in(found.implode()))
+    missing = expected.filter(~expected.is_in(user_ids.implode()))
     if len(missing):
         raise DataError(
             f"found no scores of {len(missing)} of the {len(expected)} users, such as {missing[0]!r}",
             column="user_id",
         )
-    if len(found) != len(expected):
-        raise DataError(f"found {len(found)} rows, expected one for each of {len(expected)} users")
-    row = int((found != expected).arg_true()[0])
+    if len(user_ids) != len(expected):
+        raise DataError(f"found {len(user_ids)} rows, expected one for each of {len(expected)} users")
+    row = int((user_ids != expected).arg_true()[0])
     raise DataError(
-        f"found the user {found[row]!r}, expected {expected[row]!r}: rows in the order of the "
+        f"found the user {user_ids[row]!r}, expected {expected[row]!r}: rows in the order of the "
         "candidates' rows",
         row=row + 1,
         column="user_id",

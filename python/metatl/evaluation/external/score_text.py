@@ -52,9 +52,9 @@ def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreT
             scan = pl.scan_csv(
                 path, separator=separator, schema_overrides=types, infer_schema=False, glob=False
             )
-            found = scan.select(name).collect()[name]
-            if not found.null_count():
-                return found
+            column = scan.select(name).collect()[name]
+            if not column.null_count():
+                return column
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             pass  # Read it again in blocks, to find the line of the error.
         return pl.concat([pl.Series(name, [], schema[name]), *(rows[name] for rows in blocks([name]))])
@@ -146,7 +146,7 @@ def _cast(column: pl.Series, dtype: pl.DataType, lines: list[int]) -> pl.Series:
     wrong = numbers.is_null()
     if wrong.any():
         row = int(wrong.arg_true()[0])
-        found = "nothing" if column[row] is None else repr(column[row])
+        value = "nothing" if column[row] is None else repr(column[row])
         expected = "a number" if dtype == pl.Float32 else "an integer id"
-        raise DataError(f"found {found}, expected {expected}", line=lines[row], column=column.name)
+        raise DataError(f"found {value}, expected {expected}", line=lines[row], column=column.name)
     return numbers

@@ -34,7 +34,7 @@ def tables(figures: Figures) -> list[TitledTable]:
     figures : Figures
         An evaluation.
     """
-    found = [_metrics_table(figures)]
+    tables = [_metrics_table(figures)]
     for by in dict.fromkeys(part.by for part in figures.slices):
         parts = [part for part in figures.slices if part.by == by]
         for name in ("sampled", "full"):
@@ -47,17 +47,17 @@ def tables(figures: Figures) -> list[TitledTable]:
                     (part.value, f"{part.users:,}", *(f"{values[metric].value:.4f}" for metric in names))
                     for part, values in zip(parts, metrics, strict=True)
                 )
-                found.append(TitledTable(f"By {by}: {_ranking(figures, name)}", Table(header, rows)))
-    return found
+                tables.append(TitledTable(f"By {by}: {_ranking(figures, name)}", Table(header, rows)))
+    return tables
 
 
 def remarks(figures: Figures) -> list[str]:
     """List what the tables do not hold, as sentences: ties, lists, users, settings, notes, times."""
-    found = []
+    notes = []
     for name, ties in figures.ties.items():
         first = next(iter(ties.metrics["worst"]))
         three = ", ".join(f"{rule} {values[first]:.4f}" for rule, values in ties.metrics.items())
-        found.append(
+        notes.append(
             f"Ties, {_ranking(figures, name)}: {ties.share:.2%} of targets; {first} by each rule: {three}."
         )
     if figures.lists is not None:
@@ -67,23 +67,23 @@ def remarks(figures: Figures) -> list[str]:
             if lists.popularity_bias is None
             else (f"; items are {lists.popularity_bias:.2f} times as popular as those that the users chose")
         )
-        found.append(f"Top {lists.n}: {lists.coverage:.1%} of the catalogue{bias}.")
+        notes.append(f"Top {lists.n}: {lists.coverage:.1%} of the catalogue{bias}.")
     if figures.users is not None:
         left_out = ", ".join(
             f"{count:,} {reason}" for reason, count in figures.users.left_out.items() if count
         )
-        found.append(
+        notes.append(
             f"Users: {figures.users.evaluated:,} evaluated"
             + (f"; left out: {left_out}." if left_out else ".")
         )
     if isinstance(figures, Results):
         protocol = figures.protocol
-        found.append(f"K = {protocol.k}, T = {protocol.cutoff:%Y-%m-%d}, ties {protocol.ties}.")
+        notes.append(f"K = {protocol.k}, T = {protocol.cutoff:%Y-%m-%d}, ties {protocol.ties}.")
     if figures.candidates is not None:
-        found.append(f"Candidates: seed {figures.candidates.seed}, SHA-256 {figures.candidates.sha256}.")
-    found += figures.notes
-    found.append(" · ".join(f"{stage} {seconds:.2f} s" for stage, seconds in figures.timings.items()))
-    return found
+        notes.append(f"Candidates: seed {figures.candidates.seed}, SHA-256 {figures.candidates.sha256}.")
+    notes += figures.notes
+    notes.append(" · ".join(f"{stage} {seconds:.2f} s" for stage, seconds in figures.timings.items()))
+    return notes
 
 
 def terminal(figures: Figures) -> RenderableType:
@@ -127,10 +127,10 @@ def latex(figures: Figures) -> str:
     return "\n".join(parts)
 
 
-def with_interval(name: str, found: EstimateReport) -> str:
+def with_interval(name: str, report: EstimateReport) -> str:
     """Format the value of a metric with its interval; ranks have one decimal."""
     digits = 1 if name.endswith("rank") else 4
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return f"{report.value:.{digits}f} [{report.low:.{digits}f}, {report.high:.{digits}f}]"
 
 
 def system_name(figures: Figures) -> str:
