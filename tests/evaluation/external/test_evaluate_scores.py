@@ -171,7 +171,7 @@ def test_without_candidates_it_says_what_was_not_checked(scores):
     results = metatl.evaluate_scores(scores, metrics=METRICS).results
     assert results.candidates is None
     assert results.metrics.corrected is None
-    assert "nobody has checked that column 0 is the target" in results.notes[0]
+    assert "These were not checked: column 0 is the target" in results.notes[0]
     mean = by_hand(scores).mean(axis=0)
     assert [value.value for value in results.metrics.sampled.values()][:5] == pytest.approx(mean)
 
@@ -191,7 +191,7 @@ def test_rows_of_nobody_s_candidates_are_noted(sets, scores):
         schema_overrides={"score": pl.Float32},
     )
     results = metatl.evaluate_scores(pl.concat([pairs(sets, scores), more]), sets, metrics=METRICS).results
-    assert results.notes == ["2 rows of scores are of nobody's candidates and were not used."]
+    assert results.notes == ["2 rows of scores belong to no candidate and were not used."]
     assert results.metrics == metatl.evaluate_scores(scores, sets, metrics=METRICS).metrics
 
 

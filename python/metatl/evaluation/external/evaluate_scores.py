@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from metatl.metrics.names import TieRule
 
 UNCHECKED = (
-    "No candidates were given: nobody has checked that column 0 is the target, that the negatives are "
-    "distinct, that none of them is the target or an item of the user, and how they were drawn."
+    "No candidates were given. These were not checked: column 0 is the target, the negatives are distinct, "
+    "no negative is the target or an item of the user, and how the negatives were drawn."
 )
 
 

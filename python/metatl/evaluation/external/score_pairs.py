@@ -66,7 +66,7 @@ def fill_long_scores(
             f"scores: found none for {len(missing):,} of {len(wanted):,} candidates, such as "
             f"{_pair(sets, int(missing[0]))}"
         )
-    notes = (f"{unused:,} rows of scores are of nobody's candidates and were not used.",) if unused else ()
+    notes = (f"{unused:,} rows of scores belong to no candidate and were not used.",) if unused else ()
     return scores.reshape(sets.candidates.shape), notes
 
 

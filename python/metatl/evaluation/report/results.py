@@ -59,7 +59,7 @@ class ListsReport(StrictReport):
     n: int = Field(description="items of a list")
     coverage: float = Field(description="share of the catalogue that is in at least one list")
     popularity: float | None = Field(
-        description="mean training interactions of a recommended item; null where nobody knows them"
+        description="mean training interactions of a recommended item; null if they are unknown"
     )
     popularity_bias: float | None = Field(
         description="that mean over the mean of the items that the users chose; above 1 is more popular"
