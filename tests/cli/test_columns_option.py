@@ -74,6 +74,26 @@ def test_interactions_in_memory_take_no_names(sales):
         metatl.fit(interactions, model="popularity", columns=("who", "what", "second"))
 
 
+def test_a_unit_needs_a_file(sales):
+    interactions = metatl.datasets.load(sales, ("who", "what", "second"))
+    with pytest.raises(metatl.exceptions.InvalidArgumentError, match="timestamp_unit: found 'ms' with"):
+        metatl.fit(interactions, model="popularity", timestamp_unit="ms")
+    with pytest.raises(metatl.exceptions.ConfigError, match=r"timestamp_unit: .*the bundled wines need none"):
+        metatl.fit("wines", model="popularity", timestamp_unit="ms")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metatl.fit("wines", config=[1]), "config: found list, expected a mapping"),
+        (lambda: metatl.evaluate(metatl.fit("wines", model="popularity"), 5), "candidates: found int"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(call, message):
+    with pytest.raises(metatl.exceptions.ArgumentTypeError, match=message):
+        call()
+
+
 EARLIER = 1_600_000_000_000
 """Milliseconds of September 2020; as seconds, outside the years that there are."""
 

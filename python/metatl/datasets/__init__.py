@@ -104,6 +104,8 @@ def load(
     if data == BUNDLED:
         if columns is not None:
             raise ConfigError("columns: found names, expected none: the bundled wines need none")
+        if timestamp_unit is not None:
+            raise ConfigError("timestamp_unit: found a unit, expected none: the bundled wines need none")
         return xwines()
     user = item = timestamp = None
     if columns is not None:

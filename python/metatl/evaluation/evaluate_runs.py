@@ -64,6 +64,7 @@ def parse_candidates(text: str) -> tuple[CandidateKind, int] | None:
     ConfigError
         If it is none of these.
     """
+    check_type("candidates", text, str, "uniN or popN with N negatives, as in uni100, or full")
     if text == "full":
         return None
     match = re.fullmatch(r"(uni|pop)([1-9]\d{0,8})", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -35,7 +36,7 @@ from metatl.runs.run_directory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     import polars as pl
@@ -211,6 +212,12 @@ def fit(
         raise InvalidArgumentError(
             f"columns: found {columns!r} with interactions in memory, expected None; only a file has columns"
         )
+    if timestamp_unit is not None and isinstance(data, Interactions):
+        raise InvalidArgumentError(
+            f"timestamp_unit: found {timestamp_unit!r} with interactions in memory, expected None; their "
+            "timestamps are microseconds"
+        )
+    check_type("config", config, (Mapping, NoneType), "a mapping of fields to values, as in {'dim': 64}")
     directory = None if out is None else Path(out)
     defaults = _Defaults() if directory is None or not resume else _Defaults.of_run(directory)
     data = defaults.data if data is None else data

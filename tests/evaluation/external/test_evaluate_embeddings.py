@@ -11,7 +11,7 @@ import metatl
 from candidate_data import NUM_ITEMS, small_candidates, small_split
 from metatl.evaluation.external import evaluate_embeddings as embedding_evaluation
 from metatl.evaluation.external.evaluate_embeddings import evaluate_embeddings
-from metatl.exceptions import ConfigError, DataError, NotANumberError
+from metatl.exceptions import ArgumentTypeError, ConfigError, DataError, NotANumberError
 from metatl.metrics.list_metrics import list_metrics
 
 DIM = 6
@@ -173,7 +173,6 @@ def test_what_does_not_fit_is_named(sets, model, tmp_path):
             rf"items: found the shape \({items - 1}, {DIM}\), expected \({items}, any",
         ),
         ({"bias": model["bias"][:, None]}, rf"bias: found the shape \({items}, 1\), expected \({items}\)"),
-        ({"items": [[1.0]]}, "items: found list, expected an array"),
         ({"items": "none.npy"}, r"none\.npy: found no such file"),
         ({"items": "/dev/null"}, r"^/dev/null: found a pipe or a device"),
         ({"item_ids": "/dev/null"}, r"^/dev/null: found a pipe or a device"),
@@ -184,6 +183,8 @@ def test_what_does_not_fit_is_named(sets, model, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             evaluate_embeddings(sets, **{**model, **change})
+    with pytest.raises(ArgumentTypeError, match="items: found list, expected an array"):
+        evaluate_embeddings(sets, **{**model, "items": [[1.0]]})
     fewer = {**model, "items": model["items"][5:], "bias": model["bias"][5:], "item_ids": ids[5:]}
     with pytest.raises(DataError, match=r"item_ids: found none for \d items of the candidates, such as 'i"):
         evaluate_embeddings(sets, **fewer)

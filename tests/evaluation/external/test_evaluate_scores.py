@@ -20,7 +20,7 @@ from metatl.data.readers import text_blocks
 from metatl.evaluation.external import score_blocks
 from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.evaluation.external.score_files import open_scores
-from metatl.exceptions import ConfigError, DataError, NotANumberError
+from metatl.exceptions import ArgumentTypeError, ConfigError, DataError, NotANumberError
 from metatl.metrics.rank_metrics import parse_metrics, user_metrics
 
 METRICS = "MRR,HR@1,HR@5,NDCG@5,MRR@5"
@@ -250,7 +250,6 @@ def test_arrays_that_do_not_fit_are_refused(sets, scores):
         (scores[:-1], rf"found the shape \({rows - 1}, {width}\), expected \({rows}, {width}\)"),
         (scores[:, :-1], rf"expected \({rows}, {width}\)"),
         (scores[0], "expected two dimensions"),
-        ([[1.0]], "found list, expected an array"),
         (wide(sets, scores).drop("score_3"), f"found {width - 1} columns of scores, expected {width}"),
         (wide(sets, scores).with_columns(extra=pl.lit(1.0)), f"found {width + 1} columns of scores"),
         (wide(sets, scores).cast({"score_3": pl.Float64}), "column 'score_3': .*Float64, expected Float32"),
@@ -265,6 +264,8 @@ def test_arrays_that_do_not_fit_are_refused(sets, scores):
     ):
         with pytest.raises(DataError, match=message):
             metatl.evaluate_scores(given, sets)
+    with pytest.raises(ArgumentTypeError, match="scores: found list, expected an array"):
+        metatl.evaluate_scores([[1.0]], sets)
     stranger = wide(sets, scores).with_columns(
         user_id=pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("x")).otherwise("user_id")
     )

@@ -17,7 +17,7 @@ from metatl.evaluation.external.source import ExternalSource, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.evaluation.report.results import ListsReport
 from metatl.evaluation.user_ranks import rank_blocks
-from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
+from metatl.exceptions import ArgumentTypeError, ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.metrics.list_metrics import list_metrics
 from metatl.metrics.names import DEFAULT_METRICS, DEFAULT_TOP
 from metatl.metrics.rank_metrics import parse_metrics
@@ -197,7 +197,7 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
     elif not isinstance(given, np.ndarray) and hasattr(given, "detach"):
         given = given.detach().cpu().numpy()
     if not isinstance(given, np.ndarray):
-        raise DataError(f"{argument}: found {type(given).__name__}, expected an array", file=where)
+        raise ArgumentTypeError(f"{argument}: found {type(given).__name__}, expected an array")
     if given.dtype != np.float32:
         raise DataError(f"{argument}: found {given.dtype}, expected float32", file=where)
     fits = len(given.shape) == len(shape) and all(

@@ -20,7 +20,7 @@ from metatl.data.readers.regular_files import check_file
 from metatl.evaluation.external.score_blocks import Scores, block_height, check_array, matrix_scores
 from metatl.evaluation.external.score_tables import frame_table, parquet_table, table_scores
 from metatl.evaluation.external.score_text import text_table
-from metatl.exceptions import DataError
+from metatl.exceptions import ArgumentTypeError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def _in_memory(scores: Any, sets: CandidateSets | None) -> Scores:
     if module == "torch":
         scores = scores.detach().cpu().numpy()
     if not isinstance(scores, np.ndarray):
-        raise DataError(
+        raise ArgumentTypeError(
             f"scores: found {type(scores).__name__}, expected an array, a tensor, a data frame or a file"
         )
     return matrix_scores(scores)
