@@ -123,6 +123,12 @@ def test_the_unit_of_times_is_said_with_the_column_and_remembered(sales, tmp_pat
     assert metatl.load_run(out).record.timestamp_unit == "ms"
     assert run(evaluate, out, "--candidates", "uni50").exit_code == 0
     assert run(train, "--data", path, "--out", out, "--resume", *named).exit_code == 0
+    again = metatl.fit(path, out=out, model="popularity", columns=("who", "what", "second"), resume=True)
+    assert again.record.timestamp_unit == "ms"
+    for columns in (5, "abc", ["who", "what"], ["who", "what", 3], [], {"user": "who"}):
+        (out / "run.json").write_text(json.dumps({**record, "columns": columns}))
+        with pytest.raises(metatl.exceptions.RunError, match=r"run\.json: field 'columns"):
+            metatl.load_run(out)
     found = metatl.datasets.load(path, ("who", "what", "second"), "ms")
     assert (found.timestamps - seconds.timestamps == EARLIER * 1000).all()
 

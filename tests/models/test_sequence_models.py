@@ -99,7 +99,7 @@ def test_only_the_most_recent_items_are_read(name):
 @pytest.mark.parametrize("preset", ["paper", "tuned"])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_the_last_place_alone_is_what_all_places_end_with(preset, blocks, length):
+def test_the_last_state_equals_that_of_the_whole_encoder(preset, blocks, length):
     histories = torch.arange(3 * length).view(3, length)
     masked = torch.zeros(3, length + 1, dtype=torch.bool)
     masked[:, -1] = True

@@ -256,7 +256,6 @@ def report_figures(
     ConfigError, DataError, InvalidArgumentError
         As :func:`slices_by`.
     """
-    sets = candidates
     return {
         "metrics": measure(users, measures),
         "ties": measure_ties(users, measures),
@@ -264,8 +263,10 @@ def report_figures(
         "users": UsersReport(evaluated=len(users.user_ids), left_out=left_out),
         "slices": slices_by(users, by, columns, attributes, measures),
         "candidates": None
-        if sets is None
-        else CandidatesReport(sha256=sets.sha256, kind=sets.kind, n=sets.n, seed=sets.seed),
+        if candidates is None
+        else CandidatesReport(
+            sha256=candidates.sha256, kind=candidates.kind, n=candidates.n, seed=candidates.seed
+        ),
         "metatl_version": metadata.version("metatl"),
     }
 

@@ -71,8 +71,8 @@ def rank_blocks(
         One entry per user.
     """
     users = len(targets)
-    sampled = None if candidates is None else _empty_counts(users)
-    full = _empty_counts(users)
+    sampled = None if candidates is None else RankCounts.empty(users)
+    full = RankCounts.empty(users)
     lists = np.empty((users, top), np.int64) if top else None
     for rows, block in blocks:
         if sampled is not None and candidates is not None:
@@ -82,7 +82,3 @@ def rank_blocks(
             with timings.stage("lists"):
                 lists[rows] = block.top_n(top, histories.select(rows)).items
     return UserRanks(sampled, full, lists)
-
-
-def _empty_counts(users: int) -> RankCounts:
-    return RankCounts(np.empty(users, np.int64), np.empty(users, np.int64))

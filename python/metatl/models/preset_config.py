@@ -82,7 +82,7 @@ class PresetConfig(CheckedConfig):
 
 
 def settings_of(config_class: type[BaseModel]) -> list[Setting]:
-    """List the settings of a system, for `metatl train --settings` and docs/settings.md.
+    """List the settings of a system, for `metatl settings` and docs/settings.md.
 
     Parameters
     ----------

@@ -38,6 +38,11 @@ class RankCounts(NamedTuple):
     greater: np.ndarray
     equal: np.ndarray
 
+    @classmethod
+    def empty(cls, users: int) -> RankCounts:
+        """Return uninitialised counts of B users, to be filled block by block."""
+        return cls(np.empty(users, np.int64), np.empty(users, np.int64))
+
 
 class TopItems(NamedTuple):
     """The best items of each user, best first; the lower index wins a tie.

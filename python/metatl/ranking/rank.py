@@ -70,7 +70,7 @@ def rank_candidates(
     histories = _as_histories(histories)
     _check_matrix("candidates", candidates)
     _check_rows(histories, "candidates", candidates)
-    counts = RankCounts(np.empty(len(histories), np.int64), np.empty(len(histories), np.int64))
+    counts = RankCounts.empty(len(histories))
     for rows, block in encode_blocks(
         model, histories, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings
     ):

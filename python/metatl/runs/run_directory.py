@@ -184,11 +184,13 @@ class RunRecord(BaseModel):
     @classmethod
     def _take_unit_from_column(cls, record: Any) -> Any:
         """Read a record of version 0.1.0, whose timestamp column ends in the unit, as in ``day:ms``."""
-        if not isinstance(record, dict) or "timestamp_unit" in record or not record.get("columns"):
+        if not isinstance(record, dict) or "timestamp_unit" in record:
             return record
-        user, item, timestamp = record["columns"]
-        timestamp, unit = split_unit(timestamp)
-        return {**record, "columns": (user, item, timestamp), "timestamp_unit": unit}
+        columns = record.get("columns")
+        if not isinstance(columns, (list, tuple)) or not columns or not isinstance(columns[-1], str):
+            return record
+        timestamp, unit = split_unit(columns[-1])
+        return {**record, "columns": (*columns[:-1], timestamp), "timestamp_unit": unit}
 
 
 @dataclass(frozen=True, eq=False)

@@ -225,8 +225,8 @@ def fit(
     preset = defaults.preset if preset is None else preset
     seed = defaults.seed if seed is None else seed
     compiled = defaults.compiled if compiled is None else compiled
-    if columns is None and not isinstance(data, Interactions):
-        columns = defaults.columns
+    if not isinstance(data, Interactions):
+        columns = defaults.columns if columns is None else columns
         timestamp_unit = defaults.timestamp_unit if timestamp_unit is None else timestamp_unit
     system = find_system(model, preset)
     if directory is not None:

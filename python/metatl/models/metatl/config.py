@@ -154,23 +154,14 @@ class MetaTLConfig(TrainingConfig):
     shuffle_share: float = Field(
         default=1.0, ge=0, le=1, description="Share of tasks whose K + 1 items are put in random order."
     )
-    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="The outer optimiser.")
     meta_lr: float = Field(
         default=2e-3, gt=0, description="β of Eq. 6, the outer learning rate at the peak of the schedule."
     )
-    warmup_steps: int = Field(default=30, ge=0, description="Steps of the linear warm-up.")
-    final_lr_share: float = Field(
-        default=0.02,
-        ge=0,
-        le=1,
-        description="The cosine schedule ends at this share of `meta_lr`; 1 keeps the rate constant.",
-    )
-    batch_size: int = Field(default=1024, ge=1, description="Tasks per step.")
-    max_steps: int = Field(default=300, ge=1, description="Maximum number of outer steps.")
-    eval_every: int = Field(default=50, ge=1, description="Steps between validations.")
-    patience: int = Field(
-        default=10, ge=1, description="Training stops after this many validations without a better MRR."
-    )
+    warmup_steps: int = Field(default=30, ge=0)
+    final_lr_share: float = Field(default=0.02, ge=0, le=1)
+    batch_size: int = Field(default=1024, ge=1)
+    max_steps: int = Field(default=300, ge=1)
+    eval_every: int = Field(default=50, ge=1)
     freeze_after_first_evaluation: bool = Field(
         default=False,
         description=(
