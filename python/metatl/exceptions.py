@@ -19,6 +19,7 @@ __all__ = [
     "ForkError",
     "InvalidArgumentError",
     "MetatlError",
+    "MetatlWarning",
     "MissingFileError",
     "MissingRunError",
     "NoNegativeError",
@@ -29,6 +30,10 @@ __all__ = [
 
 class MetatlError(Exception):
     """Base of every error that metatl raises on purpose."""
+
+
+class MetatlWarning(UserWarning):
+    """Something that a user should know and that stops nothing; commands print it as one line on stderr."""
 
 
 class InvalidArgumentError(MetatlError, ValueError):

@@ -12,6 +12,7 @@ import polars as pl
 from metatl.common.column_errors import quoted
 from metatl.common.memory import memory_bytes
 from metatl.data.readers.regular_files import check_file
+from metatl.data.time_zones import in_utc, unknown_zones_accepted
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
     if size < 3 * len(_MAGIC) or end != _MAGIC:
         raise DataError("found a damaged Parquet file (it ends early); copy it again")
     table = pl.scan_parquet(source if isinstance(source, bytes) else Path(source), glob=False)
+    table = table.with_columns(in_utc(table.collect_schema()))
     return table, dict(table.collect_schema())
 
 
@@ -204,15 +206,19 @@ def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
 def _errors_named(source: ParquetSource) -> Iterator[None]:
     """Turn errors of polars into one line, and name the file in every error."""
     try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        with unknown_zones_accepted():
+            yield
+    except DataError as error:
+        if isinstance(source, bytes) or error.file is not None:
+            raise
+        raise error.in_file(source) from None
+    except (OSError, MemoryError, EOFError):
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:
+        # polars raises errors of many types for a damaged file, and its panics are no `Exception`.
         reason = str(error).partition("\n")[0]
         damaged = DataError(f"found a damaged Parquet file ({reason})")
         raise (damaged if isinstance(source, bytes) else damaged.in_file(source)) from None
-    except DataError as error:
-        if isinstance(source, bytes):
-            raise
-        raise error.in_file(source) from None
 
 
 def _check_size(num_bytes: int, num_rows: int, max_bytes: int) -> None:
