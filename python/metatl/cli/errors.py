@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +74,26 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _one_line_usage_errors(), one_line_errors():
+        with _one_line_usage_errors(), one_line_errors(), _options_named(self.params):
             return super().invoke(ctx)
+
+
+@contextmanager
+def _options_named(parameters: list[click.Parameter]) -> Iterator[None]:
+    """Name the options of the command in errors that name the arguments of the function behind it."""
+    from metatl.exceptions import MetatlError
+
+    try:
+        yield
+    except MetatlError as error:
+        message = str(error)
+        for parameter in parameters:
+            name, option = parameter.name or "", parameter.opts[0]
+            if isinstance(parameter, click.Option) and "_" in name:
+                message = re.sub(rf"(?<![\w.-]){name}(?![\w=(])", option, message)
+            elif isinstance(parameter, click.Option):
+                message = re.sub(rf"^{name}: found", f"{option}: found", message)
+        raise _Failure(message) from None
 
 
 class Group(click.Group):

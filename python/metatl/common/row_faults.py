@@ -93,7 +93,10 @@ class RowFaults:
             also = "; ".join(str(error) for error in others)
             rest = len(self) - len(others) - 1
             more = f"; and {rest:,} more" if rest else ""
-            message += f"; {len(self):,} rows cannot be used: also {also}{more}; mend them, or leave them out with bad_rows='skip' (--bad-rows skip)"
+            message += (
+                f"; {len(self):,} rows cannot be used: also {also}{more}; mend them, or leave them out with "
+                "bad_rows='skip' (--bad-rows skip)"
+            )
         return DataError(message, line=first.line, row=first.row, column=first.column)
 
     def skipped(self) -> str:

@@ -64,8 +64,8 @@ def as_frame(argument: str, table: FrameLike) -> pl.DataFrame:
         return table.collect()
     if not is_frame(table):
         raise ArgumentTypeError(
-            f"{argument}: found {type(table).__name__}, expected a table: a frame of polars or pandas, an Arrow "
-            "table, a structured array, or a mapping of names to columns"
+            f"{argument}: found {type(table).__name__}, expected a table: a frame of polars or pandas, an "
+            "Arrow table, a structured array, or a mapping of names to columns"
         )
     if _is_pandas(table):
         names = list(table.columns)  # type: ignore[union-attr]
@@ -102,8 +102,8 @@ def refuse_masked(argument: str, array: object) -> None:
     """
     if isinstance(array, np.ma.MaskedArray):
         raise ArgumentTypeError(
-            f"{argument}: found a masked array, expected one without a mask; leave its masked values out, or fill "
-            "them with .filled(value)"
+            f"{argument}: found a masked array, expected one without a mask; leave its masked values out, or "
+            "fill them with .filled(value)"
         )
 
 

@@ -6,8 +6,8 @@
 - A column with a spelling that an integer cannot have, such as a leading zero or a letter, is text, and each
   of its ids is kept as it is written. So is a column with an integer of more than 64 bits.
 - A float that may have been rounded is refused: from 2^11 on in Float16, 2^24 in Float32, 2^53 in Float64.
-- Names of missing values ("NA", "nan", "NULL", ...) in a column that otherwise holds numbers are refused, unless
-  the caller says which texts stand for a missing value.
+- Names of missing values ("NA", "nan", "NULL", ...) in a column that otherwise holds numbers are refused,
+  unless the caller says which texts stand for a missing value.
 
 Ids of one source are looked up in those of another by their text, then by the integer that the text spells.
 """
@@ -57,8 +57,8 @@ NAMES_OF_MISSING = (
 
 EXPECTED_ID = "expected an id"
 _NAMED_MISSING = (
-    "found {} among numbers, expected an id; leave such rows out with null values (--null-values NA), or keep "
-    "them as text with --null-values ''"
+    "found {} among numbers, expected an id; leave such rows out with null values (--null-values NA), or "
+    "keep them as text with --null-values ''"
 )
 _ROUNDED = "found {} of type DTYPE, in which ids from LIMIT on are rounded; store ids as integers or text"
 _ROUNDED_TEXT = (
@@ -105,13 +105,14 @@ def to_ids(values: pl.Series, faults: RowFaults, *, null_values: Sequence[str] |
     dtype = values.dtype
     _refuse_type(values)
     if dtype.is_integer():
-        integers = values.cast(pl.Int64, strict=False)
+        integers: pl.Series = values.cast(pl.Int64, strict=False)
         if integers.null_count() == 0:
             return integers
         missing = _named(values, values.cast(pl.String), null_values)
         faults.add(values.is_null() & ~missing, values, f"found nothing, {EXPECTED_ID}")
         is_large = integers.null_count() > values.null_count()
-        return values.cast(pl.String) if is_large else integers
+        large: pl.Series = values.cast(pl.String)
+        return large if is_large else integers
     if dtype.is_float():
         return _from_floats(values, faults, null_values)
     text = _decode(values) if dtype == pl.Binary else values.cast(pl.String)
@@ -127,8 +128,10 @@ def _named(values: pl.Series, text: pl.Series, null_values: Sequence[str] | None
     """Tell where a value is one of the texts that stand for a missing one; "" stands for null too."""
     if null_values is None:
         return pl.Series(values.name, [False], dtype=pl.Boolean).new_from_index(0, len(values))
-    named = text.is_in([name.strip(BLANKS) for name in null_values]).fill_null(value="" in null_values)
-    return named.alias(values.name)
+    named: pl.Series = text.is_in([name.strip(BLANKS) for name in null_values]).fill_null(
+        value="" in null_values
+    )
+    return named
 
 
 def _from_floats(values: pl.Series, faults: RowFaults, null_values: Sequence[str] | None) -> pl.Series:
@@ -145,7 +148,8 @@ def _from_floats(values: pl.Series, faults: RowFaults, null_values: Sequence[str
     if rounded.any():
         message = _ROUNDED.replace("DTYPE", str(values.dtype)).replace("LIMIT", f"2^{bits}")
         refuse_first(rounded, values, message)
-    return usable.cast(pl.Int64) if is_whole.all() else usable.cast(pl.String)
+    ids: pl.Series = usable.cast(pl.Int64 if is_whole.all() else pl.String)
+    return ids
 
 
 def _from_text(
@@ -155,7 +159,7 @@ def _from_text(
     is_empty = text.is_null() | (text == "").fill_null(value=True)
     faults.add(is_empty & ~missing, values, f"found nothing, {EXPECTED_ID}")
     text = text.set(is_empty | missing, None)
-    integers = text.cast(pl.Int64, strict=False)
+    integers: pl.Series = text.cast(pl.Int64, strict=False)
     if integers.null_count() == text.null_count() and (integers.cast(pl.String) == text).all():
         return integers
     if null_values is None:
@@ -194,8 +198,8 @@ def integer_digits(text: pl.Series) -> pl.Series:
     >>> integer_digits(pl.Series(["1000.0", "7", "1e+05", "007", "12a"])).to_list()
     ['1000', '7', '100000', None, None]
     """
-    digits = text.set(~text.str.contains(_INTEGER).fill_null(value=False), None)
-    digits = digits.str.replace(r"\.0*$", "").replace("-0", "0")
+    spelt_integers = text.set(~text.str.contains(_INTEGER).fill_null(value=False), None)
+    digits: pl.Series = spelt_integers.str.replace(r"\.0*$", "").replace("-0", "0")
     has_exponent = text.str.contains(_EXPONENT).fill_null(value=False)
     if has_exponent.any():
         spelt = [Decimal(value) for value in text.filter(has_exponent).to_list()]
@@ -241,7 +245,7 @@ def normalise(ids: pl.Series) -> pl.Series:
 def number_ids(
     column: pl.Series, faults: RowFaults, *, null_values: Sequence[str] | None = None
 ) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Number the ids of a column.
+    """Give each distinct id of a column a number.
 
     Parameters
     ----------
@@ -257,8 +261,8 @@ def number_ids(
     ids : polars.Series
         The sorted distinct ids: Int64 or String.
     numbers : ndarray
-        int64 (N,): the index of the id of each row in `ids`; -1 in a row without one, which is at fault or has
-        one of `null_values`.
+        int64 (N,): the index of the id of each row in `ids`; -1 in a row without one, which is at fault or
+        has one of `null_values`.
 
     Raises
     ------
@@ -278,13 +282,12 @@ def number_ids(
     of_values = RowFaults()
     try:
         ids = to_ids(values, of_values, null_values=null_values)
-    except DataError as error:
-        if error.row is None:
-            raise
-        refuse_first(pl.Series(indices == error.row - 1), column, error.message, faults.lines)
+    except DataError as refused:
+        if refused.row is not None:
+            refuse_first(pl.Series(indices == refused.row - 1), column, refused.message, faults.lines)
         raise
-    for error in of_values.errors:
-        faults.add(pl.Series(indices == (error.row or 1) - 1), column, error.message)
+    for fault in of_values.errors:
+        faults.add(pl.Series(indices == (fault.row or 1) - 1), column, fault.message)
     usable = of_values.usable()
     if usable is not None:
         # The descriptions of the first values, then the rows of the others.
@@ -343,7 +346,8 @@ def find_ids(ids: pl.Series, wanted: pl.Series | Sequence[Any]) -> NDArray[np.in
 def _texts(wanted: pl.Series) -> pl.Series:
     """Write ids as stripped text; null where there is none."""
     if wanted.dtype.is_float():
-        return to_ids(wanted, RowFaults()).cast(pl.String)
+        floats: pl.Series = to_ids(wanted, RowFaults()).cast(pl.String)
+        return floats
     _refuse_type(wanted)
     text = _decode(wanted) if wanted.dtype == pl.Binary else wanted.cast(pl.String)
     return text.str.strip_chars(BLANKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
+from metatl.common.forks import refuse_forked_child
 from metatl.common.row_faults import RowFaults
 from metatl.data.column_names import find_columns
 from metatl.data.fingerprints import add_array, add_ids, add_json
@@ -21,7 +22,7 @@ from metatl.data.timestamps import TimestampUnit, to_microseconds
 from metatl.exceptions import DataError, InvalidArgumentError, MetatlWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +30,29 @@ if TYPE_CHECKING:
 
 Repeats = Literal["first", "all"]
 BadRows = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """The rows of a file or a table that interactions were made of.
+
+    Attributes
+    ----------
+    num_rows : int
+        Number of rows that were read.
+    dropped : dict of str to int
+        Number of rows that are not among the interactions, by reason: ``repeats``, ``bad rows`` and ``rows
+        with a null value``; reasons without a row are left out.
+    largest_user : int or str
+        Raw id of the user with the most rows; the smallest id if there are several.
+    largest_user_rows : int
+        Rows of this user, repeats included.
+    """
+
+    num_rows: int
+    dropped: dict[str, int]
+    largest_user: int | str
+    largest_user_rows: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,9 +75,8 @@ class Interactions:
         in the order of the data.
     timestamps : ndarray
         int64 (N,): microseconds since 1970-01-01 UTC.
-    dropped : mapping of str to int
-        Number of rows of the source that are not among the N, by reason: ``repeats``, ``bad rows`` and
-        ``rows with a null value``. Empty for a selection of other interactions.
+    source : SourceRows or None
+        The rows that they were made of; None for a selection of other interactions.
     """
 
     user_ids: pl.Series
@@ -61,7 +84,7 @@ class Interactions:
     indptr: NDArray[np.int64]
     items: NDArray[np.int64]
     timestamps: NDArray[np.int64]
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    source: SourceRows | None = None
 
     def __post_init__(self) -> None:
         for name in ("indptr", "items", "timestamps"):
@@ -133,6 +156,7 @@ class Interactions:
         >>> interactions.item_ids.gather(interactions.items).to_list()
         [7, 5, 7]
         """
+        refuse_forked_child()
         table = as_frame("frame", frame)
         chosen = find_columns(table.columns, (user_column, item_column, timestamp_column))
         columns = [table.to_series(column) for column in chosen]
@@ -218,13 +242,15 @@ class Interactions:
             users, items, timestamps, len(user_ids), keep_repeats=repeats == "all"
         )
         dropped["repeats"] = len(users) - len(positions)
-        dropped = {reason: count for reason, count in dropped.items() if count}
-        return cls(user_ids, item_ids, indptr, positions, timestamps, dropped)
-
-    @property
-    def num_source_rows(self) -> int:
-        """Number of rows of the source: N, and the rows that were dropped."""
-        return self.num_interactions + sum(self.dropped.values())
+        rows_of_users = np.bincount(users)
+        largest = int(rows_of_users.argmax())
+        source = SourceRows(
+            num_rows=num_rows + faults.num_lines,
+            dropped={reason: count for reason, count in dropped.items() if count},
+            largest_user=user_ids[largest],
+            largest_user_rows=int(rows_of_users[largest]),
+        )
+        return cls(user_ids, item_ids, indptr, positions, timestamps, source)
 
     @property
     def num_users(self) -> int:

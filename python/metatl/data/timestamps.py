@@ -59,8 +59,8 @@ _OUTSIDE = (
     "unit: s, ms, us or ns"
 )
 _DATES_AS_NUMBERS = (
-    "found {} and only such numbers: dates as YYYYMMDD, not seconds since 1970; set timestamp_unit to YYYYMMDD, or "
-    "--columns user,item,time:YYYYMMDD; or to s if they are seconds"
+    "found {} and only such numbers: dates as YYYYMMDD, not seconds since 1970; set timestamp_unit to "
+    "YYYYMMDD, or --columns user,item,time:YYYYMMDD; or to s if they are seconds"
 )
 _ROUNDED = "found {} of type TYPE, in which such times are rounded; store them as integers, Float64 or dates"
 
@@ -175,7 +175,8 @@ class _Present:
             return values
         rows = (~self.missing).arg_true()
         nulls = pl.Series(self.column.name, [None], dtype=values.dtype).new_from_index(0, len(self.column))
-        return nulls.scatter(rows, values)
+        spread: pl.Series = nulls.scatter(rows, values)
+        return spread
 
 
 def _convert(column: pl.Series, unit: TimestampUnit | None, expected: str, present: _Present) -> pl.Series:
@@ -192,7 +193,7 @@ def _convert(column: pl.Series, unit: TimestampUnit | None, expected: str, prese
     if column.dtype.is_float() or column.dtype.is_decimal():
         return _from_floats(column, unit, present)
     if column.dtype == pl.Null:
-        return column.cast(pl.Int64)
+        return pl.Series(column.name, [], dtype=pl.Int64)
     raise DataError(f"found values of type {column.dtype}, {expected}", column=column.name)
 
 
@@ -280,12 +281,9 @@ def _refuse_date_numbers(numbers: pl.Series, unit: TimestampUnit | None, present
     if first.null_count():
         return
     dates = _parse_date_numbers(numbers.drop_nulls().cast(pl.String))
-    if dates.null_count() == 0 and _years(dates).is_between(1900, 2100).all():
+    years = dates.cast(pl.Datetime("us")).dt.year()
+    if dates.null_count() == 0 and years.is_between(1900, 2100).all():
         present.refuse(numbers.is_not_null(), _DATES_AS_NUMBERS)
-
-
-def _years(microseconds: pl.Series) -> pl.Series:
-    return microseconds.cast(pl.Datetime("us")).dt.year()
 
 
 def _from_integers(integers: pl.Series, unit: TimestampUnit | None, present: _Present) -> pl.Series:

@@ -36,8 +36,9 @@ from pydantic import (
     model_validator,
 )
 
-from metatl.common.arguments import check_type, config_error, whole_number
+from metatl.common.arguments import check_type, config_error, did_you_mean, expected_by, whole_number
 from metatl.common.files import write_parquet
+from metatl.data.interactions import BadRows  # noqa: TC001 (pydantic reads it)
 from metatl.data.split import ColdStartSplit, cold_start_split
 from metatl.data.timestamps import TimestampUnit, split_unit
 from metatl.exceptions import ConfigError, MissingRunError, RunError
@@ -110,7 +111,8 @@ class SplitSettings(BaseModel):
         fields = type(self).model_fields
         for name in settings:
             if name not in fields:
-                raise ConfigError(f"split: there is no setting {name!r}; there are {', '.join(fields)}")
+                hint = did_you_mean(name, fields)
+                raise ConfigError(f"split: there is no setting {name!r}; there are {', '.join(fields)}{hint}")
         try:
             super().__init__(**settings)
         except ValidationError as error:
@@ -174,6 +176,10 @@ class RunRecord(BaseModel):
     """Names of the data's user, item and timestamp columns; None if they have their usual names."""
     timestamp_unit: TimestampUnit | None = None
     """Unit of numeric timestamps; None if none was given."""
+    null_values: tuple[str, ...] | None = None
+    """Texts of the data that stand for a missing value; None if none were given."""
+    bad_rows: BadRows | None = None
+    """What was done with rows that cannot be used; None for an error."""
     dataset_fingerprint: str
     split: SplitSettings
     split_fingerprint: str
@@ -191,6 +197,12 @@ class RunRecord(BaseModel):
             return record
         timestamp, unit = split_unit(columns[-1])
         return {**record, "columns": (*columns[:-1], timestamp), "timestamp_unit": unit}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of :func:`metatl.datasets.load` with which the data was read."""
+        names = ("columns", "timestamp_unit", "null_values", "bad_rows")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,7 +341,7 @@ def read_record(path: str | Path) -> RunRecord:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise RunError(f"{file}: field {field!r}: {first['msg']}; train again") from None
+        raise RunError(f"{file}: field {field!r}: {expected_by(first)}; train again") from None
 
 
 def load_run(path: str | Path, *, device: str = "cpu") -> Run:
@@ -383,7 +395,7 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         first = error.errors()[0]
         name = ".".join(["config", *map(str, first["loc"])])
         raise RunError(
-            f"{path / 'run.json'}: {name}: found {first['input']!r}: {first['msg']}; train again"
+            f"{path / 'run.json'}: {name}: found {first['input']!r}, {expected_by(first)}; train again"
         ) from None
     try:
         model = system.model_class().from_tensors(config, record.num_items, tensors)

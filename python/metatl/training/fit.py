@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from metatl import datasets
-from metatl.common.arguments import check_type, config_error
+from metatl.common.arguments import check_type, config_error, did_you_mean
 from metatl.common.files import write_json
+from metatl.common.forks import refuse_forked_child
 from metatl.data.candidates import sample_candidate_sets
 from metatl.data.interactions import Interactions
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError, RunError
@@ -36,13 +38,15 @@ from metatl.runs.run_directory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import polars as pl
     from numpy.typing import NDArray
 
     from metatl.data.candidates import CandidateSets
+    from metatl.data.frames import FrameLike
+    from metatl.data.interactions import BadRows
     from metatl.data.split import ColdStartSplit
     from metatl.data.timestamps import TimestampUnit
     from metatl.models.contract import Model
@@ -83,7 +87,9 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
     for name in overrides:
         if name not in fields:
             there = ", ".join(fields) or "no fields"
-            raise ConfigError(f"config: {system.name} has no field {name!r}; it has {there}")
+            raise ConfigError(
+                f"config: {system.name} has no field {name!r}; it has {there}{did_you_mean(name, fields)}"
+            )
     values = {**config_class.preset(preset).model_dump(), **overrides}
     if "k" in fields:
         if overrides.get("k", k) != k:
@@ -103,6 +109,8 @@ class _Defaults:
     data: str = datasets.BUNDLED
     columns: tuple[str, str, str] | None = None
     timestamp_unit: TimestampUnit | None = None
+    null_values: tuple[str, ...] | None = None
+    bad_rows: BadRows | None = None
     model: str = "metatl"
     preset: str = "tuned"
     seed: int = 0
@@ -120,6 +128,8 @@ class _Defaults:
             data=datasets.BUNDLED if record.data is None else record.data,
             columns=record.columns,
             timestamp_unit=record.timestamp_unit,
+            null_values=record.null_values,
+            bad_rows=record.bad_rows,
             model=record.model,
             preset=record.preset,
             seed=record.seed,
@@ -136,7 +146,7 @@ class _Defaults:
 
 
 def fit(
-    data: str | Path | Interactions | None = None,
+    data: str | Path | FrameLike | Interactions | None = None,
     *,
     model: str | None = None,
     preset: str | None = None,
@@ -147,10 +157,13 @@ def fit(
     split: SplitSettings | None = None,
     columns: tuple[str, str, str] | None = None,
     timestamp_unit: TimestampUnit | None = None,
+    null_values: Sequence[str] | None = None,
+    bad_rows: BadRows | None = None,
     device: str = "auto",
     compiled: bool | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    on_data: Callable[[Interactions, ColdStartSplit], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Fit a system on the training users of a cold-start split.
@@ -160,8 +173,9 @@ def fit(
 
     Parameters
     ----------
-    data : str, Path or Interactions, optional
-        `wines`, the path of an interactions file, or interactions in memory; `wines` by default.
+    data : str, Path, table or Interactions, optional
+        `wines`, the path of an interactions file, a table as :meth:`metatl.Interactions.from_frame` takes
+        it, or interactions in memory; `wines` by default.
     model : str, optional
         Name of a system, one of :data:`metatl.models.SYSTEMS`; `metatl` by default.
     preset : str, optional
@@ -177,9 +191,14 @@ def fit(
     split : SplitSettings, optional
         How to split; by default the defaults of :class:`metatl.SplitSettings`.
     columns : tuple of str, optional
-        Names of the file's user, item and timestamp columns. By default the usual names are tried.
-    timestamp_unit : {"s", "ms", "us", "ns"}, optional
-        Unit of the file's numeric timestamps; by default seconds, or what a published format uses.
+        Names of the user, item and timestamp columns of a file or table. By default the usual names are
+        tried.
+    timestamp_unit : {"s", "ms", "us", "ns", "YYYYMMDD"}, optional
+        Unit of numeric timestamps; by default seconds, or what a published format uses.
+    null_values : sequence of str, optional
+        Texts that stand for a missing value; rows that have one are left out.
+    bad_rows : {"error", "skip"}, optional
+        What to do with rows that cannot be used; an error by default.
     device : {"auto", "cpu", "cuda"}
         Where to train.
     compiled : bool, optional
@@ -193,6 +212,9 @@ def fit(
     overwrite : bool
         Replace the run in `out`. A finished run is kept in `out`/.previous until the new one is finished. It
         is restored if the new one fails before its first checkpoint.
+    on_data : callable, optional
+        Called with the interactions and their split before the training starts. Not called for a finished
+        run, whose data is not read.
     on_progress : callable, optional
         Called with a :class:`metatl.training.outer_loop.Progress` after every training step.
 
@@ -208,15 +230,18 @@ def fit(
     TrainingStopped
         After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
     """
-    if columns is not None and isinstance(data, Interactions):
-        raise InvalidArgumentError(
-            f"columns: found {columns!r} with interactions in memory, expected None; only a file has columns"
-        )
-    if timestamp_unit is not None and isinstance(data, Interactions):
-        raise InvalidArgumentError(
-            f"timestamp_unit: found {timestamp_unit!r} with interactions in memory, expected None; their "
-            "timestamps are microseconds"
-        )
+    refuse_forked_child()
+    reading: dict[str, Any] = {
+        "columns": columns,
+        "timestamp_unit": timestamp_unit,
+        "null_values": null_values,
+        "bad_rows": bad_rows,
+    }
+    for name, value in reading.items():
+        if value is not None and isinstance(data, Interactions):
+            raise InvalidArgumentError(
+                f"{name}: found {value!r} with Interactions, expected None; only a file or a table is read"
+            )
     check_type("config", config, (Mapping, NoneType), "a mapping of fields to values, as in {'dim': 64}")
     directory = None if out is None else Path(out)
     defaults = _Defaults() if directory is None or not resume else _Defaults.of_run(directory)
@@ -228,6 +253,8 @@ def fit(
     if not isinstance(data, Interactions):
         columns = defaults.columns if columns is None else columns
         timestamp_unit = defaults.timestamp_unit if timestamp_unit is None else timestamp_unit
+        null_values = defaults.null_values if null_values is None else tuple(null_values)
+        bad_rows = defaults.bad_rows if bad_rows is None else bad_rows
     system = find_system(model, preset)
     if directory is not None:
         _check_directory(directory, model, preset, resume=resume, overwrite=overwrite)
@@ -240,13 +267,19 @@ def fit(
     if compiled and not system.compiles:
         can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
         raise ConfigError(f"compiled: found true for {model}, but only {can} can be compiled; leave it out")
+    reading = {
+        "columns": columns,
+        "timestamp_unit": timestamp_unit,
+        "null_values": null_values,
+        "bad_rows": bad_rows,
+    }
     if directory is not None and resume and is_finished(directory):
-        _check_finished(
-            directory, data, model, preset, settings, seed, split_settings, columns, timestamp_unit
-        )
+        _check_finished(directory, data, model, preset, settings, seed, split_settings, reading)
         return load_run(directory, device=device)
-    interactions = data if isinstance(data, Interactions) else datasets.load(data, columns, timestamp_unit)
+    interactions = data if isinstance(data, Interactions) else datasets.load(data, **reading)
     cold_start = split_settings.split(interactions)
+    if on_data is not None:
+        on_data(interactions, cold_start)
     candidates = _validation_candidates(cold_start, seed)
     record = RunRecord(
         metatl_version=metadata.version("metatl"),
@@ -256,9 +289,8 @@ def fit(
         seed=seed,
         device=device,
         compiled=compiled,
-        data=None if isinstance(data, Interactions) else datasets.source(data),
-        columns=columns,
-        timestamp_unit=timestamp_unit,
+        data=datasets.source(data) if isinstance(data, (str, os.PathLike)) else None,
+        **reading,
         dataset_fingerprint=interactions.fingerprint,
         split=split_settings,
         split_fingerprint=cold_start.fingerprint,
@@ -372,30 +404,28 @@ def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, 
 
 def _check_finished(
     directory: Path,
-    data: str | Path | Interactions,
+    data: str | Path | FrameLike | Interactions,
     model: str,
     preset: str,
     config: BaseModel,
     seed: int,
     split: SplitSettings,
-    columns: tuple[str, str, str] | None,
-    timestamp_unit: TimestampUnit | None,
+    reading: Mapping[str, Any],
 ) -> None:
     """Refuse a finished run of other settings; a data file is read only if the run names another one."""
     requested = {
         "model": model,
         "preset": preset,
         "seed": seed,
-        "columns": columns,
-        "timestamp_unit": timestamp_unit,
+        **reading,
         "split": split.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
     }
     saved = read_record(directory)
     if isinstance(data, Interactions):
         requested["dataset_fingerprint"] = data.fingerprint
-    elif datasets.source(data) != saved.data:
-        requested["dataset_fingerprint"] = datasets.load(data, columns, timestamp_unit).fingerprint
+    elif not isinstance(data, (str, os.PathLike)) or datasets.source(data) != saved.data:
+        requested["dataset_fingerprint"] = datasets.load(data, **reading).fingerprint
     _check_same_settings(saved, requested, directory)
 
 
@@ -430,9 +460,9 @@ def _refuse_changes(directory: Path, before: Mapping[str, Any], now: Mapping[str
 def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
     """Map the name of every setting to its value, without the device and the path of the data."""
     settings = {name: value for name, value in record.items() if name not in ("device", "data")}
-    columns = settings.get("columns")
-    if columns is not None:
-        settings["columns"] = list(columns)
+    for name in ("columns", "null_values"):
+        if settings.get(name) is not None:
+            settings[name] = list(settings[name])
     groups = [settings.pop(name) for name in ("split", "config")]
     return {**settings, **groups[0], **groups[1]}
 

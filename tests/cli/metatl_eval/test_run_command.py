@@ -100,7 +100,7 @@ def test_the_item_table_can_be_rounded(run, tmp_path):
     same = [(ranks[item_format] == ranks["float32"]).mean() for item_format in ("bf16", "int8")]
     assert 1 > same[0] > same[1] > 0.5
     assert_one_line(
-        evaluate(run, "--item-table", "int8"), "item_table", "ItemKNN has no item vectors to round"
+        evaluate(run, "--item-table", "int8"), "--item-table", "ItemKNN has no item vectors to round"
     )
 
 

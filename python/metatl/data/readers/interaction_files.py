@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from metatl.common.arguments import check_type
 from metatl.common.column_errors import quoted
+from metatl.common.forks import refuse_forked_child
 from metatl.common.row_faults import RowFaults
 from metatl.data.column_names import find_columns
 from metatl.data.interactions import BadRows, Interactions, Repeats
@@ -92,6 +93,7 @@ def read_interactions(
     check_type(
         "path", path, (str, os.PathLike), "the path of a file; for a table see metatl.Interactions.from_frame"
     )
+    refuse_forked_child()
     path = Path(path)
     given = (user_column, item_column, timestamp_column)
     with open_file(path) as file:

@@ -103,7 +103,7 @@ def refuse_damage(form: str) -> Iterator[None]:
         yield
     except (MetatlError, OSError, MemoryError, EOFError, zlib.error):
         raise
-    except (Exception, pl.exceptions.PanicException) as error:
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 (of any library)
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(
             f"found {form} that is damaged or has a form that cannot be read ({reason})"

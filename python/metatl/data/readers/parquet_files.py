@@ -214,7 +214,7 @@ def _errors_named(source: ParquetSource) -> Iterator[None]:
         raise error.in_file(source) from None
     except (OSError, MemoryError, EOFError):
         raise
-    except (Exception, pl.exceptions.PanicException) as error:
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 (of any library)
         # polars raises errors of many types for a damaged file, and its panics are no `Exception`.
         reason = str(error).partition("\n")[0]
         damaged = DataError(f"found a damaged Parquet file ({reason})")

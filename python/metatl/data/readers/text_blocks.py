@@ -50,8 +50,8 @@ def read_blocks(
     Raises
     ------
     DataError
-        If the file is not UTF-8 text, if its lines end in a carriage return alone, or if a line is longer than
-        64 MiB.
+        If the file is not UTF-8 text, if its lines end in a carriage return alone, or if a line is longer
+        than 64 MiB.
     """
     _check_start(file.peek(_START_BYTES))
     line, rest = 1, b""
@@ -75,8 +75,8 @@ def _check_start(start: bytes) -> None:
             raise DataError(f"found {encoding} text, expected UTF-8; save the file as UTF-8", line=1)
     if b"\n" not in start and b"\r" in start.rstrip(b"\r"):
         raise DataError(
-            "found lines that end in a carriage return alone, expected a line feed; save the file with the line "
-            "ends of Unix or Windows",
+            "found lines that end in a carriage return alone, expected a line feed; save the file with the "
+            "line ends of Unix or Windows",
             line=1,
         )
 

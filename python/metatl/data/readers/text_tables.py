@@ -156,8 +156,8 @@ def _explain_header(header: str, names: Sequence[str], message: str) -> str:
         return f"found a comment, {quoted([header])}, expected a header; remove the lines above the header"
     if len(names) == 1:
         return (
-            f"found one field, {quoted([header])}, expected a header with columns of users, items and timestamps, "
-            "separated by a comma, tab, semicolon, bar, :: or space; name another separator with separator"
+            f"found one field, {quoted([header])}, expected a header with columns of users, items and "
+            "timestamps, separated by a comma, tab, semicolon, bar, :: or space; name another with separator"
         )
     return message
 
