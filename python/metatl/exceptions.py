@@ -1,6 +1,6 @@
-"""Every error that metatl raises on purpose.
+"""Every error that metatl raises on purpose, and the warning that it gives.
 
-All of them are a :class:`MetatlError`. Those that Python has a type for are of that type too: an invalid
+All errors are a :class:`MetatlError`. Those that Python has a type for are of that type too: an invalid
 argument or configuration is a `ValueError`, an argument of the wrong type a `TypeError`, and a missing file a
 `FileNotFoundError`.
 """
@@ -33,7 +33,7 @@ class MetatlError(Exception):
 
 
 class MetatlWarning(UserWarning):
-    """Something that a user should know and that stops nothing; commands print it as one line on stderr."""
+    """Something that a user may want to know or to mend, and that stops nothing; the message is one line."""
 
 
 class InvalidArgumentError(MetatlError, ValueError):

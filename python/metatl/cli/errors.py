@@ -1,10 +1,11 @@
-"""Errors of commands: one line on stderr and exit code 2, never a traceback."""
+"""Errors and warnings of commands: one line each on stderr; exit code 2 after an error, no traceback."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ def one_line_errors() -> Iterator[None]:
     from metatl.exceptions import MetatlError
 
     try:
-        yield
+        with _one_line_warnings():
+            yield
     except MetatlError as error:
         raise _Failure(str(error)) from None
     except OSError as error:
@@ -47,6 +49,24 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Print each warning of metatl as one line, without the source line that Python adds."""
+    from metatl.exceptions import MetatlWarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, MetatlWarning):
+            click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+        else:
+            show_others(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MetatlWarning)
+        show_others = warnings.showwarning
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager
