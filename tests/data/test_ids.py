@@ -76,7 +76,7 @@ def test_floats_are_exact_below_two_to_their_bits(dtype, bits, sign):
 
 
 def test_a_rounded_float_in_text_is_refused():
-    with pytest.raises(DataError, match="row 2, column 'item': found '9007199254740992.0', a float from"):
+    with pytest.raises(DataError, match=r"row 2, column 'item': found '9007199254740992.0', a float from"):
         normalise(pl.Series("item", ["1", "9007199254740992.0"]))
     assert normalise(pl.Series(["1", "9007199254740993"])).to_list() == [1, 9007199254740993]
 
@@ -102,7 +102,7 @@ def test_blanks_are_those_of_python_and_the_byte_order_mark():
 )
 def test_the_name_of_a_missing_value_is_refused_among_numbers_only(name):
     with pytest.raises(
-        DataError, match="row 2, column 'user': found .* among numbers, expected an id; .*--null-values"
+        DataError, match=r"row 2, column 'user': found .* among numbers, expected an id; .*--null-values"
     ):
         normalise(pl.Series("user", ["5", name, "007"]))
     assert normalise(pl.Series(["5", name, "x"])).to_list() == ["5", name, "x"]
@@ -110,7 +110,7 @@ def test_the_name_of_a_missing_value_is_refused_among_numbers_only(name):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_floats_that_are_no_number_are_no_id(value):
-    with pytest.raises(DataError, match="row 2, column 'user': found (NaN|-?inf), expected an id"):
+    with pytest.raises(DataError, match=r"row 2, column 'user': found (NaN|-?inf), expected an id"):
         normalise(pl.Series("user", [1.0, value]))
 
 

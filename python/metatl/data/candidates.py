@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from metatl import _metatl
 from metatl.common.arguments import check_type, whole_number
 from metatl.common.files import write_parquet
+from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_ids, add_json
 from metatl.data.histories import Histories
 from metatl.data.interactions import count_distinct
@@ -154,6 +155,7 @@ class CandidateSets:
         OSError
             If the file cannot be written; an existing file is unchanged.
         """
+        refuse_forked_child()
         record = {**self._description(), "sha256": self.sha256}
         write_parquet(
             path,
@@ -296,6 +298,7 @@ def sample_candidate_sets(
     InvalidArgumentError
         For an argument outside its range.
     """
+    refuse_forked_child()
     check_type("split", split, ColdStartSplit, "metatl.ColdStartSplit, as metatl.cold_start_split gives")
     check_type("users", users, np.ndarray, "a 1-d array of int64, as split.test")
     if users.dtype != np.int64 or users.ndim != 1:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, Union
 import numpy as np
 import polars as pl
 
+from metatl.common.forks import refuse_forked_child
 from metatl.data.time_zones import in_utc, unknown_zones_accepted
 from metatl.exceptions import ArgumentTypeError, DataError
 
@@ -58,6 +59,7 @@ def as_frame(argument: str, table: FrameLike) -> pl.DataFrame:
     DataError
         If a column cannot be converted; it names the column.
     """
+    refuse_forked_child()
     if isinstance(table, pl.DataFrame):
         return table
     if isinstance(table, pl.LazyFrame):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from metatl.common.forks import refuse_forked_child
 from metatl.common.row_faults import RowFaults
 from metatl.exceptions import ArgumentTypeError, DataError
 
@@ -329,6 +330,7 @@ def find_ids(ids: pl.Series, wanted: pl.Series | Sequence[Any]) -> NDArray[np.in
     ArgumentTypeError
         If a value of a sequence cannot be an id.
     """
+    refuse_forked_child()
     if not isinstance(wanted, pl.Series):
         wanted = pl.Series([id_text(value) for value in wanted], dtype=pl.String)
     if wanted.dtype.is_integer() and ids.dtype == pl.Int64:

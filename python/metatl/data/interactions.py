@@ -156,7 +156,6 @@ class Interactions:
         >>> interactions.item_ids.gather(interactions.items).to_list()
         [7, 5, 7]
         """
-        refuse_forked_child()
         table = as_frame("frame", frame)
         chosen = find_columns(table.columns, (user_column, item_column, timestamp_column))
         columns = [table.to_series(column) for column in chosen]
@@ -319,6 +318,7 @@ class Interactions:
 
     def to_frame(self) -> pl.DataFrame:
         """Return the rows with raw ids, by user and time: `user_id`, `item_id`, `timestamp` (μs, UTC)."""
+        refuse_forked_child()
         times = pl.Series(self.timestamps).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
         return pl.DataFrame(
             {

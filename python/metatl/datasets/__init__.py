@@ -54,6 +54,9 @@ def item_names() -> dict[int, str]:
     """
     import polars as pl
 
+    from metatl.common.forks import refuse_forked_child
+
+    refuse_forked_child()
     with resources.as_file(resources.files(__name__) / "xwines_slim_wines.csv.gz") as path:
         wines = pl.read_csv(path, columns=["WineID", "WineName", "WineryName"])
     names = wines["WineName"] + ", " + wines["WineryName"]

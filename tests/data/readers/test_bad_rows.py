@@ -77,7 +77,7 @@ def test_at_most_ten_rows_are_described(tmp_path):
     text, places = lines_with(["x"] * 12)
     path = tmp_path / "a.csv"
     path.write_text(text)
-    with pytest.raises(DataError, match="12 rows cannot be used: .*; and 2 more; mend them") as raised:
+    with pytest.raises(DataError, match=r"12 rows cannot be used: .*; and 2 more; mend them") as raised:
         metatl.read_interactions(path)
     assert all(f"line {place}" in str(raised.value) for place in places[:10])
     assert f"line {places[10]}" not in str(raised.value)
@@ -92,7 +92,7 @@ def test_bad_json_lines(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
     with pytest.raises(
-        DataError, match="line 4: found no JSON.*4 rows cannot be used: also line 9.*line 14.*line 19"
+        DataError, match=r"line 4: found no JSON.*4 rows cannot be used: also line 9.*line 14.*line 19"
     ):
         metatl.read_interactions(path)
     with pytest.warns(MetatlWarning, match="skipped 4 bad rows"):
@@ -113,7 +113,7 @@ def test_bad_rows_of_parquet_and_of_frames(tmp_path):
         lambda **options: metatl.Interactions.from_frame(mixed, **options),
     ):
         with pytest.raises(
-            DataError, match="row 8, column 'user_id': found nothing.*2 rows cannot.*row 9, column 'item_id'"
+            DataError, match=r"row 8, column 'user_id': found nothing.*2 rows cannot.*row 9, column 'item_id'"
         ):
             read()
         with pytest.warns(MetatlWarning, match="skipped 2 bad rows"):
@@ -135,7 +135,7 @@ def test_a_file_of_bad_rows_only_is_an_error(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("user,item,timestamp\n1,2\n1,2,x\n")
     for mode in ("error", "skip"):
-        with pytest.raises(DataError, match="line 2: found 2 fields.*2 rows cannot be used: also line 3"):
+        with pytest.raises(DataError, match=r"line 2: found 2 fields.*2 rows cannot be used: also line 3"):
             metatl.read_interactions(path, bad_rows=mode)
     path.write_text("user,item,timestamp\n1,2\n")
     for mode in ("error", "skip"):

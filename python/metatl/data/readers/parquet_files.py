@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import polars as pl
 
 from metatl.common.column_errors import quoted
+from metatl.common.forks import refuse_forked_child
 from metatl.common.memory import memory_bytes
 from metatl.data.readers.regular_files import check_file
 from metatl.data.time_zones import in_utc, unknown_zones_accepted
@@ -99,6 +100,7 @@ def read_parquet(
     OSError
         If the file may not be read.
     """
+    refuse_forked_child()
     limit = default_max_bytes() if max_bytes is None else max_bytes
     with _errors_named(source):
         table, schema = _scan(source)
@@ -139,6 +141,7 @@ def open_parquet(source: ParquetSource, *, max_bytes: int | None = None) -> Parq
     OSError
         If the file may not be read.
     """
+    refuse_forked_child()
     limit = default_max_bytes() if max_bytes is None else max_bytes
     with _errors_named(source):
         table, schema = _scan(source)
