@@ -60,7 +60,7 @@ class RowFaults:
             line = None if self.lines is None else int(self.lines[row])
             self.errors.append(
                 DataError(
-                    message.replace("{}", shown(column[row])),
+                    message.replace("{}", shown(column, row)),
                     line=line,
                     row=row + 1 if line is None else None,
                     column=column.name,

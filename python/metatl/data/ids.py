@@ -121,7 +121,7 @@ def to_ids(values: pl.Series, faults: RowFaults, *, null_values: Sequence[str] |
 
 
 def _refuse_type(column: pl.Series) -> None:
-    if column.dtype.is_nested() or column.dtype == pl.Object:
+    if column.dtype.is_nested() or column.dtype.is_temporal() or column.dtype == pl.Object:
         raise DataError(f"found values of type {column.dtype}, expected integers or text", column=column.name)
 
 

@@ -182,10 +182,11 @@ class _Present:
 def _convert(column: pl.Series, unit: TimestampUnit | None, expected: str, present: _Present) -> pl.Series:
     if column.dtype == pl.String:
         return _from_text(column, unit, expected, present)
+    # By their integers: polars panics at dates that no calendar has.
     if column.dtype == pl.Date:
-        column = column.cast(pl.Datetime("us"))
+        return _multiplied(column.to_physical().cast(pl.Int64), 86_400_000_000, present)
     if isinstance(column.dtype, pl.Datetime):
-        return _in_range(column.dt.cast_time_unit("us").cast(pl.Int64), present)
+        return _scaled(column.to_physical(), column.dtype.time_unit, present)
     if column.dtype.is_integer():
         integers = column.cast(pl.Int64, strict=False)
         present.add(integers.is_null(), _OUTSIDE)
@@ -290,14 +291,26 @@ def _from_integers(integers: pl.Series, unit: TimestampUnit | None, present: _Pr
     if unit == "YYYYMMDD":
         return _from_date_numbers(integers, present)
     _refuse_date_numbers(integers, unit, present)
-    _, multiplier, divisor = _UNITS[unit or "s"]
+    return _told(_scaled(integers, unit or "s", present), unit)
+
+
+def _scaled(integers: pl.Series, unit: str, present: _Present) -> pl.Series:
+    """Convert integers of a unit to microseconds."""
+    _, multiplier, divisor = _UNITS[unit]
     if divisor > 1:
         rounded_up = (integers % divisor >= divisor // 2).cast(pl.Int64)
-        return _told(_in_range(integers // divisor + rounded_up, present), unit)
-    outside = (integers < _EARLIEST // multiplier) | (integers > _LATEST // multiplier)
-    present.add(outside.fill_null(value=False), _OUTSIDE)
-    usable = integers.set(outside.fill_null(value=False), None)
-    return _told(usable * multiplier, unit)
+        return _in_range(integers // divisor + rounded_up, present)
+    return _multiplied(integers, multiplier, present)
+
+
+def _multiplied(integers: pl.Series, multiplier: int, present: _Present) -> pl.Series:
+    """Multiply integers, and leave out those that are outside the range of times."""
+    outside = ((integers < -(-_EARLIEST // multiplier)) | (integers > _LATEST // multiplier)).fill_null(
+        value=False
+    )
+    present.add(outside, _OUTSIDE)
+    microseconds: pl.Series = integers.set(outside, None) * multiplier
+    return microseconds.alias(present.column.name)
 
 
 def _from_floats(column: pl.Series, unit: TimestampUnit | None, present: _Present) -> pl.Series:

@@ -298,8 +298,8 @@ def test_any_text_survives_quoting(tmp_path, rows, separator):
         writer.writerow(["user", "item", "timestamp"])
         writer.writerows(rows)
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    found = read_interactions(path)
-    assert found.fingerprint == Interactions.from_frame(frame).fingerprint
+    found = read_interactions(path, null_values=[])
+    assert found.fingerprint == Interactions.from_frame(frame, null_values=[]).fingerprint
 
 
 @IN_ONE_FOLDER

@@ -12,6 +12,7 @@ import polars as pl
 from metatl.common.column_errors import quoted
 from metatl.common.forks import refuse_forked_child
 from metatl.common.memory import memory_bytes
+from metatl.common.panics import reports_of_panics_dropped
 from metatl.data.readers.regular_files import check_file
 from metatl.data.time_zones import in_utc, unknown_zones_accepted
 from metatl.exceptions import DataError
@@ -209,7 +210,7 @@ def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
 def _errors_named(source: ParquetSource) -> Iterator[None]:
     """Turn errors of polars into one line, and name the file in every error."""
     try:
-        with unknown_zones_accepted():
+        with unknown_zones_accepted(), reports_of_panics_dropped():
             yield
     except DataError as error:
         if isinstance(source, bytes) or error.file is not None:
