@@ -85,18 +85,15 @@ class RowFaults:
         """Return the descriptions of the first rows, in the order of the table."""
         return sorted(self.errors, key=_position)[:SHOWN_FAULTS]
 
-    def error(self) -> DataError:
-        """Return one error that names the first rows at fault and says how many there are."""
+    def error(self, advice: str = "mend them") -> DataError:
+        """Return one error that names the first rows at fault, says how many there are, and what to do."""
         first, *others = self.first()
         message = first.message
         if others:
             also = "; ".join(str(error) for error in others)
             rest = len(self) - len(others) - 1
             more = f"; and {rest:,} more" if rest else ""
-            message += (
-                f"; {len(self):,} rows cannot be used: also {also}{more}; mend them, or leave them out with "
-                "bad_rows='skip' (--bad-rows skip)"
-            )
+            message += f"; {len(self):,} rows cannot be used: also {also}{more}; {advice}"
         return DataError(message, line=first.line, row=first.row, column=first.column)
 
     def skipped(self) -> str:

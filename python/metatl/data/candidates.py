@@ -20,7 +20,7 @@ from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_ids, add_json
 from metatl.data.histories import Histories
 from metatl.data.interactions import count_distinct
-from metatl.data.readers.parquet_files import read_parquet
+from metatl.data.readers.parquet_files import read_metadata, read_parquet
 from metatl.data.split import ColdStartSplit
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
 from metatl.metrics.names import CandidateKind  # noqa: TC001 (pydantic reads it)
@@ -219,6 +219,22 @@ class CandidateSets:
     def __repr__(self) -> str:
         drawn = f"{self.n} {self.kind} negatives, k={self.k}, seed={self.seed}"
         return f"CandidateSets({len(self.users)} users, {drawn})"
+
+
+def holds_candidates(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file is Parquet with the metadata of saved candidates.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. One that is missing or damaged holds none.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+        return is_parquet and _METADATA_KEY in read_metadata(path)
+    except (DataError, OSError):
+        return False
 
 
 class _Strict(BaseModel):

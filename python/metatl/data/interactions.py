@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Repeats = Literal["first", "all"]
 BadRows = Literal["error", "skip"]
 
+_ADVICE = "mend them, or leave them out with bad_rows='skip' (--bad-rows skip)"
+
 
 @dataclass(frozen=True)
 class SourceRows:
@@ -215,12 +217,12 @@ class Interactions:
         num_rows = len(columns[0])
         faults = RowFaults() if faults is None else faults
         if num_rows == 0:
-            raise faults.error() if len(faults) else DataError("found no rows, expected interactions")
+            raise faults.error(_ADVICE) if len(faults) else DataError("found no rows, expected interactions")
         user_ids, users = number_ids(columns.pop(0), faults, null_values=null_values)
         item_ids, items = number_ids(columns.pop(0), faults, null_values=null_values)
         times = to_microseconds(columns.pop(0), timestamp_unit, faults, null_values=null_values or ())
         if len(faults) and bad_rows == "error":
-            raise faults.error()
+            raise faults.error(_ADVICE)
         kept = (users >= 0) & (items >= 0) & times.is_not_null().to_numpy()
         dropped = {"bad rows": len(faults)}
         timestamps = times.fill_null(0).to_numpy()
@@ -228,7 +230,7 @@ class Interactions:
             dropped["rows with a null value"] = int(np.count_nonzero(~kept)) + faults.num_lines - len(faults)
             if not kept.any():
                 raise (
-                    faults.error()
+                    faults.error(_ADVICE)
                     if len(faults)
                     else DataError("found a null value in every row, expected interactions")
                 )

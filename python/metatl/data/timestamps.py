@@ -141,7 +141,8 @@ def to_microseconds(
     missing = column.is_null()
     if column.dtype == pl.String:
         column = column.str.strip_chars(BLANKS)
-        missing = missing | column.is_in([text.strip(BLANKS) for text in null_values])
+        texts = pl.Series([text.strip(BLANKS) for text in null_values], dtype=pl.String)
+        missing = missing | column.is_in(texts.implode())
     if "" not in null_values:
         faults.add(column.is_null(), column, f"found nothing, {expected}")
     present = column.filter(~missing)

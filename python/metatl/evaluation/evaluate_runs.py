@@ -146,7 +146,7 @@ def evaluate(
     metrics: Sequence[str] | str = DEFAULT_METRICS,
     top: int = DEFAULT_TOP,
     by: Sequence[str] = (),
-    attributes: pl.DataFrame | None = None,
+    attributes: FrameLike | None = None,
     item_table: ItemFormat = "float32",
     num_threads: int | None = None,
 ) -> Evaluation[Results]:
@@ -176,7 +176,7 @@ def evaluate(
     by : sequence of str
         Columns to slice the users by: ``history_length``, ``item_popularity`` (training interactions of the
         target, in quarters) or columns of `attributes`.
-    attributes : polars.DataFrame, optional
+    attributes : table, optional
         ``user_id`` (raw) and columns to slice by.
     item_table : {"float32", "bf16", "int8"}
         The format that the model's item vectors are rounded to.

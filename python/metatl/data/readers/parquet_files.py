@@ -114,8 +114,7 @@ def read_parquet(
         rows = table.select(wanted).collect()
         # Rows can share one long text, which is in memory once until an operation copies it.
         _check_size(sum(_text_bytes(column) for column in rows), num_rows, limit)
-        metadata = pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
-    return ParquetTable(rows, metadata)
+    return ParquetTable(rows, read_metadata(source))
 
 
 def open_parquet(source: ParquetSource, *, max_bytes: int | None = None) -> ParquetBlocks:
@@ -184,6 +183,33 @@ def read_column_names(source: ParquetSource) -> list[str]:
     """
     with _errors_named(source):
         return list(_scan(source)[1])
+
+
+def read_metadata(source: ParquetSource) -> dict[str, str]:
+    """Read the key-value metadata that the writer of a Parquet file added.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or bytes
+        The path of the file, or its content.
+
+    Returns
+    -------
+    dict of str to str
+        The metadata.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    DataError
+        If the file is not Parquet or is damaged.
+    OSError
+        If the file may not be read.
+    """
+    refuse_forked_child()
+    with _errors_named(source):
+        return pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
 
 
 def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:

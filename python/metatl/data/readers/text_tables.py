@@ -29,6 +29,7 @@ _SEPARATORS = ("::", "\t", ",", ";", "|")
 _RECBOLE_TYPES = (":token", ":token_seq", ":float", ":float_seq")
 
 _QUOTED_ROWS = 1 << 20
+_MAX_COLUMNS = 10_000
 
 
 class TextTable(NamedTuple):
@@ -103,6 +104,54 @@ def read_text_table(
     """
     blocks = read_blocks(file)
     layout, first = _read_header(blocks, suffix, given, separator)
+    return _read_rows(first, blocks, layout)
+
+
+def read_whole_text(file: io.BufferedReader, *, suffix: str) -> TextTable:
+    """Read all columns of a text file with a header, as text.
+
+    Parameters
+    ----------
+    file : io.BufferedReader
+        The unpacked file.
+    suffix : str
+        The suffix of its name, as in `.csv`.
+
+    Returns
+    -------
+    TextTable
+        All columns.
+
+    Raises
+    ------
+    DataError
+        If the file is not text, is empty, has no rows, or has two columns of one name.
+    """
+    blocks = read_blocks(file)
+    start, header = _first_line(blocks, "a header and rows")
+    separator = _find_separator(header, suffix)
+    names = [name.strip() for name in _split_header(header, separator, start.line)]
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"found the column {repeated!r} more than once", line=start.line)
+    layout = _Layout(names, list(range(len(names))), separator, may_quote=len(separator) == 1)
+    body = Block(start.text.partition("\n")[2], start.line + 1)
+    return _read_rows(body, blocks, layout)
+
+
+def _first_line(blocks: Iterator[Block], expected: str) -> tuple[Block, str]:
+    """Find the first line that is not blank; return it, and the block that starts with it."""
+    for block in blocks:
+        start = skip_blank_lines(block)
+        if start.text:
+            header = start.text.partition("\n")[0].rstrip("\r")
+            if header.count(max(_SEPARATORS, key=header.count)) >= _MAX_COLUMNS:
+                raise DataError(f"found more than {_MAX_COLUMNS:,} columns", line=start.line)
+            return start, header
+    raise DataError(f"found an empty file, expected {expected}")
+
+
+def _read_rows(first: Block, blocks: Iterator[Block], layout: _Layout) -> TextTable:
     tables: list[TextTable] = []
     for block in chain([first], blocks):
         if layout.may_quote and '"' in block.text:
@@ -111,7 +160,7 @@ def read_text_table(
         tables.append(_split_lines(block, layout))
     table = concat_tables(tables)
     if table.rows.is_empty() and not table.num_bad_lines:
-        raise DataError(f"found the header {quoted(layout.names)} but no rows, expected interactions")
+        raise DataError(f"found the header {quoted(layout.names)} but no rows, expected rows")
     return table
 
 
@@ -119,15 +168,9 @@ def _read_header(
     blocks: Iterator[Block], suffix: str, given: Sequence[str | None], separator: str | None
 ) -> tuple[_Layout, Block]:
     """Read the first line that is not blank, and return the rest of its block."""
-    for block in blocks:
-        start = skip_blank_lines(block)
-        if start.text:
-            break
-    else:
-        raise DataError("found an empty file, expected a header and interactions")
+    start, header = _first_line(blocks, "a header and interactions")
     line = start.line
-    header, _, body = start.text.partition("\n")
-    header = header.rstrip("\r")
+    body = start.text.partition("\n")[2]
     separator = separator or _find_separator(header, suffix)
     may_quote = suffix != ".inter" and len(separator) == 1
     names = _split_header(header, separator, line) if may_quote else header.split(separator)
