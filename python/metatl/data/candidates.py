@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -241,10 +241,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_PositiveCount = Annotated[int, Field(ge=1, lt=2**63)]
+
+
 class _Protocol(_Strict):
-    k: int = Field(ge=1)
+    k: _PositiveCount
     kind: CandidateKind
-    n: int = Field(ge=1)
+    n: _PositiveCount
     seed: int = Field(ge=0)
     exclude: Excluded
     users: Part | None
@@ -255,8 +259,8 @@ class _Record(_Strict):
     format_version: Literal[2]
     protocol: _Protocol
     dataset_fingerprint: str
-    num_items: int = Field(ge=1)
-    dropped: dict[str, int]
+    num_items: _PositiveCount
+    dropped: dict[str, _Count]
     sha256: str
 
     def fields(self) -> dict[str, Any]:

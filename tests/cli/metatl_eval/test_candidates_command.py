@@ -144,7 +144,11 @@ def shop(path, out, *options):
 def test_users_with_too_few_rows_and_unknown_items_are_counted(tmp_path):
     out = tmp_path / "a.parquet"
     data = write_shop(
-        tmp_path / "shop.csv", "n0,unknown,1100", "short,i1,2000", "short,unknown,2001", "x,new,2002"
+        tmp_path / "shop.csv",
+        "n0,unknown,1500001100",
+        "short,i1,1500002000",
+        "short,unknown,1500002001",
+        "x,new,1500002002",
     )
     result = shop(data, out, "--cutoff-quantile", 0.8)
     assert result.exit_code == 0, result.output

@@ -163,7 +163,7 @@ def _numbers(column: pl.Series, faults: RowFaults) -> pl.Series:
 
 
 def refuse_merged(column: pl.Series, floats: pl.Series) -> None:
-    """Refuse numbers that become ties as floats: integers of more than 53 bits, and decimals.
+    """Refuse numbers that may become ties as floats: integers of more than 53 bits, and decimals.
 
     Parameters
     ----------
@@ -175,22 +175,25 @@ def refuse_merged(column: pl.Series, floats: pl.Series) -> None:
     Raises
     ------
     DataError
-        If different numbers are equal as floats.
+        If a float cannot hold an integer, or different decimals are equal as floats.
     """
-    exact = column
-    if column.dtype == pl.String:
-        if not (floats.abs() >= 2**53).any():
-            return
-        exact = column.cast(pl.Int64, strict=False)
-    elif not (column.dtype.is_integer() or column.dtype.is_decimal()):
+    if column.dtype.is_decimal():
+        if column.n_unique() > floats.n_unique():
+            raise DataError("found different decimals that are equal as Float64", column=column.name)
         return
-    present = exact.is_not_null()
-    if exact.filter(present).n_unique() > floats.filter(present).n_unique():
-        raise DataError(
-            "found different numbers that are equal as Float64, expected numbers that a float can tell "
-            "apart, or integers only",
-            column=column.name,
-        )
+    if not (floats.abs() >= 2**53).any():
+        return
+    text = column.cast(pl.String)
+    is_integer = text.str.contains(r"^[+-]?[0-9]+$").fill_null(value=False)
+    digits = text.filter(is_integer).to_list()
+    values = floats.filter(is_integer).to_list()
+    for written, value in zip(digits, values, strict=True):
+        if int(written) != value:
+            raise DataError(
+                f"found {written}, an integer that a Float64 cannot hold, beside other numbers; expected "
+                "integers only, or numbers of at most 53 bits",
+                column=column.name,
+            )
 
 
 def _run_table(source: SmallTable) -> pl.DataFrame:
