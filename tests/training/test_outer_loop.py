@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -380,11 +381,17 @@ def test_a_damaged_item_table_is_an_error(tmp_path):
             metatl.load_run(out)
 
 
+def write_old_record(directory, record):
+    """Write a run.json of format 1, whose content has no SHA-256."""
+    del record["sha256"], record["items_sha256"]
+    (directory / "run.json").write_text(json.dumps({**record, "format_version": 1}))
+
+
 def test_a_wrong_config_in_run_json_is_an_error(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["config"]["dim"] = "many"
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    write_old_record(tmp_path / "run", record)
     with pytest.raises(RunError, match=r"run\.json: config\.dim: found 'many': .*; train again"):
         metatl.load_run(tmp_path / "run")
 
@@ -439,7 +446,7 @@ def test_config_values_may_be_text_and_lists(interactions_file, tmp_path):
 def test_a_wrong_split_in_run_json_is_an_error(finished_run, tmp_path):
     record = json.loads((finished_run / "run.json").read_text())
     record["split"]["k"] = 0
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    write_old_record(tmp_path, record)
     with pytest.raises(RunError, match=r"run\.json: field 'split': .*k: found 0, .*; train again"):
         metatl.load_run(tmp_path)
 
@@ -519,31 +526,35 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_previous_run_is_restored_if_the_new_one_fails(replaceable, interactions_file):
+def test_the_old_run_stays_as_it_was_if_the_new_one_fails(replaceable, interactions_file):
     run, before = replaceable
     with pytest.raises(RunError, match="loss is nan"):
         fit_small(interactions_file, run, config={"inner_lr": 1e30}, overwrite=True)
-    assert contents(run) == before
+    assert contents(run.parent) == {Path(run.name) / file: content for file, content in before.items()}
 
 
-def test_the_previous_run_is_kept_until_the_new_one_is_finished(replaceable, interactions_file):
+def test_the_old_run_stays_as_it_was_until_the_new_one_is_finished(replaceable, interactions_file):
     run, before = replaceable
 
     def stop(progress):
         if progress.step == 25:
             signal.raise_signal(signal.SIGTERM)
 
+    steps = []
     with pytest.raises(TrainingStopped):
         fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
-    assert contents(run / ".previous") == before
-    assert metatl.load_run(run / ".previous").record.config["max_steps"] == SMALL["max_steps"]
-    # Overwriting again: the unfinished run does not replace the previous finished one.
-    with pytest.raises(TrainingStopped):
-        fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
-    assert contents(run / ".previous") == before
-    fit_small(interactions_file, run, config={"max_steps": 40}, resume=True)
-    assert not (run / ".previous").exists()
+    assert contents(run) == before
+    # The same call continues the new run.
+    fit_small(
+        interactions_file,
+        run,
+        config={"max_steps": 40},
+        overwrite=True,
+        on_progress=lambda progress: steps.append(progress.step),
+    )
+    assert steps == list(range(26, 41))
     assert metatl.load_run(run).record.config["max_steps"] == 40
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
 def test_resuming_a_run_as_another_system_is_an_error(replaceable):
