@@ -499,6 +499,9 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--set", "hidden=[64, true]"], "hidden: found [64, True]: true and false are for flags"),
         (["--model", "knn", "--set", "window=true"], "window: found True: true and false are for flags"),
         (["--set", "dim"], "field=value"),
+        (["--set", "inner_steps=1000000000"], "inner_steps: found 1000000000: expected at most 10000"),
+        (["--model", "bert4rec", "--set", "blocks=10000"], "blocks: found 10000: expected at most 1000"),
+        (["--set", "hidden=[64, 10000000]"], "hidden: found [64, 10000000]: expected at most 1048576"),
         (["--data", "/nowhere.csv"], "/nowhere.csv"),
         (["--k", "50"], "50"),
         (["--cutoff-quantile", "1.5"], "cutoff_quantile: found 1.5, expected at least 0 and at most 1"),
@@ -587,7 +590,7 @@ def test_resuming_with_a_moved_file_works_and_with_another_is_an_error(
 
 def test_running_out_of_memory_is_one_line(interactions_file, tmp_path):
     out = str(tmp_path / "run")
-    result = run_here(["train", "--data", str(interactions_file), "--out", out, "--set", "dim=100000000000"])
+    result = run_here(["train", "--data", str(interactions_file), "--out", out, "--set", "dim=1000000"])
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: out of memory: ")
