@@ -34,6 +34,7 @@ from planted_data import ring
 SMALL = {"dim": 16, "batch_size": 256, "max_steps": 60, "eval_every": 10, "warmup_steps": 5, "meta_lr": 0.03}
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 METATL = [sys.executable, "-m", "metatl.cli.metatl.main"]
 
 
@@ -142,9 +143,24 @@ def test_a_resumed_training_ends_with_the_same_bytes(finished_run, interactions_
 
 
 def test_stopping_restores_the_signal_handlers(interactions_file):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = tuple(map(signal.getsignal, STOPPING))
     fit_small(interactions_file, config={"max_steps": 1})
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert tuple(map(signal.getsignal, STOPPING)) == before
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(interactions_file, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        fit_small(
+            interactions_file,
+            tmp_path / "run",
+            config={"max_steps": 3},
+            on_progress=lambda _: signal.raise_signal(signal.SIGHUP),
+        )
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_a_killed_and_resumed_training_ends_with_the_same_bytes(interactions_file, tmp_path):
@@ -182,7 +198,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(finished_run, int
     assert final_bytes(out) == final_bytes(finished_run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_saves_and_exits_on_a_signal(interactions_file, tmp_path, number):
     out = tmp_path / "run"
     options = train_options(interactions_file, out, max_steps=100_000, eval_every=20)
