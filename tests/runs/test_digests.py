@@ -66,11 +66,11 @@ def test_a_reformatted_run_json_is_the_same(run):
 def test_another_item_table_is_refused(run):
     items = pl.read_parquet(run / "items.parquet")
     items.with_columns(item_id=pl.col("item_id") + 1).write_parquet(run / "items.parquet")
-    assert_refused(run, "items.parquet: found another item table than that of the run (its SHA-256 differs)")
+    assert_refused(
+        run, "items.parquet: found another item table than that of the run, or a damaged one (its SHA"
+    )
     items.with_columns(count=pl.col("count") + 1).write_parquet(run / "items.parquet")
     assert_refused(run, "found another item table")
-    items.write_parquet(run / "items.parquet", compression="lz4")
-    assert len(metatl.load_run(run).item_ids) == len(items)
 
 
 def test_what_a_stranger_may_ask_for_has_a_bound(run):
@@ -148,6 +148,7 @@ def test_tensors_that_do_not_fit_are_one_line(run, change):
 def test_a_small_item_table_of_very_many_rows_is_refused_before_it_is_unpacked(run, monkeypatch):
     rows = pl.select(item_id=pl.repeat(1, 3_000_000, dtype=pl.Int64), count=pl.repeat(1, 3_000_000))
     rows.cast(pl.Int64).write_parquet(run / "items.parquet")
+    write_record(run, read_record(run))
     assert (run / "items.parquet").stat().st_size < 20_000
     collected, collect = [], pl.LazyFrame.collect
 
@@ -177,11 +178,11 @@ def test_damaged_files_are_one_line(run, name):
     content = (run / name).read_bytes()
     # Half of the changes are near the start, which is the header of a checkpoint.
     messages = []
-    for damaged in damaged_copies(content, 300, (len(content), min(900, len(content)))):
+    for damaged in damaged_copies(content, 200, (len(content), min(900, len(content)))):
         (run / name).write_bytes(damaged)
         try:
             metatl.load_run(run)
         except RunError as error:
             messages.append(str(error))
-    assert len(messages) > 200
+    assert len(messages) > 130
     assert all("\n" not in message and name in message for message in messages)

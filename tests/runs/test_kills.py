@@ -123,10 +123,10 @@ def test_two_kills_in_a_row_lose_nothing(data, old, tmp_path, resume):
     expected = new_files(data, tmp_path)
     with recorded(folder, tmp_path / "states") as states:
         train(data, folder / "run", overwrite=True)
-    for number, state in enumerate(states[3::8]):
+    for number, state in enumerate(states[3::12]):
         with recorded(state, tmp_path / f"again{number}") as again:
             finish(data, state, old_files, expected, resume=not resume)
-        for second in again[number % 5 :: 6]:
+        for second in again[number % 5 :: 9]:
             if (second / "run").exists():
                 assert files_of(second / "run") in (old_files, expected), second
             finish(data, second, old_files, expected, resume=resume)
@@ -153,7 +153,7 @@ def test_other_settings_begin_the_new_run_again(data, old, tmp_path):
         train(data, folder / "run", overwrite=True)
     begun = [state for state in states if (state / ".run.new" / "last.safetensors").exists()]
     train(data, tmp_path / "other", seed=2)
-    for state in begun[::4]:
+    for state in begun[::6]:
         folder = tmp_path / f"copy-{state.name}"
         shutil.copytree(state, folder)
         with pytest.raises(RunError, match=r"seed was [01], now 2"):

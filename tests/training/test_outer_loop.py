@@ -27,7 +27,7 @@ from metatl.models.bpr_mf import BPRMF
 from metatl.models.metatl.model import MetaTL, MetaTLConfig
 from metatl.models.transrec import TransRec
 from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
-from metatl.runs.run_directory import SplitSettings
+from metatl.runs.run_directory import SplitSettings, read_record, write_record
 from metatl.training.stop_signals import TrainingStopped
 from planted_data import ring
 
@@ -385,7 +385,7 @@ def test_a_finished_run_without_weights_is_an_error(tmp_path):
 def test_a_damaged_item_table_is_an_error(tmp_path):
     out = tmp_path / "run"
     metatl.fit(ring(), model="popularity", out=out, device="cpu")
-    items = pl.read_parquet(out / "items.parquet")
+    items, record = pl.read_parquet(out / "items.parquet"), read_record(out)
     for damaged in (
         items.reverse(),
         pl.concat([items[:1], items[:-1]]),
@@ -393,6 +393,7 @@ def test_a_damaged_item_table_is_an_error(tmp_path):
         items.with_columns(count=pl.lit("many")),
     ):
         damaged.write_parquet(out / "items.parquet")
+        write_record(out, record)
         with pytest.raises(RunError, match=r"items\.parquet: found a damaged table, .*; train again"):
             metatl.load_run(out)
 

@@ -42,11 +42,11 @@ from pydantic import (
 
 from metatl.common.arguments import check_type, config_error, whole_number
 from metatl.common.files import write_json, write_parquet
-from metatl.data.fingerprints import add_array, add_ids, add_json
+from metatl.data.fingerprints import add_json
 from metatl.data.readers.parquet_files import default_max_bytes, read_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
 from metatl.data.timestamps import TimestampUnit, split_unit
-from metatl.exceptions import ConfigError, DataError, MissingFileError, MissingRunError, RunError
+from metatl.exceptions import ConfigError, DataError, MissingRunError, RunError
 from metatl.models import find_system
 from metatl.models.contract import ScoringModel
 from metatl.runs.checkpoints import load_checkpoint
@@ -177,8 +177,6 @@ class RunRecord(BaseModel):
     split_fingerprint: str
     validation_candidates_sha256: str
     num_items: int
-    items_sha256: str | None = None
-    """Digest of `items.parquet`; None in format 1, which metatl 0.1.0 wrote."""
 
     @model_validator(mode="before")
     @classmethod
@@ -241,29 +239,13 @@ def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64])
     write_parquet(path, pl.DataFrame({"item_id": item_ids, "count": item_counts}))
 
 
-def items_sha256(item_ids: pl.Series, item_counts: NDArray[np.int64]) -> str:
-    """Return the SHA-256 of an item table: of its content, which does not depend on how a file holds it.
-
-    Parameters
-    ----------
-    item_ids : polars.Series
-        (I,) Int64 or String, raw item ids.
-    item_counts : ndarray
-        (I,) int64, training interactions of each item.
-    """
-    digest = hashlib.sha256()
-    add_ids(digest, item_ids)
-    add_array(digest, item_counts)
-    return digest.hexdigest()
-
-
 def write_record(directory: Path, record: RunRecord) -> None:
-    """Write `run.json`, with a SHA-256 of its content.
+    """Write `run.json`, with a SHA-256 of its content and one of the bytes of `items.parquet`.
 
     Parameters
     ----------
     directory : Path
-        The run directory.
+        The run directory, which holds `items.parquet`.
     record : RunRecord
         The settings.
 
@@ -272,7 +254,8 @@ def write_record(directory: Path, record: RunRecord) -> None:
     OSError
         If the file cannot be written.
     """
-    content = record.model_dump(mode="json")
+    items_sha256 = hashlib.sha256((directory / "items.parquet").read_bytes()).hexdigest()
+    content = {**record.model_dump(mode="json"), "items_sha256": items_sha256}
     write_json(directory / "run.json", {**content, "sha256": _sha256(content)})
 
 
@@ -337,8 +320,13 @@ def read_record(path: str | Path) -> RunRecord:
     Raises
     ------
     RunError
-        If `path` holds no run, a damaged one, or one of another format version.
+        If `path` holds no run, a damaged or edited one, or one of another format version.
     """
+    return _read_record(path)[0]
+
+
+def _read_record(path: str | Path) -> tuple[RunRecord, str | None]:
+    """Read `run.json`; return the settings, and the SHA-256 of `items.parquet`, None in format 1."""
     file = Path(path) / "run.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -365,8 +353,9 @@ def read_record(path: str | Path) -> RunRecord:
             f"{file}: found a file that was edited (its SHA-256 differs); undo the change, or train "
             "again with the settings that you want"
         )
+    items_sha256 = None if version == 1 else content.pop("items_sha256", "")
     try:
-        return RunRecord.model_validate(content)
+        return RunRecord.model_validate(content), items_sha256
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -433,7 +422,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _read_run(path: Path, device: str) -> Run:
-    record = read_record(path)
+    record, items_sha256 = _read_record(path)
     if not (path / "best.safetensors").exists():
         if is_finished(path):
             raise MissingRunError(
@@ -468,7 +457,7 @@ def _read_run(path: Path, device: str) -> Run:
     except Exception as error:  # noqa: BLE001 (each model and library raises its own)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
-    item_ids, counts = _read_items(path / "items.parquet", record)
+    item_ids, counts = _read_items(path / "items.parquet", record.num_items, items_sha256)
     return Run(
         path=path,
         record=record,
@@ -479,30 +468,34 @@ def _read_run(path: Path, device: str) -> Run:
     )
 
 
-def _read_items(file: Path, record: RunRecord) -> tuple[pl.Series, NDArray[np.int64]]:
+def _read_items(file: Path, num_items: int, sha256: str | None) -> tuple[pl.Series, NDArray[np.int64]]:
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise MissingRunError(f"{file.parent}: {file.name} is missing; train again", file=str(file)) from None
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error.strerror}); train again") from None
+    # Before polars sees the file: some damaged ones end the process.
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise RunError(
+            f"{file}: found another item table than that of the run, or a damaged one (its SHA-256 differs); "
+            "restore the file, or train again"
+        )
     try:
         # The bound comes from run.json: a small file can hold very many equal rows.
-        most = min(default_max_bytes(), record.num_items * _LARGEST_TEXT)
-        items = read_parquet(file, ["item_id", "count"], max_bytes=most).rows
-    except MissingFileError:
-        raise MissingRunError(f"{file.parent}: {file.name} is missing; train again", file=str(file)) from None
+        most = min(default_max_bytes(), num_items * _LARGEST_TEXT)
+        items = read_parquet(content, ["item_id", "count"], max_bytes=most).rows
     except DataError as error:
-        raise RunError(f"{error}; train again") from None
+        raise RunError(f"{file}: {error}; train again") from None
     item_ids, counts = items["item_id"], items["count"]
     if not _is_item_table(item_ids, counts):
         raise RunError(
             f"{file}: found a damaged table, expected distinct ids in ascending order, each with its count; "
             "train again"
         )
-    if len(items) != record.num_items:
-        raise RunError(f"{file}: found {len(items)} items, expected {record.num_items}; train again")
-    item_counts = counts.to_numpy().astype(np.int64)
-    if record.items_sha256 not in (None, items_sha256(item_ids, item_counts)):
-        raise RunError(
-            f"{file}: found another item table than that of the run (its SHA-256 differs); restore the file, "
-            "or train again"
-        )
-    return item_ids, item_counts
+    if len(items) != num_items:
+        raise RunError(f"{file}: found {len(items)} items, expected {num_items}; train again")
+    return item_ids, counts.to_numpy().astype(np.int64)
 
 
 def _is_item_table(item_ids: pl.Series, counts: pl.Series) -> bool:

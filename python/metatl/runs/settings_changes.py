@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from metatl.runs.run_directory import RunRecord
 
-# They may differ: the device, the place of the data (their content is compared), and what only tells whether
-# run.json is of this version and undamaged.
-_FREE = ("device", "data", "format_version", "items_sha256")
+# They may differ: the device, the place of the data (their content is compared), and the format of run.json.
+_FREE = ("device", "data", "format_version")
 
 
 def changes(before: RunRecord, now: RunRecord | Mapping[str, Any]) -> list[str]:

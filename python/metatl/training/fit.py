@@ -25,7 +25,6 @@ from metatl.runs.run_directory import (
     Run,
     RunRecord,
     SplitSettings,
-    items_sha256,
     load_run,
     read_record,
     resolve_device,
@@ -273,7 +272,6 @@ def fit(
         split_fingerprint=cold_start.fingerprint,
         validation_candidates_sha256=candidates.sha256,
         num_items=cold_start.train.num_items,
-        items_sha256=items_sha256(item_ids, item_counts),
     )
     train = partial(_fit_system, system, record, settings, cold_start, candidates, on_progress=on_progress)
     with StopSignals() as stop:
