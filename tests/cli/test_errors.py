@@ -97,3 +97,23 @@ def test_warnings_of_others_stay_as_they_are():
 
     with pytest.warns(UserWarning, match="of a library"):
         CliRunner().invoke(command, [], catch_exceptions=False)
+
+
+def test_a_library_that_does_not_fit_into_memory_is_one_line():
+    @click.command(cls=Command)
+    def command():
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 2
+    line = "Error: out of memory: libtorch_cpu.so: failed to map segment from shared object; allow more\n"
+    assert result.stderr == line
+
+
+def test_a_library_that_is_missing_keeps_its_traceback():
+    @click.command(cls=Command)
+    def command():
+        raise ImportError("no module named x")
+
+    with pytest.raises(ImportError, match="no module named x"):
+        CliRunner().invoke(command, [], catch_exceptions=False)

@@ -46,6 +46,11 @@ def one_line_errors() -> Iterator[None]:
         raise _Failure(f"out of memory: {str(error).splitlines()[0]}; ask for less") from None
     except MemoryError as error:
         raise _Failure(f"out of memory: {error or 'the settings ask for too much'}") from None
+    except ImportError as error:
+        # The loader's words where a library does not fit into the memory, as under `ulimit -v`.
+        if not any(words in str(error) for words in ("failed to map segment", "allocate memory")):
+            raise
+        raise _Failure(f"out of memory: {str(error).splitlines()[0]}; allow more") from None
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None

@@ -49,7 +49,7 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
 
 
 def _is_of_a_run(path: Path) -> bool:
-    from metatl.runs.run_directory import RUN_FILES
+    from metatl.runs.run_files import RUN_FILES
 
     return path.name in RUN_FILES and path.exists() and (path.parent / "run.json").exists()
 

@@ -68,7 +68,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace the run in --out; it is kept in its folder .previous until the new run is finished.",
+    help="Replace the run in --out; it stays as it is until the new run is finished.",
 )
 @device_option
 @click.option(
@@ -98,7 +98,8 @@ def train(
       metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
       metatl train --out runs/wines --resume
     """  # noqa: D301 (click reads the character)
-    from metatl.runs.run_directory import SplitSettings, is_finished
+    from metatl.runs.run_directory import SplitSettings
+    from metatl.runs.training_directory import is_complete
 
     given = {
         name: value
@@ -111,7 +112,7 @@ def train(
         given["cutoff"] = cutoff.date()
     _fit(
         out,
-        finished=resume and is_finished(out),
+        finished=resume and is_complete(out),
         # Only the given options: `fit` takes the others from the record of the run that it resumes.
         **{name: given[name] for name in _RECORDED if name in given},
         **reading.given(),
@@ -147,7 +148,8 @@ def _fit(out: Path, *, finished: bool, **arguments: Any) -> None:
         with training_progress(Console(stderr=True)) as update:
             run = fit(out=out, on_data=_describe_data, on_progress=update, **arguments)
     except TrainingStopped as stopped:
-        click.echo(f"{stopped}; continue with: metatl train --out {out} --resume", err=True)
+        what_next = f"continue with: metatl train --out {out} --resume" if stopped.step else "start it again"
+        click.echo(f"{stopped}; {what_next}", err=True)
         raise SystemExit(STOPPED_BY_SIGNAL + stopped.signal_number) from None
     if finished:
         click.echo(f"{out} is finished: nothing to resume")
