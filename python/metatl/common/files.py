@@ -15,8 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metatl.exceptions import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import polars as pl
 
@@ -169,6 +171,74 @@ def write_parquet(
     # Encoded in memory first: polars reports a full disk as an error of the format, not as an OSError.
     content = io.BytesIO()
     frame.write_parquet(content, metadata=metadata, row_group_size=row_group_size)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+TABLE_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")
+"""Endings of the files that tables are written to."""
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is a pipe or a device, whose name says nothing of its content."""
+    path = Path(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def check_ending(argument: str, path: str | os.PathLike[str], endings: Sequence[str]) -> None:
+    """Refuse a name whose ending is not among those that can be written.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument or option, for the error.
+    path : str or os.PathLike
+        The file; a pipe or a device is taken.
+    endings : sequence of str
+        In lower case, with the point.
+
+    Raises
+    ------
+    ConfigError
+        If the name has another ending, or none.
+    """
+    if Path(path).suffix.lower() not in endings and not is_special(path):
+        listed = endings[0] if len(endings) == 1 else f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise ConfigError(f"{argument}: found {path}, expected a name that ends in {listed}")
+
+
+def write_table(
+    path: str | os.PathLike[str], frame: pl.DataFrame, *, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a table in the format that the ending of the name says, with :func:`replace_file`.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to write or to replace: `.parquet`, `.csv`, `.tsv` or `.jsonl`. A pipe or a device gets
+        Parquet.
+    frame : polars.DataFrame
+        The table.
+    metadata : dict of str to str, optional
+        Key-value metadata; only Parquet holds them.
+
+    Raises
+    ------
+    ConfigError
+        If the name has another ending.
+    OSError
+        If the file cannot be written.
+    """
+    check_ending("path", path, TABLE_ENDINGS)
+    ending = Path(path).suffix.lower()
+    if ending == ".parquet" or is_special(path):
+        write_parquet(path, frame, metadata=metadata)
+        return
+    content = io.BytesIO()
+    if ending == ".jsonl":
+        frame.write_ndjson(content)
+    else:
+        frame.write_csv(content, separator="," if ending == ".csv" else "\t")
     with replace_file(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 

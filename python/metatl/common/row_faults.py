@@ -31,12 +31,15 @@ class RowFaults:
         Descriptions of the first rows, in no order.
     num_lines : int
         Number of lines that could not be made a row at all.
+    remarks : list of str
+        What a user should know of the rows that can be used.
     """
 
     def __init__(self, lines: pl.Series | None = None) -> None:
         self.lines = lines
         self.errors: list[DataError] = []
         self.num_lines = 0
+        self.remarks: list[str] = []
         self._rows: NDArray[np.bool_] | None = None
 
     def add(self, bad: pl.Series, column: pl.Series, message: str) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl import _metatl
 from metatl.common.arguments import check_type, whole_number
-from metatl.common.files import write_parquet
+from metatl.common.files import TABLE_ENDINGS, write_parquet
 from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_ids, add_json
 from metatl.data.histories import Histories
@@ -156,6 +156,8 @@ class CandidateSets:
             If the file cannot be written; an existing file is unchanged.
         """
         refuse_forked_child()
+        if Path(path).suffix.lower() in (set(TABLE_ENDINGS) - {".parquet"}):
+            raise InvalidArgumentError(f"path: found {path}, expected a name that ends in .parquet")
         record = {**self._description(), "sha256": self.sha256}
         write_parquet(
             path,

@@ -128,10 +128,11 @@ def _refuse_type(column: pl.Series) -> None:
 def _named(values: pl.Series, text: pl.Series, null_values: Sequence[str] | None) -> pl.Series:
     """Tell where a value is one of the texts that stand for a missing one; "" stands for null too."""
     if null_values is None:
-        return pl.Series(values.name, [False], dtype=pl.Boolean).new_from_index(0, len(values))
+        nowhere: pl.Series = pl.Series(values.name, [False], dtype=pl.Boolean).new_from_index(0, len(values))
+        return nowhere
     texts = pl.Series([name.strip(BLANKS) for name in null_values], dtype=pl.String)
-    named = text.is_in(texts.implode())
-    return pl.Series(values.name, named.fill_null(value="" in null_values))
+    named: pl.Series = text.is_in(texts.implode()).fill_null(value="" in null_values)
+    return named
 
 
 def _from_floats(values: pl.Series, faults: RowFaults, null_values: Sequence[str] | None) -> pl.Series:

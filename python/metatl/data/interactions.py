@@ -237,8 +237,8 @@ class Interactions:
             user_ids, users = _without_unused(user_ids, users[kept])
             item_ids, items = _without_unused(item_ids, items[kept])
             timestamps = timestamps[kept]
-        if len(faults):
-            warnings.warn(faults.skipped(), MetatlWarning, stacklevel=2)
+        for remark in [*faults.remarks, *([faults.skipped()] if len(faults) else [])]:
+            warnings.warn(remark, MetatlWarning, stacklevel=2)
         indptr, positions, timestamps = _metatl.group_by_user(
             users, items, timestamps, len(user_ids), keep_repeats=repeats == "all"
         )

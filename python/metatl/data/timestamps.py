@@ -96,7 +96,7 @@ def to_microseconds(
         Unit or format of numbers. By default seconds, and a column in which every number is a date as
         YYYYMMDD is refused. Fractions of a microsecond are rounded in numbers and cut in ISO dates.
     faults : RowFaults, optional
-        Gains the rows that cannot be read. By default they raise a DataError.
+        Gains the rows that cannot be read, and the remarks. By default they raise a DataError, and warn.
     null_values : sequence of str
         Texts that stand for a missing value; their rows are null in the result and no fault.
 
@@ -134,6 +134,8 @@ def to_microseconds(
         microseconds = to_microseconds(column, unit, faults, null_values=null_values)
         if len(faults):
             raise faults.error()
+        for remark in faults.remarks:
+            warnings.warn(remark, MetatlWarning, stacklevel=2)
         return microseconds
     if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
         column = column.cast(pl.String)
@@ -292,7 +294,7 @@ def _from_integers(integers: pl.Series, unit: TimestampUnit | None, present: _Pr
     if unit == "YYYYMMDD":
         return _from_date_numbers(integers, present)
     _refuse_date_numbers(integers, unit, present)
-    return _told(_scaled(integers, unit or "s", present), unit)
+    return _told(_scaled(integers, unit or "s", present), unit, present)
 
 
 def _scaled(integers: pl.Series, unit: str, present: _Present) -> pl.Series:
@@ -332,7 +334,7 @@ def _from_floats(column: pl.Series, unit: TimestampUnit | None, present: _Presen
     message = _ROUNDED.replace("TYPE", str(column.dtype))
     present.refuse(inexact.fill_null(value=False) & ~outside, message)
     microseconds: pl.Series = rounded.set(outside, None).cast(pl.Int64)
-    return _told(microseconds.alias(column.name), unit)
+    return _told(microseconds.alias(column.name), unit, present)
 
 
 def _in_range(microseconds: pl.Series, present: _Present) -> pl.Series:
@@ -341,18 +343,16 @@ def _in_range(microseconds: pl.Series, present: _Present) -> pl.Series:
     return microseconds.set(outside, None).alias(present.column.name)
 
 
-def _told(microseconds: pl.Series, unit: TimestampUnit | None) -> pl.Series:
+def _told(microseconds: pl.Series, unit: TimestampUnit | None, present: _Present) -> pl.Series:
     """Say how numbers were read where they may be counters, or may have another unit."""
     if microseconds.null_count() == len(microseconds):
         return microseconds
     first, last = to_datetime(int(microseconds.min())), to_datetime(int(microseconds.max()))  # type: ignore[arg-type]
     next_year = datetime.now(tz=timezone.utc).year + 1
     if (first.year == last.year == _EPOCH.year) or first.year > next_year:
-        warnings.warn(
-            f"column {microseconds.name!r}: its numbers were read as {_UNITS[unit or 's'][0]} since 1970: "
+        present.faults.remarks.append(
+            f"column {present.column.name!r}: its numbers were read as {_UNITS[unit or 's'][0]} since 1970: "
             f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; set timestamp_unit (--columns user,item,time:ms) if they "
-            "have another unit",
-            MetatlWarning,
-            stacklevel=2,
+            "have another unit"
         )
     return microseconds

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metatl.common.files import write_parquet
+from metatl.common.files import write_table
 from metatl.data.fingerprints import add_array, add_ids, add_json
 from metatl.data.readers.parquet_files import read_parquet
 from metatl.exceptions import DataError, MissingFileError
@@ -91,7 +91,7 @@ def write_per_user(path: str | os.PathLike[str], frame: pl.DataFrame, record: Pe
     except DataError as error:
         raise error.in_file(path) from None
     metadata = {_METADATA_KEY: record.model_dump_json(), _SHA256_KEY: _sha256(frame, record)}
-    write_parquet(path, frame, metadata=metadata)
+    write_table(path, frame, metadata=metadata)
 
 
 def read_per_user(path: str | os.PathLike[str]) -> tuple[PerUserRecord, pl.DataFrame]:

@@ -232,17 +232,10 @@ def fit(
         before the first step, once what was begun in `out` is removed.
     """
     refuse_forked_child()
-    reading: dict[str, Any] = {
-        "columns": columns,
-        "timestamp_unit": timestamp_unit,
-        "null_values": null_values,
-        "bad_rows": bad_rows,
-    }
-    for name, value in reading.items():
-        if value is not None and isinstance(data, Interactions):
-            raise InvalidArgumentError(
-                f"{name}: found {value!r} with Interactions, expected None; only a file or a table is read"
-            )
+    if isinstance(data, Interactions):
+        _refuse_reading(
+            columns=columns, timestamp_unit=timestamp_unit, null_values=null_values, bad_rows=bad_rows
+        )
     check_type("config", config, (Mapping, NoneType), "a mapping of fields to values, as in {'dim': 64}")
     directory = None if out is None else Path(out)
     defaults = _Defaults() if directory is None or not resume else _Defaults.of_run(directory)
@@ -269,10 +262,8 @@ def fit(
     split_settings = defaults.merge_split(split, k)
     settings = configure(system, preset, {**defaults.config, **(config or {})}, k=split_settings.k)
     device = resolve_device(device)
-    if compiled and not system.compiles:
-        can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
-        raise ConfigError(f"compiled: found true for {model}, but only {can} can be compiled; leave it out")
-    reading = {
+    _check_compiled(system, compiled=compiled)
+    reading: dict[str, Any] = {
         "columns": columns,
         "timestamp_unit": timestamp_unit,
         "null_values": null_values,
@@ -317,6 +308,23 @@ def fit(
             else:
                 fitted = train(stop, target.directory, resume=target.is_continued)
     return Run(directory, target.record, settings, fitted, item_ids, item_counts)
+
+
+def _refuse_reading(**arguments: Any) -> None:
+    """Refuse arguments that say how data is read where it is read already."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise InvalidArgumentError(
+                f"{name}: found {value!r} with Interactions, expected None; only a file or a table is read"
+            )
+
+
+def _check_compiled(system: System, *, compiled: bool) -> None:
+    if compiled and not system.compiles:
+        can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
+        raise ConfigError(
+            f"compiled: found true for {system.name}, but only {can} can be compiled; leave it out"
+        )
 
 
 def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:

@@ -13,7 +13,7 @@ import click
 
 from metatl.cli.errors import Command
 from metatl.cli.options import Reading, device_option, item_table_option, load_data, reading_options
-from metatl.cli.outputs import check_outputs
+from metatl.cli.outputs import check_outputs, check_table_names
 
 if TYPE_CHECKING:
     from metatl.ranking.item_tables import ItemFormat
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     help="Interactions of many users; each gets a list.",
 )
 @reading_options
-@click.option("--out", type=click.Path(path_type=Path), help="File for the lists of --input, as Parquet.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File for the lists of --input: .parquet, .csv, .tsv or .jsonl.",
+)
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 @device_option
@@ -75,6 +79,7 @@ def recommend(
         raise click.UsageError("--columns, --null-values and --bad-rows need --input")
 
     check_outputs([run, source], {"--out": out})
+    check_table_names({"--out": out})
 
     from metatl.runs.run_directory import load_run
 
@@ -150,7 +155,7 @@ def _answer_file(
     threads: int | None,
 ) -> None:
     """Write the items for every user of a file."""
-    from metatl.common.files import write_parquet
+    from metatl.common.files import write_table
     from metatl.ranking.recommend import find_names, recommend
 
     if reading.columns is None:
@@ -167,7 +172,7 @@ def _answer_file(
     names = find_names(run, frame["item_id"])
     if names is not None:
         frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
-    write_parquet(out, frame)
+    write_table(out, frame)
     click.echo(_summary(answer, out))
 
 

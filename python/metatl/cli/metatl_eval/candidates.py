@@ -9,7 +9,7 @@ import click
 
 from metatl.cli.errors import Command
 from metatl.cli.options import load_data, reading_options
-from metatl.cli.outputs import check_outputs
+from metatl.cli.outputs import check_outputs, check_table_names
 from metatl.metrics.names import CANDIDATE_KINDS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _OWN = {"all": "items", "history": "history"}
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; a folder for rechorus, a prefix of file names for ncf.",
+    help="File to write (.parquet); a folder for rechorus, a prefix of file names for ncf.",
 )
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option(
@@ -64,7 +64,7 @@ _OWN = {"all": "items", "history": "history"}
 @click.option(
     "--train",
     type=click.Path(path_type=Path),
-    help="Also write the rows of the training users, as Parquet.",
+    help="Also write the rows of the training users: .parquet, .csv, .tsv or .jsonl.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 def candidates(
@@ -104,12 +104,15 @@ def candidates(
     from rich.table import Table
     from rich.text import Text
 
-    from metatl.common.files import write_parquet
+    from metatl.common.files import check_ending, write_table
     from metatl.data.candidates import sample_candidate_sets
     from metatl.data.split import cold_start_split
     from metatl.exceptions import ConfigError, DataError, NoNegativeError
 
     check_outputs([data], {"--out": out, "--train": train})
+    check_table_names({"--train": train})
+    if form == "parquet":
+        check_ending("--out", out, (".parquet",))
     for path in (out, train):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: found no folder {path.parent} to write it to")
@@ -139,7 +142,7 @@ def candidates(
         raise NoNegativeError(f"{error}; choose fewer negatives than --n {n}") from None
     written = _write(out, form, sets)
     if train is not None:
-        write_parquet(train, split.train.to_frame())
+        write_table(train, split.train.to_frame())
         written.append(train)
     table = Table.grid(padding=(0, 2))
     for label, value in _summary(sets).items():
