@@ -89,7 +89,15 @@ class CommandServer:
         """Run a command, and wait for its end."""
         return self.start(command, folder, fault, **options).wait()
 
-    def start(self, command: list[str], folder: Path, fault: Fault = Fault(), *, in_process=False):
+    def start(
+        self,
+        command: list[str],
+        folder: Path,
+        fault: Fault = Fault(),
+        *,
+        in_process: bool = False,
+        timeout: float = SECONDS,
+    ) -> Started:
         """Start a command whose calls below `folder` count.
 
         Parameters
@@ -102,6 +110,8 @@ class CommandServer:
             What happens; by default the calls are only counted.
         in_process : bool
             Whether the fits of `metatl reproduce` run in the process of the command.
+        timeout : float
+            Seconds after which the command is ended by SIGALRM.
         """
         self._started += 1
         streams = [self.folder / f"{self._started}.{kind}" for kind in ("out", "err", "log")]
@@ -111,7 +121,7 @@ class CommandServer:
             "arm": [fault.call, fault.action, fault.error, str(streams[2]), str(folder)],
             "stdout": str(streams[0]),
             "stderr": str(streams[1]),
-            "timeout": SECONDS,
+            "timeout": timeout,
             "in_process": in_process,
         }
         self._process.stdin.write(json.dumps(request) + "\n")

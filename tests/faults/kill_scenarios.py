@@ -355,12 +355,15 @@ def _old_or_new_run(folder: Path, before: Path, reference: Path) -> list[str]:
     except MetatlError:
         hidden = any(path.name == "best.safetensors" for path in folder.rglob(".*/best.safetensors"))
         return ["only a hidden folder holds a run" if hidden else "no run is left"]
-    names = ("best.safetensors", "items.parquet", "run.json")
-    found = [(folder / "run" / name).read_bytes() for name in names]
-    for whole in (before, reference):
-        if found == [(whole / "run" / name).read_bytes() for name in names]:
-            return []
+    if run_bytes(folder) in (run_bytes(before), run_bytes(reference)):
+        return []
     return ["neither the old run nor the new one"]
+
+
+def run_bytes(folder: Path) -> dict[str, bytes]:
+    """What `load_run` reads of the run in a folder."""
+    names = ("best.safetensors", "items.parquet", "run.json")
+    return {name: (folder / "run" / name).read_bytes() for name in names}
 
 
 def _old_or_new_files(folder: Path, before: Path, reference: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import resource
@@ -218,9 +217,9 @@ class ReadingWorker:
         outcomes, end = Outcomes(), first + files
         while first < end:
             self._pipe.send((name, first, end))
-            fault = self._wait()
-            if fault is None:
-                outcomes.merge(self._pipe.recv())
+            answer = self._receive()
+            if isinstance(answer, Outcomes):
+                outcomes.merge(answer)
                 break
             bad = self._progress.seed
             self._stop()
@@ -228,20 +227,18 @@ class ReadingWorker:
             # What came before it is read again: its outcomes died with the process.
             if bad > first:
                 outcomes.merge(self.read(name, bad - first, first))
-            outcomes.add(fault, f"{name} {bad}")
+            outcomes.add(answer, f"{name} {bad}")
             first = bad + 1
         return outcomes
 
-    def _wait(self) -> str | None:
-        """Wait for an answer; return what happened instead of it."""
+    def _receive(self) -> Outcomes | str:
+        """Wait for an answer, or say what happened instead of it."""
         while not self._pipe.poll(0.2):
-            if not self._process.is_alive():
-                break
             since = self._progress.since
             if since and time.monotonic() - since > 2 * SECONDS:
                 return "hang"
-        with contextlib.suppress(EOFError):
-            if self._pipe.poll():
-                return None
-        self._process.join()
-        return f"crash: exit code {self._process.exitcode}"
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            return f"crash: exit code {self._process.exitcode}"
