@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation settings lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-faults test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation settings lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -43,11 +43,14 @@ demo: setup  ## Train on the bundled wines, evaluate beside the simple systems, 
 	$(BIN)/python examples/wines.py
 
 test: setup  ## Run the Python tests
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not cuda"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not faults and not cuda"
 
 test-slow: setup  ## Run the long tests: 100,000 cases a property, long trainings
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m slow
 	cargo test --release --locked --workspace -- --include-ignored
+
+test-faults: setup  ## Kill every command at every write; damage 100,000 files for each reader
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m faults tests/faults
 
 test-cuda: setup  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m cuda

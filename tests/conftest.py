@@ -1,7 +1,7 @@
 """Settings of the test run: threads, Triton, and the number of examples of property tests.
 
-The default run tries 1,000 examples per property and skips tests that are marked `slow`. `pytest -m slow`
-runs those, and the property tests with 100,000 examples. See also `property_settings.py`.
+The default run tries 1,000 examples per property and skips tests that are marked `slow` or `faults`.
+`pytest -m slow` runs the former, and property tests with 100,000 examples. See also `property_settings.py`.
 """
 
 import os
@@ -30,22 +30,22 @@ hypothesis.settings.register_profile(
 )
 
 
-def _wants_slow(config: pytest.Config) -> bool:
+def _wants(config: pytest.Config, marker: str) -> bool:
     expression = config.getoption("markexpr", "")
-    return "slow" in expression and "not slow" not in expression
+    return marker in expression and f"not {marker}" not in expression
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Background jobs of a shell ignore SIGINT, and subprocesses would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    hypothesis.settings.load_profile("slow" if _wants_slow(config) else "default")
+    hypothesis.settings.load_profile("slow" if _wants(config, "slow") else "default")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if _wants_slow(config):
-            if hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
-                item.add_marker(pytest.mark.slow)
-        elif item.get_closest_marker("slow") is not None:
-            item.add_marker(pytest.mark.skip(reason="run with `-m slow`"))
+        if _wants(config, "slow") and hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.slow)
+        for marker in ("slow", "faults"):
+            if item.get_closest_marker(marker) is not None and not _wants(config, marker):
+                item.add_marker(pytest.mark.skip(reason=f"run with `-m {marker}`"))
