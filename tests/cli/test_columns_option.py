@@ -12,6 +12,7 @@ import metatl
 from metatl.cli.metatl.stats import stats
 from metatl.cli.metatl.train import train
 from metatl.cli.metatl_eval.main import main as evaluate
+from old_records import write_old_record
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +120,14 @@ def test_the_unit_of_times_is_said_with_the_column_and_remembered(sales, tmp_pat
     # As version 0.1.0 wrote it.
     record["columns"][2] = "second:ms"
     del record["timestamp_unit"]
-    (out / "run.json").write_text(json.dumps(record))
+    write_old_record(out, record)
     assert metatl.load_run(out).record.timestamp_unit == "ms"
     assert run(evaluate, out, "--candidates", "uni50").exit_code == 0
     assert run(train, "--data", path, "--out", out, "--resume", *named).exit_code == 0
     again = metatl.fit(path, out=out, model="popularity", columns=("who", "what", "second"), resume=True)
     assert again.record.timestamp_unit == "ms"
     for columns in (5, "abc", ["who", "what"], ["who", "what", 3], [], {"user": "who"}):
-        (out / "run.json").write_text(json.dumps({**record, "columns": columns}))
+        write_old_record(out, {**record, "columns": columns})
         with pytest.raises(metatl.exceptions.RunError, match=r"run\.json: field 'columns"):
             metatl.load_run(out)
     found = metatl.datasets.load(path, ("who", "what", "second"), "ms")

@@ -29,6 +29,7 @@ from metatl.models.transrec import TransRec
 from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
 from metatl.runs.run_directory import SplitSettings, read_record, write_record
 from metatl.training.stop_signals import TrainingStopped
+from old_records import write_old_record
 from planted_data import ring
 
 SMALL = {"dim": 16, "batch_size": 256, "max_steps": 60, "eval_every": 10, "warmup_steps": 5, "meta_lr": 0.03}
@@ -396,12 +397,6 @@ def test_a_damaged_item_table_is_an_error(tmp_path):
         write_record(out, record)
         with pytest.raises(RunError, match=r"items\.parquet: found a damaged table, .*; train again"):
             metatl.load_run(out)
-
-
-def write_old_record(directory, record):
-    """Write a run.json of format 1, whose content has no SHA-256."""
-    del record["sha256"], record["items_sha256"]
-    (directory / "run.json").write_text(json.dumps({**record, "format_version": 1}))
 
 
 def test_a_wrong_config_in_run_json_is_an_error(finished_run, tmp_path):

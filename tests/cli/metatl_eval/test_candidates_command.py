@@ -102,14 +102,15 @@ def test_options_reach_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("form", "names"),
     [
-        ("parquet", {"a"}),
+        ("parquet", {"a.parquet"}),
         ("rechorus", {"a/test.csv", "a/history.csv"}),
         ("ncf", {"a.test.rating", "a.test.negative", "a.history.rating"}),
         ("qrels", {"a"}),
     ],
 )
 def test_forms(tmp_path, form, names):
-    result = run("wines", "-o", tmp_path / "a", "--format", form, "--n", 5)
+    name = "a.parquet" if form == "parquet" else "a"
+    result = run("wines", "-o", tmp_path / name, "--format", form, "--n", 5)
     assert result.exit_code == 0, result.output
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert written == names
@@ -203,15 +204,15 @@ def test_one_new_user_leaves_nobody_for_validation(tmp_path):
         "\n".join([HEADER, *rows, *(f"n,i{place},{1_500_001_000 + place}" for place in range(5)), ""])
     )
     options = ["--cutoff-quantile", 1, "--users"]
-    assert shop(data, tmp_path / "a", *options, "test").exit_code == 0
+    assert shop(data, tmp_path / "a.parquet", *options, "test").exit_code == 0
     assert_one_line(
-        shop(data, tmp_path / "a", *options, "validation"), "found no validation users among 1 new"
+        shop(data, tmp_path / "a.parquet", *options, "validation"), "found no validation users among 1 new"
     )
 
 
 @pytest.mark.parametrize("form", ["parquet", "rechorus", "ncf", "qrels"])
 def test_a_folder_that_is_not_there_is_told_before_the_work(tmp_path, form):
-    out = tmp_path / "none" / "a"
+    out = tmp_path / "none" / "a.parquet"
     assert_one_line(run("missing.csv", "-o", out, "--format", form), f"{out}: found no folder {out.parent}")
     assert list(tmp_path.iterdir()) == []
 

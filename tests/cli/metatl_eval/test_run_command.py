@@ -19,6 +19,7 @@ import metatl
 from metatl.cli.metatl_eval.main import COMMANDS, main
 from metatl.evaluation.report.results import results_schema
 from metatl.metrics.names import DEFAULT_METRICS
+from old_records import write_old_record
 from planted_data import write_ring
 
 RING = {"users": 400, "items": 200, "first": 0, "gap": 1_000_000}
@@ -119,9 +120,9 @@ def test_moved_data_is_found_with_an_option(run, tmp_path):
 def test_data_that_are_not_there_are_asked_for(run, tmp_path):
     moved = copy_of(run, tmp_path / "moved")
     record = json.loads((run / "run.json").read_text())
-    (moved / "run.json").write_text(json.dumps({**record, "data": "/gone/ring.csv"}))
+    write_old_record(moved, {**record, "data": "/gone/ring.csv"})
     assert_one_line(evaluate(moved), "/gone/ring.csv: found no such file", "say with --data where it is now")
-    (moved / "run.json").write_text(json.dumps({**record, "data": None}))
+    write_old_record(moved, {**record, "data": None})
     assert_one_line(evaluate(moved), f"{moved}: the run was fitted on interactions in memory", "--data")
     assert evaluate(moved, "--data", record["data"]).exit_code == 0
 
@@ -171,7 +172,7 @@ def test_damaged_runs_are_one_line(run, tmp_path):
     assert_one_line(evaluate(other), "99", "train again")
     # A field with a default of today's would be read as what the run was trained with.
     known = {name: value for name, value in record["config"].items() if name != "second_step"}
-    (other / "run.json").write_text(json.dumps({**record, "config": known}))
+    write_old_record(other, {**record, "config": known})
     assert_one_line(evaluate(other), "run.json: found no config.second_step", "train again")
 
 
