@@ -221,8 +221,20 @@ def test_what_does_not_fit_into_memory_is_an_error(interactions):
     with pytest.raises(MemoryError, match="cannot allocate"):
         _metatl.sample_candidates(interactions, users, users, 2**62, seed=0)
     # No element, and yet a shape that numpy refuses.
-    with pytest.raises(ValueError, match="array is too big"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"^result: found shape \[0, 1, 4611686018427387904\], exp"
+    ):
         sampler.sample(0, 0)
+    # No query, and yet lists of a length for which nothing can be allocated.
+    no_queries, no_candidates = np.zeros((0, 2), np.float32), np.zeros((0, 2**50), np.int64)
+    scoring = {"item_bias": None, "similarity": "dot", "overrides": None}
+    greater, equal = _metatl.rank_candidates(no_queries, no_queries[:0], no_candidates, **scoring)
+    assert (greater.shape, equal.shape) == ((0,), (0,))
+    # A catalogue without a byte, and yet with more items than there are bits for.
+    no_numbers = np.zeros((2**50, 0), np.float32)
+    scoring["overrides"] = FOUR[:2], FOUR[:0], no_numbers[:0]
+    with pytest.raises(MemoryError, match="cannot allocate"):
+        _metatl.rank_candidates(no_numbers[:1], no_numbers, np.zeros((1, 1), np.int64), **scoring)
 
 
 anything = st.one_of(

@@ -62,7 +62,7 @@ pub fn bootstrap_group_means(
 ) -> Result<Vec<f64>, Error> {
     check_values(values)?;
     let ends = cumulate(counts)?;
-    if values.len() != counts.len() * columns {
+    if counts.len().checked_mul(columns) != Some(values.len()) {
         return Err(Error::invalid(
             "counts",
             format_args!("{} counts", counts.len()),
@@ -151,8 +151,8 @@ fn cumulate(counts: &[i64]) -> Result<Vec<u64>, Error> {
 /// Estimated nanoseconds per group, column and resample of [`bootstrap_group_means`].
 pub const GROUP_NANOSECONDS: u64 = 5;
 
-/// More users than this are an error: their number must be exact as `f64`.
-const MAX_USERS: u64 = 1 << 53;
+/// More users than this are an error: a draw takes time in proportion to them.
+const MAX_USERS: u64 = 1 << 32;
 
 fn check_values(values: &[f64]) -> Result<(), Error> {
     let nan = values.iter().filter(|value| value.is_nan()).count() as u64;

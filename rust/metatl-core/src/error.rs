@@ -75,4 +75,14 @@ impl Error {
             expected: expected.to_string(),
         }
     }
+
+    /// The error for an array whose ids were right when they were checked and wrong when they were used.
+    #[must_use]
+    pub fn changed(argument: &'static str) -> Self {
+        Self::invalid(
+            argument,
+            "values that changed during the call",
+            "an array that no other thread writes to",
+        )
+    }
 }

@@ -74,10 +74,13 @@ fn scatter(
         items: allocate(items.len(), 1)?,
         timestamps: allocate(items.len(), 1)?,
     };
+    // Another thread may write to the users after their check: a user or an index out of bounds is an error.
+    let counts = &mut grouped.indptr[1..];
     for block in users.chunks(BLOCK) {
         interrupt.check()?;
         for &user in block {
-            grouped.indptr[user as usize + 1] += 1;
+            let count = counts.get_mut(user as usize);
+            *count.ok_or_else(|| Error::changed("users"))? += 1;
         }
     }
     let mut total = 0;
@@ -88,11 +91,15 @@ fn scatter(
     // The index of each user's next interaction.
     let mut next: Vec<i64> = allocate(num_users, 1)?;
     next.copy_from_slice(&grouped.indptr[..num_users]);
+    let length = items.len() as i64;
     let blocks = users.chunks(BLOCK).zip(items.chunks(BLOCK));
     for ((users, items), timestamps) in blocks.zip(timestamps.chunks(BLOCK)) {
         interrupt.check()?;
         for ((&user, &item), &timestamp) in users.iter().zip(items).zip(timestamps) {
-            let index = &mut next[user as usize];
+            let index = next
+                .get_mut(user as usize)
+                .filter(|index| **index < length)
+                .ok_or_else(|| Error::changed("users"))?;
             grouped.items[*index as usize] = item;
             grouped.timestamps[*index as usize] = timestamp;
             *index += 1;

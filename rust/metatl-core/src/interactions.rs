@@ -37,13 +37,15 @@ impl Interactions {
             return Err(Error::invalid("num_items", num_items, "at most 2**63 - 1"));
         }
         check_indptr("indptr", indptr, items.len())?;
-        check_ids("items", items, num_items)?;
+        // The copy is checked, for another thread may write to the original.
+        let items = copy(items)?;
+        check_ids("items", &items, num_items)?;
         let mut rows: Vec<Row> = allocate(indptr.len() - 1, 1)?;
         for (row, bounds) in rows.iter_mut().zip(indptr.windows(2)) {
             row.start = bounds[0] as usize;
             row.length = (bounds[1] - bounds[0]) as usize;
         }
-        let mut members = copy(items)?;
+        let mut members = copy(&items)?;
         let mut unsorted = members.as_mut_slice();
         let chunks = rows.chunks_mut(CHUNK).map(|rows| {
             let length = rows.iter().map(|row| row.length).sum();
@@ -60,7 +62,6 @@ impl Interactions {
                 Ok(())
             },
         )?;
-        let items = copy(items)?;
         Ok(Self {
             rows,
             items,

@@ -211,22 +211,34 @@ pub fn user_metrics(
 
 /// The rank of each user's target; half ranks occur under [`TieRule::Mean`].
 pub fn ranks(greater: &[i64], equal: &[i64], ties: TieRule) -> Result<Vec<f64>, Error> {
-    check_counts(greater, equal)?;
+    check_lengths(greater, equal)?;
     let mut ranks = allocate(greater.len(), 1)?;
+    // Each count is read once, for another thread may write to the counts.
+    let mut signs = 0;
     for (rank, (&greater, &equal)) in ranks.iter_mut().zip(greater.iter().zip(equal)) {
-        *rank = PossibleRanks::new(greater, equal, ties).mean();
+        signs |= greater | equal;
+        *rank = PossibleRanks::new(greater & i64::MAX, equal & i64::MAX, ties).mean();
+    }
+    if signs < 0 {
+        check_counts(greater, equal)?;
+        return Err(Error::changed("greater or equal"));
     }
     Ok(ranks)
 }
 
-fn check_counts(greater: &[i64], equal: &[i64]) -> Result<(), Error> {
-    if greater.len() != equal.len() {
-        return Err(Error::invalid(
-            "equal",
-            format_args!("{} counts", equal.len()),
-            format_args!("{}, as many as in greater", greater.len()),
-        ));
+fn check_lengths(greater: &[i64], equal: &[i64]) -> Result<(), Error> {
+    if greater.len() == equal.len() {
+        return Ok(());
     }
+    Err(Error::invalid(
+        "equal",
+        format_args!("{} counts", equal.len()),
+        format_args!("{}, as many as in greater", greater.len()),
+    ))
+}
+
+fn check_counts(greater: &[i64], equal: &[i64]) -> Result<(), Error> {
+    check_lengths(greater, equal)?;
     for (argument, counts) in [("greater", greater), ("equal", equal)] {
         if let Some((position, count)) = counts.iter().enumerate().find(|(_, count)| **count < 0) {
             return Err(Error::invalid(

@@ -38,8 +38,10 @@ const ROWS: usize = 8;
 const LINE: usize = 16;
 
 /// How many rows ahead of the current rows [`dots`] prefetches.
-#[cfg(target_arch = "x86_64")]
 const PREFETCH_DISTANCE: usize = 16;
+
+/// Rows after those that it scores that [`dots`] prefetches, at most.
+pub const PREFETCHED_ROWS: usize = PREFETCH_DISTANCE + ROWS;
 
 /// Tables of fewer numbers than this stay in the second-level cache and are not prefetched.
 #[cfg(target_arch = "x86_64")]

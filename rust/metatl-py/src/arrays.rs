@@ -1,12 +1,19 @@
 //! Checks at the boundary: arrays have exactly the dtype, dimensions and order that a kernel expects, and
 //! anything else is an `InvalidArgumentError` that names the argument, and an `ArgumentTypeError` where its
-//! type is wrong. Nothing is ever cast or copied.
+//! type is wrong. Nothing is ever cast.
+//!
+//! A kernel runs without the interpreter's lock, so another Python thread can write to an array that is borrowed
+//! ([`vector`], [`matrix`]); `metatl_core` says what is assumed of that. Ids, offsets, counts and weights are copied
+//! ([`vector_copy`], [`matrix_copy`]) wherever the copy is small beside the kernel's work. The others are the rows of
+//! `group_by_user`, the items of `Interactions`, the candidates of `rank_candidates` and the counts of `ranks`, whose
+//! kernels take care of it themselves.
 
 use metatl_core::Error;
 use numpy::{
-    Element, Ix1, Ix2, PyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods,
+    Element, Ix1, Ix2, PyArray, PyArray1, PyArray2, PyArray3, PyArrayDescrMethods, PyArrayMethods,
     PyReadonlyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
-    dtype, ndarray::Dimension,
+    dtype,
+    ndarray::{Dim, Dimension, IntoDimension},
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -59,6 +66,34 @@ pub(crate) fn matrix<'py, T: Element>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadonlyArray2<'py, T>> {
     borrow::<T, Ix2>(argument, value, 2)
+}
+
+/// A copy of a one-dimensional array of `T`.
+pub(crate) fn vector_copy<T: Element + Copy>(
+    argument: &'static str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Vec<T>> {
+    copy(vector(argument, value)?.as_slice()?)
+}
+
+/// A copy of a two-dimensional, C-contiguous array of `T`, row by row, and its shape.
+pub(crate) fn matrix_copy<T: Element + Copy>(
+    argument: &'static str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<(Vec<T>, [usize; 2])> {
+    let array = matrix(argument, value)?;
+    let shape = [array.shape()[0], array.shape()[1]];
+    Ok((copy(array.as_slice()?)?, shape))
+}
+
+fn copy<T: Copy>(values: &[T]) -> PyResult<Vec<T>> {
+    let mut copied = Vec::new();
+    let elements = values.len() as u128;
+    copied
+        .try_reserve_exact(values.len())
+        .map_err(|_| to_py(Error::OutOfMemory { elements }))?;
+    copied.extend_from_slice(values);
+    Ok(copied)
 }
 
 fn borrow<'py, T: Element, D: Dimension>(
@@ -150,5 +185,31 @@ pub(crate) fn to_matrix<T: Element>(
     rows: usize,
     columns: usize,
 ) -> PyResult<Bound<'_, PyArray2<T>>> {
-    PyArray1::from_vec(py, values).reshape([rows, columns])
+    reshape(PyArray1::from_vec(py, values), [rows, columns])
+}
+
+/// A Python array of shape (`tables`, `rows`, `columns`) that owns `values`.
+pub(crate) fn to_tables<T: Element>(
+    py: Python<'_>,
+    values: Vec<T>,
+    tables: usize,
+    rows: usize,
+    columns: usize,
+) -> PyResult<Bound<'_, PyArray3<T>>> {
+    reshape(PyArray1::from_vec(py, values), [tables, rows, columns])
+}
+
+/// Numpy has its own limits for shapes, which also hold where there is no element.
+fn reshape<T: Element, const N: usize>(
+    array: Bound<'_, PyArray1<T>>,
+    shape: [usize; N],
+) -> PyResult<Bound<'_, PyArray<T, Dim<[usize; N]>>>>
+where
+    [usize; N]: IntoDimension<Dim = Dim<[usize; N]>>,
+    Dim<[usize; N]>: Dimension,
+{
+    let found = format_args!("shape {shape:?}");
+    array
+        .reshape(shape)
+        .map_err(|_| invalid("result", found, "a shape that numpy can hold"))
 }

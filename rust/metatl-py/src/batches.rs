@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metatl_core::Error;
 use metatl_core::batches::{self, Batch};
-use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArray3};
 use pyo3::PyClass;
 use pyo3::prelude::*;
 
@@ -31,7 +31,7 @@ fn to_arrays(py: Python<'_>, batch: Batch) -> PyResult<BatchArrays<'_>> {
     Ok((
         arrays::to_vector(py, batch.users),
         arrays::to_matrix(py, batch.items, batch_size, pairs + 1)?,
-        arrays::to_vector(py, batch.negatives).reshape([batch_size, pairs, per_pair])?,
+        arrays::to_tables(py, batch.negatives, batch_size, pairs, per_pair)?,
         arrays::to_vector(py, batch.shared_negatives),
     ))
 }

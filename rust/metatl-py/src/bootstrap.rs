@@ -42,19 +42,19 @@ pub(crate) fn bootstrap_group_means<'py>(
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let values = arrays::matrix("values", values)?;
-    let counts = arrays::vector("counts", counts)?;
+    let counts = arrays::vector_copy("counts", counts)?;
     let resamples = arrays::count("resamples", resamples)?;
     let seed = arrays::unsigned("seed", seed)?;
 
     let (rows, columns) = (values.shape()[0], values.shape()[1]);
-    let (values, counts) = (values.as_slice()?, counts.as_slice()?);
+    let values = values.as_slice()?;
     let work = work(
         resamples,
         rows.saturating_mul(columns),
         bootstrap::GROUP_NANOSECONDS,
     );
     let means = parallel::run(py, num_threads, work, |interrupt| {
-        bootstrap::bootstrap_group_means(values, counts, columns, resamples, seed, interrupt)
+        bootstrap::bootstrap_group_means(values, &counts, columns, resamples, seed, interrupt)
     })?;
     arrays::to_matrix(py, means, resamples, columns)
 }

@@ -27,31 +27,27 @@ pub(crate) fn sample_candidates<'py>(
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray2<i64>>> {
     let interactions = &interactions.get().0;
-    let users = arrays::vector("users", users)?;
-    let targets = arrays::vector("targets", targets)?;
+    let users = arrays::vector_copy("users", users)?;
+    let targets = arrays::vector_copy("targets", targets)?;
     let count = arrays::count("count", count)?;
     let seed = arrays::unsigned("seed", seed)?;
     let epoch = epoch.map_or(Ok(0), |epoch| arrays::unsigned("epoch", epoch))?;
     let weights = weights
-        .map(|weights| arrays::vector("weights", weights))
+        .map(|weights| arrays::vector_copy("weights", weights))
         .transpose()?;
 
-    let (users, targets) = (users.as_slice()?, targets.as_slice()?);
     let settings = CandidateSettings {
         count,
         seed,
         epoch,
-        weights: weights
-            .as_ref()
-            .map(|weights| weights.as_slice())
-            .transpose()?,
+        weights: weights.as_deref(),
         exclude_target,
     };
     // Where rejection fails, a user costs a pass over all weights.
     let per_user = (count + 1).saturating_add(settings.weights.map_or(0, <[f64]>::len));
     let work = work(users.len(), per_user, candidates::NANOSECONDS);
     let sampled = parallel::run(py, num_threads, work, |interrupt| {
-        candidates::sample_candidates(interactions, users, targets, settings, interrupt)
+        candidates::sample_candidates(interactions, &users, &targets, settings, interrupt)
     })?;
     arrays::to_matrix(py, sampled, users.len(), count + 1)
 }

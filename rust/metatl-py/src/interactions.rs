@@ -26,13 +26,13 @@ impl Interactions {
         num_items: &Bound<'_, PyAny>,
         num_threads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let indptr = arrays::vector("indptr", indptr)?;
+        let indptr = arrays::vector_copy("indptr", indptr)?;
         let items = arrays::vector("items", items)?;
         let num_items = arrays::count("num_items", num_items)? as u64;
-        let (indptr, items) = (indptr.as_slice()?, items.as_slice()?);
+        let items = items.as_slice()?;
         let work = work(items.len(), 1, NANOSECONDS);
         let interactions = parallel::run(py, num_threads, work, |interrupt| {
-            interactions::Interactions::new(indptr, items, num_items, interrupt)
+            interactions::Interactions::new(&indptr, items, num_items, interrupt)
         })?;
         Ok(Self(Arc::new(interactions)))
     }

@@ -19,17 +19,15 @@ pub(crate) fn user_metrics<'py>(
     cutoffs: &Bound<'py, PyAny>,
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    let greater = arrays::vector("greater", greater)?;
-    let equal = arrays::vector("equal", equal)?;
+    let greater = arrays::vector_copy("greater", greater)?;
+    let equal = arrays::vector_copy("equal", equal)?;
     let ties = tie_rule(ties)?;
-    let cutoffs = arrays::vector("cutoffs", cutoffs)?;
+    let cutoffs = arrays::vector_copy("cutoffs", cutoffs)?;
 
-    let (greater, equal) = (greater.as_slice()?, equal.as_slice()?);
-    let cutoffs = cutoffs.as_slice()?;
     let columns = 1 + 3 * cutoffs.len();
     let work = work(greater.len(), columns, metrics::NANOSECONDS);
     let values = parallel::run(py, num_threads, work, |interrupt| {
-        metrics::user_metrics(greater, equal, ties, cutoffs, interrupt)
+        metrics::user_metrics(&greater, &equal, ties, &cutoffs, interrupt)
     })?;
     arrays::to_matrix(py, values, greater.len(), columns)
 }

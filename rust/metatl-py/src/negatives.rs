@@ -2,7 +2,7 @@
 
 use metatl_core::negatives;
 use metatl_core::parallel::work;
-use numpy::{PyArray2, PyUntypedArrayMethods};
+use numpy::PyArray2;
 use pyo3::prelude::*;
 
 use crate::{arrays, parallel};
@@ -18,16 +18,14 @@ pub(crate) fn sample_support_negatives<'py>(
     seed: &Bound<'py, PyAny>,
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyArray2<i64>>> {
-    let histories = arrays::matrix("histories", histories)?;
+    let (histories, [rows, length]) = arrays::matrix_copy("histories", histories)?;
     let count = arrays::count("count", count)?;
     let num_items = arrays::count("num_items", num_items)? as u64;
     let seed = arrays::unsigned("seed", seed)?;
 
-    let (rows, length) = (histories.shape()[0], histories.shape()[1]);
-    let histories = histories.as_slice()?;
     let work = work(rows, count.saturating_add(length), negatives::NANOSECONDS);
     let sampled = parallel::run(py, num_threads, work, |interrupt| {
-        negatives::sample_support_negatives(histories, length, count, num_items, seed, interrupt)
+        negatives::sample_support_negatives(&histories, length, count, num_items, seed, interrupt)
     })?;
     arrays::to_matrix(py, sampled, rows, count)
 }

@@ -76,14 +76,13 @@ pub(crate) fn rank_catalogue<'py>(
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<ComparisonArrays<'py>> {
     let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
-    let targets = arrays::vector("targets", targets)?;
-    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+    let targets = arrays::vector_copy("targets", targets)?;
+    let excluded = Excluded::new(excluded_indptr, excluded_items)?;
 
     let scoring = scoring.parts()?;
-    let (targets, excluded) = (targets.as_slice()?, excluded.parts()?);
     let result = parallel::run(py, num_threads, scoring.catalogue_work(), |interrupt| {
         let excluded = excluded.check(scoring.queries.rows(), scoring.item_table.rows())?;
-        ranking::rank_catalogue(&scoring.check()?, targets, excluded, interrupt)
+        ranking::rank_catalogue(&scoring.check()?, &targets, excluded, interrupt)
     })?;
     Ok(to_comparison_arrays(py, result))
 }
@@ -108,9 +107,9 @@ pub(crate) fn top_n<'py>(
 ) -> PyResult<TopNArrays<'py>> {
     let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
     let n = arrays::count("n", n)?;
-    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+    let excluded = Excluded::new(excluded_indptr, excluded_items)?;
 
-    let (scoring, excluded) = (scoring.parts()?, excluded.parts()?);
+    let scoring = scoring.parts()?;
     let queries = scoring.queries.rows();
     let work =
         scoring
@@ -153,15 +152,14 @@ pub(crate) fn rank_score_matrix<'py>(
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<ComparisonArrays<'py>> {
     let scores = arrays::matrix("scores", scores)?;
-    let targets = arrays::vector("targets", targets)?;
-    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+    let targets = arrays::vector_copy("targets", targets)?;
+    let excluded = Excluded::new(excluded_indptr, excluded_items)?;
     let level = level()?;
 
     let scores = to_matrix("scores", &scores)?;
-    let (targets, excluded) = (targets.as_slice()?, excluded.parts()?);
     let result = parallel::run(py, num_threads, score_work(scores), |interrupt| {
         let excluded = excluded.check(scores.rows(), scores.columns())?;
-        ranking::rank_score_matrix(scores, targets, excluded, level, interrupt)
+        ranking::rank_score_matrix(scores, &targets, excluded, level, interrupt)
     })?;
     Ok(to_comparison_arrays(py, result))
 }
@@ -179,11 +177,10 @@ pub(crate) fn top_n_scores<'py>(
 ) -> PyResult<TopNArrays<'py>> {
     let scores = arrays::matrix("scores", scores)?;
     let n = arrays::count("n", n)?;
-    let excluded = ExcludedArrays::new(excluded_indptr, excluded_items)?;
+    let excluded = Excluded::new(excluded_indptr, excluded_items)?;
     let level = level()?;
 
     let scores = to_matrix("scores", &scores)?;
-    let excluded = excluded.parts()?;
     let work = score_work(scores).saturating_add(best_work(scores.rows(), n, scores.columns()));
     let result = parallel::run(py, num_threads, work, |interrupt| {
         let excluded = excluded.check(scores.rows(), scores.columns())?;
@@ -192,7 +189,7 @@ pub(crate) fn top_n_scores<'py>(
     to_top_n_arrays(py, result, scores.rows(), n)
 }
 
-/// The borrowed arguments of a [`Scoring`].
+/// The arguments of a [`Scoring`].
 struct ScoringArrays<'py> {
     queries: PyReadonlyArray2<'py, f32>,
     item_table: ItemTableArrays<'py>,
@@ -202,11 +199,7 @@ struct ScoringArrays<'py> {
 }
 
 /// Offsets, items and rows.
-type OverrideArrays<'py> = (
-    PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray2<'py, f32>,
-);
+type OverrideArrays<'py> = (Vec<i64>, Vec<i64>, PyReadonlyArray2<'py, f32>);
 
 impl<'py> ScoringArrays<'py> {
     fn new(
@@ -232,7 +225,7 @@ impl<'py> ScoringArrays<'py> {
     fn parts(&self) -> PyResult<ScoringParts<'_>> {
         let overrides = self.overrides.as_ref().map(|(indptr, items, rows)| {
             let rows = to_matrix("overrides[2]", rows)?;
-            PyResult::Ok((indptr.as_slice()?, items.as_slice()?, rows))
+            PyResult::Ok((indptr.as_slice(), items.as_slice(), rows))
         });
         Ok(ScoringParts {
             queries: to_matrix("queries", &self.queries)?,
@@ -261,8 +254,8 @@ fn override_arrays<'py>(value: &Bound<'py, PyAny>) -> PyResult<OverrideArrays<'p
         ));
     };
     Ok((
-        arrays::vector("overrides[0]", &indptr)?,
-        arrays::vector("overrides[1]", &items)?,
+        arrays::vector_copy("overrides[0]", &indptr)?,
+        arrays::vector_copy("overrides[1]", &items)?,
         arrays::matrix("overrides[2]", &rows)?,
     ))
 }
@@ -303,38 +296,23 @@ impl<'a> ScoringParts<'a> {
     }
 }
 
-/// The borrowed arguments of the excluded items.
-struct ExcludedArrays<'py> {
-    indptr: PyReadonlyArray1<'py, i64>,
-    items: PyReadonlyArray1<'py, i64>,
+/// The excluded items of each query.
+struct Excluded {
+    indptr: Vec<i64>,
+    items: Vec<i64>,
 }
 
-impl<'py> ExcludedArrays<'py> {
-    fn new(indptr: &Bound<'py, PyAny>, items: &Bound<'py, PyAny>) -> PyResult<Self> {
+impl Excluded {
+    fn new(indptr: &Bound<'_, PyAny>, items: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            indptr: arrays::vector("excluded_indptr", indptr)?,
-            items: arrays::vector("excluded_items", items)?,
+            indptr: arrays::vector_copy("excluded_indptr", indptr)?,
+            items: arrays::vector_copy("excluded_items", items)?,
         })
     }
 
-    fn parts(&self) -> PyResult<ExcludedParts<'_>> {
-        Ok(ExcludedParts {
-            indptr: self.indptr.as_slice()?,
-            items: self.items.as_slice()?,
-        })
-    }
-}
-
-/// The unchecked parts of the excluded items.
-struct ExcludedParts<'a> {
-    indptr: &'a [i64],
-    items: &'a [i64],
-}
-
-impl<'a> ExcludedParts<'a> {
-    fn check(&self, queries: usize, num_items: usize) -> Result<ItemLists<'a>, Error> {
+    fn check(&self, queries: usize, num_items: usize) -> Result<ItemLists<'_>, Error> {
         let arguments = ["excluded_indptr", "excluded_items"];
-        ItemLists::new(arguments, self.indptr, self.items, queries, num_items)
+        ItemLists::new(arguments, &self.indptr, &self.items, queries, num_items)
     }
 }
 

@@ -48,14 +48,10 @@ impl SequenceSampler {
         };
         let interactions = Arc::clone(&interactions.get().0);
         let weights = weights
-            .map(|weights| arrays::vector::<f64>("weights", weights))
-            .transpose()?;
-        let weights = weights
-            .as_ref()
-            .map(|weights| weights.as_slice())
+            .map(|weights| arrays::vector_copy::<f64>("weights", weights))
             .transpose()?;
         let sampler = py
-            .detach(|| sequences::SequenceSampler::new(interactions, settings, weights))
+            .detach(|| sequences::SequenceSampler::new(interactions, settings, weights.as_deref()))
             .map_err(to_py)?;
         Ok(BatchSampler::initializer(sampler, threads, Self))
     }

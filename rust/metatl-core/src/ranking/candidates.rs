@@ -7,8 +7,8 @@ use super::item_table::ItemTable;
 use super::outputs::{Comparisons, check_nan};
 use super::scoring::{Scoring, Similarity};
 use crate::Error;
-use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk};
-use crate::simd::{self, Level, Table};
+use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
+use crate::simd::{self, Level, PREFETCHED_ROWS, Table};
 
 /// Products of a query's and an item's coordinate that one thread computes in a nanosecond, at least.
 pub const PRODUCTS_PER_NANOSECOND: u64 = 10;
@@ -41,11 +41,11 @@ pub fn rank_candidates(
     for_each_chunk(
         chunks,
         interrupt,
-        || Scratch::new(scoring, width),
+        Scratch::default,
         |scratch, chunk, ((candidates, greater), equal)| {
             for (list, (greater, equal)) in greater.iter_mut().zip(equal).enumerate() {
                 let query = chunk * lists + list;
-                let scores = scratch.score(scoring, query, &candidates[list * width..])?;
+                let scores = scratch.score(scoring, query, &candidates[list * width..], width)?;
                 let mut counts = simd::count(scoring.level, &scores[1..], scores[0]);
                 counts.nan += u64::from(scores[0].is_nan());
                 *greater = counts.greater as i64;
@@ -68,7 +68,10 @@ const WIDENED_ROWS: usize = 16;
 const ROW_INDICES: [i64; WIDENED_ROWS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Buffers that a thread reuses for every query.
+#[derive(Default)]
 struct Scratch {
+    /// The candidates of the current query, and then some of the next queries', whose rows are prefetched.
+    items: Vec<i64>,
     scores: Vec<f32>,
     /// Widened rows of a table in fewer bits.
     rows: Vec<f32>,
@@ -78,16 +81,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(scoring: &Scoring, width: usize) -> Self {
-        let overridable = scoring.overrides.map_or(0, |_| scoring.item_table.rows());
-        Self {
-            scores: vec![0.0; width],
-            rows: Vec::new(),
-            overridden: vec![0; overridable.div_ceil(64)],
-        }
-    }
-
-    /// The scores of the candidates of one query.
+    /// The scores of the first `width` candidates, those of one query.
     ///
     /// `candidates` continues with the candidates of the next queries, so that their rows can be prefetched.
     fn score(
@@ -95,8 +89,18 @@ impl Scratch {
         scoring: &Scoring,
         query: usize,
         candidates: &[i64],
+        width: usize,
     ) -> Result<&[f32], Error> {
-        let width = self.scores.len();
+        let Self {
+            items,
+            scores,
+            rows,
+            overridden,
+        } = self;
+        // The ids are checked and used in a copy, for another thread may write to the candidates.
+        items.clear();
+        items.extend_from_slice(&candidates[..candidates.len().min(width + PREFETCHED_ROWS)]);
+        scores.resize(width, 0.0);
         let row_scores = |table: Table, rows: &[i64], scores: &mut [f32]| {
             let (level, query) = (scoring.level, scoring.queries.row(query));
             match scoring.similarity {
@@ -107,23 +111,26 @@ impl Scratch {
             }
         };
         let all_exist = match scoring.item_table {
-            ItemTable::Float32(table) => row_scores(table.table(), candidates, &mut self.scores),
-            table => self.score_widened(table, scoring.level, candidates, row_scores),
+            ItemTable::Float32(table) => row_scores(table.table(), items, scores),
+            table => score_widened(table, scoring.level, items, rows, scores, row_scores),
         };
+        let candidates = &items[..width];
         if !all_exist {
-            for (position, &item) in candidates[..width].iter().enumerate() {
+            for (position, &item) in candidates.iter().enumerate() {
                 let position = query * width + position;
                 check_item("candidates", item, position, scoring.item_table.rows())?;
             }
         }
-        let candidates = &candidates[..width];
         if let Some(overrides) = scoring.overrides {
+            if overridden.is_empty() {
+                *overridden = allocate(scoring.item_table.rows().div_ceil(64), 1)?;
+            }
             let moved = overrides.items(query);
             for &item in moved {
-                self.overridden[item as usize / 64] |= 1 << (item % 64);
+                overridden[item as usize / 64] |= 1 << (item % 64);
             }
-            for (score, &item) in self.scores.iter_mut().zip(candidates) {
-                if self.overridden[item as usize / 64] & (1 << (item % 64)) != 0
+            for (score, &item) in scores.iter_mut().zip(candidates) {
+                if overridden[item as usize / 64] & (1 << (item % 64)) != 0
                     && let Some(row) = overrides.find(query, item)
                 {
                     let rows = overrides.rows().table();
@@ -131,50 +138,53 @@ impl Scratch {
                 }
             }
             for &item in moved {
-                self.overridden[item as usize / 64] = 0;
+                overridden[item as usize / 64] = 0;
             }
         }
         if scoring.similarity != Similarity::Dot {
             let root = scoring.similarity.takes_root();
-            simd::scores_from_squared_distances(scoring.level, &mut self.scores, root);
+            simd::scores_from_squared_distances(scoring.level, scores, root);
         }
         if let Some(bias) = scoring.item_bias {
-            for (score, &item) in self.scores.iter_mut().zip(candidates) {
+            for (score, &item) in scores.iter_mut().zip(candidates) {
                 *score += bias[item as usize];
             }
         }
-        Ok(&self.scores)
+        Ok(scores)
     }
+}
 
-    /// Scores the candidates with widened rows of a table in fewer bits. Returns `false` if an item does not exist.
-    fn score_widened(
-        &mut self,
-        table: ItemTable,
-        level: Level,
-        candidates: &[i64],
-        row_scores: impl Fn(Table, &[i64], &mut [f32]) -> bool,
-    ) -> bool {
-        let (width, dimension) = (self.scores.len(), table.columns());
-        let exist = |item: &i64| (*item as u64) < table.rows() as u64;
-        let mut remaining = candidates;
-        if !candidates[..width].iter().all(exist) {
-            return false;
-        }
-        let parts = candidates[..width].chunks(WIDENED_ROWS);
-        for (items, scores) in parts.zip(self.scores.chunks_mut(WIDENED_ROWS)) {
-            // Rows of the next part or the next list. Their items have not been checked yet.
-            remaining = &remaining[items.len()..];
-            for &item in remaining.iter().take(WIDENED_ROWS) {
-                if exist(&item) {
-                    table.prefetch_row(item as usize);
-                }
-            }
-            self.rows.resize(items.len() * dimension, 0.0);
-            let numbers = items.iter().map(|&item| item as usize);
-            table.write_rows(level, numbers, &mut self.rows);
-            let rows = Table::new(&self.rows, items.len(), dimension);
-            row_scores(rows, &ROW_INDICES[..items.len()], scores);
-        }
-        true
+/// Scores the first of the `items` with widened rows of a table in fewer bits, one for each of `scores`. Returns
+/// `false` if an item does not exist.
+fn score_widened(
+    table: ItemTable,
+    level: Level,
+    items: &[i64],
+    widened: &mut Vec<f32>,
+    scores: &mut [f32],
+    row_scores: impl Fn(Table, &[i64], &mut [f32]) -> bool,
+) -> bool {
+    let dimension = table.columns();
+    let exist = |item: &i64| (*item as u64) < table.rows() as u64;
+    let mut remaining = items;
+    let needed = &items[..scores.len()];
+    if !needed.iter().all(exist) {
+        return false;
     }
+    let parts = needed.chunks(WIDENED_ROWS);
+    for (items, scores) in parts.zip(scores.chunks_mut(WIDENED_ROWS)) {
+        // Rows of the next part or the next list. Their items have not been checked yet.
+        remaining = &remaining[items.len()..];
+        for &item in remaining.iter().take(WIDENED_ROWS) {
+            if exist(&item) {
+                table.prefetch_row(item as usize);
+            }
+        }
+        widened.resize(items.len() * dimension, 0.0);
+        let numbers = items.iter().map(|&item| item as usize);
+        table.write_rows(level, numbers, widened);
+        let rows = Table::new(widened, items.len(), dimension);
+        row_scores(rows, &ROW_INDICES[..items.len()], scores);
+    }
+    true
 }

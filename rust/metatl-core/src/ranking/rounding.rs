@@ -37,7 +37,9 @@ impl Refused {
         let large = |value: &&f32| size_bits(**value) >= infinite;
         let large = values.iter().filter(large).count() as u64;
         self.nan.fetch_add(nan, Ordering::Relaxed);
-        self.infinite.fetch_add(large - nan, Ordering::Relaxed);
+        // Another thread may write to the values between the two counts.
+        self.infinite
+            .fetch_add(large.saturating_sub(nan), Ordering::Relaxed);
     }
 
     fn check(self) -> Result<(), Error> {
