@@ -28,7 +28,8 @@ from metatl.data.histories import Histories
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
 from metatl.ranking.rank import encode_blocks, rank_candidates
-from metatl.runs.run_directory import Run, SplitSettings, is_finished, load_run, read_record
+from metatl.runs.run_directory import Run, SplitSettings, load_run, read_record
+from metatl.runs.training_directory import is_complete
 from metatl.training.fit import configure, fit
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def fit_ours(
     """Fit one of our systems, or load the run of an earlier call; return it and its training seconds."""
     config = configure(find_system(system, PRESET), PRESET, overrides, k=exchange.k).model_dump(mode="json")
     seconds = folder.with_suffix(".json")
-    if not refit and folder.exists() and is_finished(folder) and seconds.exists():
+    if not refit and folder.exists() and is_complete(folder) and seconds.exists():
         held = read_record(folder)
         if held.config == config and held.split_fingerprint == record["split_fingerprint"]:
             content = json.loads(seconds.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Every error that metatl raises on purpose.
+"""Every error that metatl raises on purpose, and the warning that it gives.
 
-All of them are a :class:`MetatlError`. Those that Python has a type for are of that type too: an invalid
+All errors are a :class:`MetatlError`. Those that Python has a type for are of that type too: an invalid
 argument or configuration is a `ValueError`, an argument of the wrong type a `TypeError`, and a missing file a
 `FileNotFoundError`.
 """
@@ -19,6 +19,7 @@ __all__ = [
     "ForkError",
     "InvalidArgumentError",
     "MetatlError",
+    "MetatlWarning",
     "MissingFileError",
     "MissingRunError",
     "NoNegativeError",
@@ -29,6 +30,10 @@ __all__ = [
 
 class MetatlError(Exception):
     """Base of every error that metatl raises on purpose."""
+
+
+class MetatlWarning(UserWarning):
+    """Something that a user may want to know or to mend, and that stops nothing; the message is one line."""
 
 
 class InvalidArgumentError(MetatlError, ValueError):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from metatl.cli.errors import Command
 from metatl.cli.metatl import main
 from metatl.cli.metatl_eval import main as evaluate
+from metatl.exceptions import ConfigError, MetatlWarning
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,45 @@ def test_help_is_no_error(arguments):
     result = CliRunner().invoke(main.main, arguments, prog_name="metatl")
     assert result.exit_code == 0
     assert "Usage: metatl" in result.stdout
+
+
+def test_a_warning_is_one_line_each_time_it_is_given():
+    @click.command(cls=Command)
+    def command():
+        for _ in range(2):
+            warnings.warn("first line\nand second", MetatlWarning, stacklevel=1)
+        raise ConfigError("then an error")
+
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 2
+    assert result.stderr == "warning: first line and second\n" * 2 + "Error: then an error\n"
+    assert result.stdout == ""
+
+
+def test_warnings_of_others_stay_as_they_are():
+    @click.command(cls=Command)
+    def command():
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="of a library"):
+        CliRunner().invoke(command, [], catch_exceptions=False)
+
+
+def test_a_library_that_does_not_fit_into_memory_is_one_line():
+    @click.command(cls=Command)
+    def command():
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 2
+    line = "Error: out of memory: libtorch_cpu.so: failed to map segment from shared object; allow more\n"
+    assert result.stderr == line
+
+
+def test_a_library_that_is_missing_keeps_its_traceback():
+    @click.command(cls=Command)
+    def command():
+        raise ImportError("no module named x")
+
+    with pytest.raises(ImportError, match="no module named x"):
+        CliRunner().invoke(command, [], catch_exceptions=False)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from metatl.common.files import replace_file
+from metatl.common import files
+from metatl.common.files import remove_temporaries, replace_file
 
 
 def test_a_file_is_written_and_replaced(tmp_path):
@@ -121,3 +125,79 @@ def test_a_write_that_fails_halfway_names_the_path_and_leaves_the_old_file(tmp_p
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+WRITE_AND_WAIT = """
+import sys, time
+from metatl.common.files import replace_file
+with replace_file(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writing(path):
+    process = subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"writing\n"
+    return process
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    with start_writing(tmp_path / "killed") as killed, start_writing(tmp_path / "living") as living:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert len(list(tmp_path.iterdir())) == 2
+        with replace_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("x")
+        names = sorted(file.name.partition(".")[2].partition(".")[0] for file in tmp_path.iterdir())
+        living.kill()
+        living.wait()
+    assert names == ["living", "txt"]
+    remove_temporaries(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_two_writers_of_one_folder_in_one_process_leave_each_other_alone(tmp_path):
+    with replace_file(tmp_path / "a") as first, replace_file(tmp_path / "b") as second:
+        first.write_text("1")
+        second.write_text("2")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("name", [".a.tmp", "a.0123456789abcdef.tmp", ".a.0123456789ABCDEF.tmp", ".a.01.tmp"])
+def test_files_of_other_names_are_kept(tmp_path, name):
+    (tmp_path / name).write_text("kept")
+    with replace_file(tmp_path / "b") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / name).read_text() == "kept"
+
+
+def test_a_temporary_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    lock, locks = files.fcntl.flock, []
+
+    def flock(descriptor, operation):
+        if not locks:
+            for path in tmp_path.iterdir():
+                path.unlink()
+        locks.append(operation)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with replace_file(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert len(locks) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_system_without_locks_is_written_and_swept_of_nothing(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    left = tmp_path / ".b.0123456789abcdef.tmp"
+    left.write_text("perhaps of a living process")
+    with replace_file(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "a").read_text() == "x"
+    assert left.exists()

@@ -142,12 +142,14 @@ def test_what_cannot_be_used_is_named_by_row_and_column(column, values, row, mes
 
 
 def test_a_missing_column_and_an_empty_table():
-    frame = pl.DataFrame({"user_id": [1], "item_id": [1], "time": [1]})
-    with pytest.raises(DataError, match="no column 'timestamp' among 'user_id', 'item_id', 'time'"):
+    frame = pl.DataFrame({"user_id": [1], "item_id": [1], "when": [1]})
+    with pytest.raises(DataError, match="no timestamp column among 'user_id', 'item_id', 'when'"):
         Interactions.from_frame(frame)
-    assert Interactions.from_frame(frame, timestamp_column="time").num_users == 1
+    with pytest.raises(DataError, match="no column 'time' among 'user_id', 'item_id', 'when'"):
+        Interactions.from_frame(frame, timestamp_column="time")
+    assert Interactions.from_frame(frame, timestamp_column="when").num_users == 1
     with pytest.raises(DataError, match="found no rows"):
-        Interactions.from_frame(frame.clear(), timestamp_column="time")
+        Interactions.from_frame(frame.clear(), timestamp_column="when")
 
 
 def test_an_unknown_rule_for_repeats_is_refused():

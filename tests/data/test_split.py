@@ -314,19 +314,23 @@ def test_a_numpy_integer_is_a_whole_number(wines):
             "split_seed: found -1, expected a whole number of at least 0",
         ),
         ({"seed": 1}, ConfigError, "split: there is no setting 'seed'; there are k, cutoff, .*, split_seed"),
-        ({"cutoff": "x"}, ConfigError, "cutoff: found 'x': Input should be a valid date"),
+        ({"cutoff": "x"}, ConfigError, "cutoff: found 'x', expected a date, as in 2020-12-31"),
         ({"cutoff": 2020}, InvalidArgumentError, "cutoff: found int, expected a date"),
         (
             {"cutoff_quantile": "0.5"},
             ConfigError,
-            "cutoff_quantile: found '0.5': Input should be a valid number",
+            "cutoff_quantile: found '0.5', expected a number",
         ),
         (
             {"validation_share": True},
             ConfigError,
-            "validation_share: found True: Input should be a valid num",
+            "validation_share: found True, expected a number",
         ),
-        ({"unseen_items": "ignore"}, ConfigError, "unseen_items: found 'ignore': Input should be 'drop'"),
+        (
+            {"unseen_items": "ignore"},
+            ConfigError,
+            "unseen_items: found 'ignore', expected one of 'drop' or 'keep'",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_named_in_one_line(fields, error, message):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metatl.data.timestamps import from_date, to_datetime, to_microseconds
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import DataError, InvalidArgumentError, MetatlWarning
 from property_settings import COSTLY_CASES
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -137,3 +137,107 @@ def test_long_values_are_cut_in_messages():
     with pytest.raises(DataError) as caught:
         to_microseconds(column(["x" * 10_000]))
     assert len(str(caught.value)) < 200
+
+
+DATES = ["20130701", "20130702", "19991231"]
+SECONDS = [
+    microseconds(datetime(int(text[:4]), int(text[4:6]), int(text[6:]), tzinfo=timezone.utc))
+    for text in DATES
+]
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Int64, pl.Int32, pl.UInt32, pl.Float64, pl.Decimal(20, 0)])
+def test_a_column_of_dates_as_numbers_is_refused_and_read_as_what_the_caller_says(dtype):
+    dates = column(DATES).cast(pl.Int64).cast(dtype)
+    with pytest.raises(
+        DataError, match=r"row 1, .* only such numbers: dates as YYYYMMDD, .*timestamp_unit.*time:YYYYMMDD"
+    ):
+        to_microseconds(dates)
+    assert to_microseconds(dates, "YYYYMMDD").to_list() == SECONDS
+    with pytest.warns(MetatlWarning, match="read as seconds since 1970: 1970-08-20 to 1970-08-21"):
+        assert to_microseconds(dates, "s").to_list() == [int(text) * 1_000_000 for text in DATES]
+
+
+def test_dates_with_a_time_as_numbers():
+    moments = ["20130701120000", "20130702235959"]
+    expected = [
+        microseconds(datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)) for text in moments
+    ]
+    for values in (column(moments), column(moments).cast(pl.Int64)):
+        with pytest.raises(DataError, match="dates as YYYYMMDD"):
+            to_microseconds(values)
+        assert to_microseconds(values, "YYYYMMDD").to_list() == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["20130701", "20131301"], ["20130701", "20130230"], ["20130701", "2013-07-01"], ["20130701", "5"]],
+)
+def test_a_number_that_is_no_date_is_named(values):
+    with pytest.raises(DataError, match=r"row 2, .* expected a date as YYYYMMDD"):
+        to_microseconds(column(values), "YYYYMMDD")
+
+
+@pytest.mark.filterwarnings("ignore::metatl.exceptions.MetatlWarning")
+def test_one_number_that_is_no_date_makes_the_column_seconds():
+    assert to_microseconds(column([20130701, 20131301])).to_list() == [20130701 * 10**6, 20131301 * 10**6]
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "says"),
+    [
+        (
+            [0, 1, 2],
+            None,
+            "column 'time': its numbers were read as seconds since 1970: 1970-01-01 to 1970-01-01",
+        ),
+        (["0", "31535999"], None, "1970-01-01 to 1970-12-31"),
+        ([1_372_636_800, 1_372_636_801], "ms", "read as milliseconds since 1970: 1970-01-16 to 1970-01-16"),
+        ([10**10, 10**10 + 1], None, "read as seconds since 1970: 2286-11-20 to 2286-11-20"),
+        ([0.5, 1.5], None, "1970-01-01"),
+    ],
+)
+def test_times_that_may_be_counters_are_taken_with_one_line(values, unit, says):
+    with pytest.warns(MetatlWarning) as warned:
+        found = to_microseconds(column(values), unit)
+    assert found.null_count() == 0
+    (line,) = [str(warning.message) for warning in warned]
+    assert says in line
+
+
+@pytest.mark.filterwarnings("error")
+def test_usual_times_are_taken_without_a_word():
+    to_microseconds(column([1_372_636_800, 5]))
+    to_microseconds(column([31_536_000]))
+    to_microseconds(column(["1970-01-01"]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(pl.Float32, 2.0**24), (pl.Float32, 1_372_636_800), (pl.Float16, 2048.0)]
+)
+def test_rounded_times_are_refused(dtype, value):
+    with pytest.raises(
+        DataError, match=rf"row 2, column 'time': found .* of type {dtype}, in which such times are"
+    ):
+        to_microseconds(column([1.0, value]).cast(dtype))
+
+
+def test_rows_that_cannot_be_read_are_named_at_once():
+    with pytest.raises(DataError) as raised:
+        to_microseconds(column(["2013-07-01", "soon", None, "2013-13-01", "2013-07-02"]))
+    assert raised.value.row == 2
+    assert "3 rows cannot be used: also row 3" in str(raised.value)
+    assert "row 4, column 'time': found '2013-13-01'" in str(raised.value)
+
+
+def test_null_values_of_times_are_null():
+    found = to_microseconds(column(["1372636800", "NA", "", "1372636801"]), null_values=["NA", ""])
+    assert found.to_list() == [1_372_636_800_000_000, None, None, 1_372_636_801_000_000]
+
+
+def test_categories_are_read_as_their_text():
+    texts = ["2013-07-01", "2013-07-02", "2013-07-01"]
+    assert (
+        to_microseconds(column(texts).cast(pl.Categorical)).to_list()
+        == to_microseconds(column(texts)).to_list()
+    )

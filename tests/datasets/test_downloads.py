@@ -504,3 +504,38 @@ def test_the_catalogue():
         assert data_set.sha256 is None or len(bytes.fromhex(data_set.sha256)) == 32
         assert (data_set.member is not None) == data_set.file_name.endswith(".zip")
         assert data_set.member is None or data_set.sha256 is not None
+
+
+def drip(seconds, *, after_headers):
+    """Send a byte now and then, in the headers or after them."""
+
+    def send(handler):
+        if after_headers:
+            handler.send_response_only(200)
+            handler.send_header("Content-Length", "100000")
+            handler.end_headers()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            handler.wfile.write(b"H")
+            handler.wfile.flush()
+            threading.Event().wait(0.05)
+
+    return send
+
+
+@pytest.mark.parametrize("after_headers", [False, True])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(server, tmp_path, after_headers):
+    server.answers = [drip(20, after_headers=after_headers)]
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"too slow: fewer than 65,536 bytes in 0\.6 seconds, after 0"):
+        get(server, tmp_path / "data.csv", timeout=0.6, attempts=1)
+    assert time.monotonic() - start < 10
+    assert not list(tmp_path.glob("*data*"))
+
+
+def test_an_attempt_that_was_given_up_writes_nothing(server, tmp_path):
+    server.answers = [drip(2, after_headers=True), file(CONTENT)]
+    path = tmp_path / "data.csv"
+    assert get(server, path, timeout=0.6, attempts=2).sha256 == SHA256
+    threading.Event().wait(2)
+    assert path.read_bytes() == CONTENT

@@ -216,8 +216,8 @@ def test_more_shown_than_anybody_has(popularity):
         ({"k": 2.5}, r"k: found 2\.5, expected a whole number of at least 1"),
         ({"k": "a"}, "k: found 'a', expected a whole number of at least 1"),
         ({"top": -1}, "top: found -1, expected a whole number of at least 0"),
-        ({"attributes": 5}, r"attributes: found int, expected a polars\.DataFrame; .*read_attributes"),
-        ({"data": pl.DataFrame()}, r"data: found DataFrame, expected 'wines' or the path .*from_frame"),
+        ({"attributes": 5}, r"attributes: found int, expected a table; .*read_attributes"),
+        ({"data": 5}, r"data: found int, expected 'wines', the path of a file, or a table"),
     ],
 )
 def test_arguments_of_another_kind_are_named(popularity, options, message):

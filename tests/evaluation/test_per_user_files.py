@@ -45,7 +45,7 @@ def test_what_is_written_is_read(written):
     # Others read it as a plain table.
     assert_frame_equal(pl.read_parquet(path), frame)
     assert json.loads(pl.read_parquet_metadata(path)[KEY]) == {
-        "format_version": 1,
+        "format_version": 2,
         "system": "knn",
         "ties": "worst",
         "metrics": METRICS,
@@ -80,13 +80,44 @@ def test_missing_damaged_and_foreign_files_are_told_apart(written, tmp_path):
     for length in (0, 3, len(content) // 2, len(content) - 1):
         damaged = tmp_path / "damaged.parquet"
         damaged.write_bytes(content[:length])
-        assert_refused(damaged, "no Parquet file, or half of one", "evaluate again")
+        assert_refused(damaged, "Parquet", "evaluate again")
     text = tmp_path / "ranks.csv"
     frame.write_csv(text)
-    assert_refused(text, "no Parquet file")
+    assert_refused(text, "found no Parquet")
     foreign = tmp_path / "foreign.parquet"
     frame.write_parquet(foreign)
     assert_refused(foreign, "without the record of an evaluation", "metatl-eval RUN --per-user FILE")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.with_columns(MRR=pl.col("MRR").reverse()),
+        lambda frame: frame.with_columns(rank=pl.col("rank") + 1),
+        lambda frame: frame.with_columns(user_id=pl.col("user_id").reverse()),
+        lambda frame: frame[:-1],
+    ],
+)
+def test_values_that_were_changed_are_refused(written, change):
+    path, _, frame = written
+    metadata = {key: text for key, text in pl.read_parquet_metadata(path).items() if key.startswith("metatl")}
+    frame.write_parquet(path, metadata=metadata)
+    assert_frame_equal(read_per_user(path)[1], frame)
+    change(frame).write_parquet(path, metadata=metadata)
+    assert_refused(path, "found values that were changed (their SHA-256 differs); evaluate again")
+
+
+def test_a_record_that_was_changed_is_refused_and_format_1_has_no_sha256(written):
+    path, record, frame = written
+    metadata = {key: text for key, text in pl.read_parquet_metadata(path).items() if key.startswith("metatl")}
+    renamed = record.model_copy(update={"system": "mine"}).model_dump_json()
+    frame.write_parquet(path, metadata={**metadata, KEY: renamed})
+    assert_refused(path, "SHA-256 differs")
+    frame.write_parquet(path, metadata={KEY: metadata[KEY]})
+    assert_refused(path, "SHA-256 differs")
+    old = record.model_copy(update={"format_version": 1}).model_dump_json()
+    frame.write_parquet(path, metadata={KEY: old})
+    assert read_per_user(path)[0] == record
 
 
 RECORD = record_of("knn").model_dump()
@@ -97,7 +128,7 @@ RECORD = record_of("knn").model_dump()
     [
         ("{", ["damaged record"]),
         ("{}", ["damaged record", "system"]),
-        (json.dumps({**RECORD, "format_version": 2}), ["per-user format 2, expected 1"]),
+        (json.dumps({**RECORD, "format_version": 3}), ["per-user format 3, expected 2"]),
         (json.dumps({**RECORD, "ties": "median"}), ["damaged record", "ties"]),
         (json.dumps({**RECORD, "more": 1}), ["damaged record", "more"]),
     ],

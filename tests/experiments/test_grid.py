@@ -320,6 +320,7 @@ def test_a_failed_cell_and_a_killed_process_lose_only_themselves(ring, fingerpri
 def test_a_cell_that_was_killed_before_its_run_had_a_name(ring, tmp_path):
     (cell,) = plan([ring], [POPULARITY], ks=[3], seeds=1)
     (cell.path(tmp_path) / "run").mkdir(parents=True)
+    (cell.path(tmp_path) / "run" / ".metatl-training.json").touch()
     (cell.path(tmp_path) / "run" / "items.parquet").write_text("half")
     outcome, _ = run([cell], tmp_path)
     assert outcome.failures == []

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -26,13 +27,14 @@ from metatl.models.bpr_mf import BPRMF
 from metatl.models.metatl.model import MetaTL, MetaTLConfig
 from metatl.models.transrec import TransRec
 from metatl.runs.checkpoints import load_checkpoint, save_checkpoint
-from metatl.runs.run_directory import SplitSettings
+from metatl.runs.run_directory import SplitSettings, read_record, write_record
 from metatl.training.stop_signals import TrainingStopped
 from planted_data import ring
 
 SMALL = {"dim": 16, "batch_size": 256, "max_steps": 60, "eval_every": 10, "warmup_steps": 5, "meta_lr": 0.03}
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 METATL = [sys.executable, "-m", "metatl.cli.metatl.main"]
 
 
@@ -141,9 +143,24 @@ def test_a_resumed_training_ends_with_the_same_bytes(finished_run, interactions_
 
 
 def test_stopping_restores_the_signal_handlers(interactions_file):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = tuple(map(signal.getsignal, STOPPING))
     fit_small(interactions_file, config={"max_steps": 1})
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert tuple(map(signal.getsignal, STOPPING)) == before
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(interactions_file, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        fit_small(
+            interactions_file,
+            tmp_path / "run",
+            config={"max_steps": 3},
+            on_progress=lambda _: signal.raise_signal(signal.SIGHUP),
+        )
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "run" / "metrics.json").exists()
 
 
 def test_a_killed_and_resumed_training_ends_with_the_same_bytes(interactions_file, tmp_path):
@@ -181,7 +198,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(finished_run, int
     assert final_bytes(out) == final_bytes(finished_run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_saves_and_exits_on_a_signal(interactions_file, tmp_path, number):
     out = tmp_path / "run"
     options = train_options(interactions_file, out, max_steps=100_000, eval_every=20)
@@ -215,8 +232,8 @@ def test_resuming_a_finished_run_says_so(finished_run, interactions_file):
     [
         (["--seed", "7"], "seed was 0, now 7"),
         (["--k", "2"], "k was 3, now 2"),
-        (["--cutoff-quantile", "0.5"], "cutoff_quantile was 0.75, now 0.5"),
-        (["--set", "max_steps=3"], "max_steps was"),
+        (["--cutoff-quantile", "0.5"], "--cutoff-quantile was 0.75, now 0.5"),
+        (["--set", "max_steps=3"], "--max-steps was"),
     ],
 )
 def test_resuming_a_finished_run_with_other_settings_is_an_error(finished_run, options, message):
@@ -368,7 +385,7 @@ def test_a_finished_run_without_weights_is_an_error(tmp_path):
 def test_a_damaged_item_table_is_an_error(tmp_path):
     out = tmp_path / "run"
     metatl.fit(ring(), model="popularity", out=out, device="cpu")
-    items = pl.read_parquet(out / "items.parquet")
+    items, record = pl.read_parquet(out / "items.parquet"), read_record(out)
     for damaged in (
         items.reverse(),
         pl.concat([items[:1], items[:-1]]),
@@ -376,16 +393,25 @@ def test_a_damaged_item_table_is_an_error(tmp_path):
         items.with_columns(count=pl.lit("many")),
     ):
         damaged.write_parquet(out / "items.parquet")
+        write_record(out, record)
         with pytest.raises(RunError, match=r"items\.parquet: found a damaged table, .*; train again"):
             metatl.load_run(out)
+
+
+def write_old_record(directory, record):
+    """Write a run.json of format 1, whose content has no SHA-256."""
+    del record["sha256"], record["items_sha256"]
+    (directory / "run.json").write_text(json.dumps({**record, "format_version": 1}))
 
 
 def test_a_wrong_config_in_run_json_is_an_error(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["config"]["dim"] = "many"
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    with pytest.raises(RunError, match=r"run\.json: config\.dim: found 'many': .*; train again"):
+    write_old_record(tmp_path / "run", record)
+    with pytest.raises(
+        RunError, match=r"run\.json: config\.dim: found 'many', expected a whole number; train again"
+    ):
         metatl.load_run(tmp_path / "run")
 
 
@@ -410,8 +436,7 @@ def test_a_run_of_another_version_is_an_error(finished_run, tmp_path):
         ({"k": True}, "k: found True, expected a whole number of at least 1"),
         ({"k": 2.5}, r"k: found 2\.5, expected a whole number of at least 1"),
         ({"split": {"k": 3}}, r"split: found dict, expected metatl\.SplitSettings"),
-        ({"data": pl.DataFrame()}, r"data: found DataFrame, expected 'wines' or the path .*from_frame"),
-        ({"data": 5}, "data: found int, expected 'wines' or the path"),
+        ({"data": 5}, "data: found int, expected 'wines', the path of a file, or a table"),
         ({"data": "big.csv", "columns": ("a",)}, r"columns: found \('a',\), expected three names"),
         ({"data": "big.csv", "columns": "abc"}, "columns: found 'abc', expected three names"),
     ],
@@ -439,7 +464,7 @@ def test_config_values_may_be_text_and_lists(interactions_file, tmp_path):
 def test_a_wrong_split_in_run_json_is_an_error(finished_run, tmp_path):
     record = json.loads((finished_run / "run.json").read_text())
     record["split"]["k"] = 0
-    (tmp_path / "run.json").write_text(json.dumps(record))
+    write_old_record(tmp_path, record)
     with pytest.raises(RunError, match=r"run\.json: field 'split': .*k: found 0, .*; train again"):
         metatl.load_run(tmp_path)
 
@@ -487,15 +512,18 @@ def test_a_file_size_limit_ends_the_command_with_one_line(interactions_file, tmp
         (["--set", "dimension=3"], "no field 'dimension'"),
         (["--model", "popularity", "--set", "foo=1"], "popularity has no field 'foo'; it has no fields\n"),
         (["--set", "dim=zero"], "dim"),
-        (["--set", "dim=true"], "dim: found True: true and false are for flags"),
-        (["--set", "meta_lr=true"], "meta_lr: found True: true and false are for flags"),
-        (["--set", "hidden=[64, true]"], "hidden: found [64, True]: true and false are for flags"),
-        (["--model", "knn", "--set", "window=true"], "window: found True: true and false are for flags"),
+        (["--set", "dim=true"], "dim: found True, true and false are for flags"),
+        (["--set", "meta_lr=true"], "meta_lr: found True, true and false are for flags"),
+        (["--set", "hidden=[64, true]"], "hidden: found [64, True], true and false are for flags"),
+        (["--model", "knn", "--set", "window=true"], "window: found True, true and false are for flags"),
         (["--set", "dim"], "field=value"),
+        (["--set", "inner_steps=1000000000"], "inner_steps: found 1000000000, expected at most 10000"),
+        (["--model", "bert4rec", "--set", "blocks=10000"], "blocks: found 10000, expected at most 1000"),
+        (["--set", "hidden=[64, 10000000]"], "hidden: found [64, 10000000], expected at most 1048576"),
         (["--data", "/nowhere.csv"], "/nowhere.csv"),
         (["--k", "50"], "50"),
-        (["--cutoff-quantile", "1.5"], "cutoff_quantile: found 1.5, expected at least 0 and at most 1"),
-        (["--min-item-count", "0"], "min_item_count: found 0, expected a whole number"),
+        (["--cutoff-quantile", "1.5"], "--cutoff-quantile: found 1.5, expected at least 0 and at most 1"),
+        (["--min-item-count", "0"], "--min-item-count: found 0, expected a whole number"),
         (["--device", "abacus"], "'abacus' is not one of 'auto', 'cpu', 'cuda'"),
     ],
 )
@@ -519,31 +547,35 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_previous_run_is_restored_if_the_new_one_fails(replaceable, interactions_file):
+def test_the_old_run_stays_as_it_was_if_the_new_one_fails(replaceable, interactions_file):
     run, before = replaceable
     with pytest.raises(RunError, match="loss is nan"):
         fit_small(interactions_file, run, config={"inner_lr": 1e30}, overwrite=True)
-    assert contents(run) == before
+    assert contents(run.parent) == {Path(run.name) / file: content for file, content in before.items()}
 
 
-def test_the_previous_run_is_kept_until_the_new_one_is_finished(replaceable, interactions_file):
+def test_the_old_run_stays_as_it_was_until_the_new_one_is_finished(replaceable, interactions_file):
     run, before = replaceable
 
     def stop(progress):
         if progress.step == 25:
             signal.raise_signal(signal.SIGTERM)
 
+    steps = []
     with pytest.raises(TrainingStopped):
         fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
-    assert contents(run / ".previous") == before
-    assert metatl.load_run(run / ".previous").record.config["max_steps"] == SMALL["max_steps"]
-    # Overwriting again: the unfinished run does not replace the previous finished one.
-    with pytest.raises(TrainingStopped):
-        fit_small(interactions_file, run, config={"max_steps": 40}, overwrite=True, on_progress=stop)
-    assert contents(run / ".previous") == before
-    fit_small(interactions_file, run, config={"max_steps": 40}, resume=True)
-    assert not (run / ".previous").exists()
+    assert contents(run) == before
+    # The same call continues the new run.
+    fit_small(
+        interactions_file,
+        run,
+        config={"max_steps": 40},
+        overwrite=True,
+        on_progress=lambda progress: steps.append(progress.step),
+    )
+    assert steps == list(range(26, 41))
     assert metatl.load_run(run).record.config["max_steps"] == 40
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
 def test_resuming_a_run_as_another_system_is_an_error(replaceable):
@@ -576,7 +608,7 @@ def test_resuming_with_a_moved_file_works_and_with_another_is_an_error(
 
 def test_running_out_of_memory_is_one_line(interactions_file, tmp_path):
     out = str(tmp_path / "run")
-    result = run_here(["train", "--data", str(interactions_file), "--out", out, "--set", "dim=100000000000"])
+    result = run_here(["train", "--data", str(interactions_file), "--out", out, "--set", "dim=1000000"])
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: out of memory: ")

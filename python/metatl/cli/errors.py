@@ -1,9 +1,11 @@
-"""Errors of commands: one line on stderr and exit code 2, never a traceback."""
+"""Errors and warnings of commands: one line each on stderr; exit code 2 after an error, no traceback."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,8 @@ def one_line_errors() -> Iterator[None]:
     from metatl.exceptions import MetatlError
 
     try:
-        yield
+        with _one_line_warnings():
+            yield
     except MetatlError as error:
         raise _Failure(str(error)) from None
     except OSError as error:
@@ -43,9 +46,32 @@ def one_line_errors() -> Iterator[None]:
         raise _Failure(f"out of memory: {str(error).splitlines()[0]}; ask for less") from None
     except MemoryError as error:
         raise _Failure(f"out of memory: {error or 'the settings ask for too much'}") from None
+    except ImportError as error:
+        # The loader's words where a library does not fit into the memory, as under `ulimit -v`.
+        if not any(words in str(error) for words in ("failed to map segment", "allocate memory")):
+            raise
+        raise _Failure(f"out of memory: {str(error).splitlines()[0]}; allow more") from None
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Print each warning of metatl as one line, without the source line that Python adds."""
+    from metatl.exceptions import MetatlWarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, MetatlWarning):
+            click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+        else:
+            show_others(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MetatlWarning)
+        show_others = warnings.showwarning
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager
@@ -73,8 +99,26 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _one_line_usage_errors(), one_line_errors():
+        with _one_line_usage_errors(), one_line_errors(), _options_named(self.params):
             return super().invoke(ctx)
+
+
+@contextmanager
+def _options_named(parameters: list[click.Parameter]) -> Iterator[None]:
+    """Name the options of the command in errors that name the arguments of the function behind it."""
+    from metatl.exceptions import MetatlError
+
+    try:
+        yield
+    except MetatlError as error:
+        message = str(error)
+        for parameter in parameters:
+            name, option = parameter.name or "", parameter.opts[0]
+            if isinstance(parameter, click.Option) and "_" in name:
+                message = re.sub(rf"(?<![\w.-]){name}(?![\w=(])", option, message)
+            elif isinstance(parameter, click.Option):
+                message = re.sub(rf"^{name}: found", f"{option}: found", message)
+        raise _Failure(message) from None
 
 
 class Group(click.Group):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,28 +12,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from metatl.data.interactions import Interactions
+    from metatl.data.interactions import BadRows, Interactions
     from metatl.data.timestamps import TimestampUnit
 
 _ROLES = 3
 
 
-class NamedColumns(NamedTuple):
-    """What `--columns` says.
+@dataclass(frozen=True)
+class Reading:
+    """How a command reads data; None where its options do not say.
 
     Attributes
     ----------
-    names : tuple of str
-        Of the user, item and timestamp columns.
-    timestamp_unit : {"s", "ms", "us", "ns"} or None
-        Unit of numeric timestamps; None where the option does not say.
+    columns : tuple of str or None
+        Names of the user, item and timestamp columns.
+    timestamp_unit : {"s", "ms", "us", "ns", "YYYYMMDD"} or None
+        Unit of numeric timestamps.
+    null_values : tuple of str or None
+        Texts that stand for a missing value.
+    bad_rows : {"error", "skip"} or None
+        What to do with rows that cannot be used.
     """
 
-    names: tuple[str, str, str]
-    timestamp_unit: TimestampUnit | None
+    columns: tuple[str, str, str] | None = None
+    timestamp_unit: TimestampUnit | None = None
+    null_values: tuple[str, ...] | None = None
+    bad_rows: BadRows | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return what the options say, as arguments of :func:`metatl.datasets.load`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def _parse_columns(_: click.Context, __: click.Parameter, value: str | None) -> NamedColumns | None:
+def _parse_columns(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[tuple[str, str, str], TimestampUnit | None] | None:
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
@@ -41,26 +56,65 @@ def _parse_columns(_: click.Context, __: click.Parameter, value: str | None) -> 
 
     user, item, timestamp = names
     timestamp, unit = split_unit(timestamp)
-    return NamedColumns((user, item, timestamp), unit)
+    return (user, item, timestamp), unit
 
 
-def load_data(data: str | Path, columns: NamedColumns | None) -> Interactions:
-    """Load the data that a command names, with what `--columns` says of it."""
+def _parse_null_values(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(value.split(","))
+
+
+_READING_OPTIONS = (
+    click.option(
+        "--columns",
+        callback=_parse_columns,
+        metavar="USER,ITEM,TIME",
+        show_default=False,
+        help="The user, item and timestamp columns; TIME may end in the unit of numbers, as in day:ms: s, "
+        "ms, us, ns or YYYYMMDD.  [default: found by their usual names]",
+    ),
+    click.option(
+        "--null-values",
+        callback=_parse_null_values,
+        metavar="TEXT,TEXT",
+        show_default=False,
+        help="Texts that stand for a missing value; rows with one are left out. '' for none.",
+    ),
+    click.option(
+        "--bad-rows",
+        type=click.Choice(["error", "skip"]),
+        show_default=False,
+        help="Rows that cannot be used: name the first ten and stop, or leave them out and count them.  "
+        "[default: error]",
+    ),
+)
+
+
+def reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how data is read; the command gets them as one argument, `reading`."""
+
+    @functools.wraps(command)
+    def with_reading(
+        *args: Any,
+        columns: tuple[tuple[str, str, str], TimestampUnit | None] | None,
+        null_values: tuple[str, ...] | None,
+        bad_rows: BadRows | None,
+        **options: Any,
+    ) -> None:
+        names, unit = (None, None) if columns is None else columns
+        command(*args, reading=Reading(names, unit, null_values, bad_rows), **options)
+
+    decorated: Callable[..., None] = with_reading
+    for option in reversed(_READING_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def load_data(data: str | Path, reading: Reading) -> Interactions:
+    """Load the data that a command names, as its options say."""
     from metatl import datasets
 
-    if columns is None:
-        return datasets.load(data)
-    return datasets.load(data, columns.names, columns.timestamp_unit)
+    return datasets.load(data, **reading.given())
 
-
-columns_option = click.option(
-    "--columns",
-    callback=_parse_columns,
-    metavar="USER,ITEM,TIME",
-    show_default=False,
-    help="The file's user, item and timestamp columns; TIME may end in the unit of numbers, as in day:ms: s, "
-    "ms, us or ns.  [default: found by their usual names]",
-)
 
 device_option = click.option(
     "--device",

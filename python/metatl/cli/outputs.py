@@ -11,6 +11,51 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+_OF_OTHER_FORMATS = (".parquet", ".csv", ".tsv", ".jsonl", ".npy", ".npz", ".pkl", ".xlsx")
+
+
+def check_table_names(outputs: Mapping[str, Path | None]) -> None:
+    """Refuse names of tables that end in none of the formats that tables are written in.
+
+    Parameters
+    ----------
+    outputs : mapping of str to Path or None
+        Options, as typed, and their files.
+
+    Raises
+    ------
+    ConfigError
+        For the first such name.
+    """
+    from metatl.common.files import TABLE_ENDINGS, check_ending
+
+    for option, path in outputs.items():
+        if path is not None:
+            check_ending(option, path, TABLE_ENDINGS)
+
+
+def check_text_names(outputs: Mapping[str, Path | None]) -> None:
+    """Refuse names of JSON, Markdown or LaTeX files that end as those of another format do.
+
+    Parameters
+    ----------
+    outputs : mapping of str to Path or None
+        Options, as typed, and their files.
+
+    Raises
+    ------
+    ConfigError
+        For the first such name.
+    """
+    from metatl.exceptions import ConfigError
+
+    for option, path in outputs.items():
+        if path is not None and path.suffix.lower() in _OF_OTHER_FORMATS:
+            raise ConfigError(
+                f"{option}: found {path}, whose ending says another format; choose another name"
+            )
+
+
 def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Path | None]) -> None:
     """Refuse output files that would replace an input, a file of a run, or another output.
 
@@ -49,7 +94,7 @@ def check_outputs(inputs: Iterable[Path | str | None], outputs: Mapping[str, Pat
 
 
 def _is_of_a_run(path: Path) -> bool:
-    from metatl.runs.run_directory import RUN_FILES
+    from metatl.runs.run_files import RUN_FILES
 
     return path.name in RUN_FILES and path.exists() and (path.parent / "run.json").exists()
 

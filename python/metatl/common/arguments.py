@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from metatl.exceptions import ArgumentTypeError, ConfigError, InvalidArgumentError, MetatlError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 def whole_number(argument: str, value: Any, least: int) -> int:
@@ -65,6 +69,80 @@ def check_type(argument: str, value: Any, types: type | tuple[type, ...], expect
         raise ArgumentTypeError(f"{argument}: found {type(value).__name__}, expected {expected}")
 
 
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
+    """Suggest the choice that a wrong value is close to, as the end of an error message.
+
+    Parameters
+    ----------
+    value : object
+        What was found.
+    choices : iterable of str
+        What would be right.
+
+    Returns
+    -------
+    str
+        ``"; did you mean 'x'?"``, or nothing where no choice is close.
+    """
+    known = list(choices)
+    lower = {choice.lower(): choice for choice in known}
+    close = get_close_matches(str(value).lower(), lower, n=1, cutoff=0.7)
+    return f"; did you mean {lower[close[0]]!r}?" if close else ""
+
+
+# What is expected, by the type of a problem of pydantic; `{}` stands for its limit.
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of at most 64 bits",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "missing": "a value",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "literal_error": "one of {expected}",
+    "too_short": "at least {min_length} values",
+    "too_long": "at most {max_length} values",
+    "date_parsing": "a date, as in 2020-12-31",
+    "date_from_datetime_parsing": "a date, as in 2020-12-31",
+    "date_from_datetime_inexact": "a date without a time, as in 2020-12-31",
+    "date_type": "a date, as in 2020-12-31",
+}
+
+
+def expected_by(problem: ErrorDetails) -> str:
+    """Say in metatl's words what pydantic expected.
+
+    Parameters
+    ----------
+    problem : dict
+        One of `ValidationError.errors()`.
+
+    Returns
+    -------
+    str
+        Without the name of the field and without what was found, as in "expected a whole number".
+    """
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "expected no such field"
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind].format(**context)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return message.replace("Input should be", "expected").partition(", unable to")[0]
+
+
 def config_error(error: ValidationError) -> MetatlError:
     """Turn the first problem that pydantic reports into an error of one line.
 
@@ -82,9 +160,9 @@ def config_error(error: ValidationError) -> MetatlError:
     raised = first.get("ctx", {}).get("error")
     if isinstance(raised, MetatlError):
         return raised
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = expected_by(first)
     if not first["loc"]:
         # A rule between several fields; its message names them.
         return ConfigError(reason)
     name = ".".join(str(part) for part in first["loc"])
-    return ConfigError(f"{name}: found {first['input']!r}: {reason}")
+    return ConfigError(f"{name}: found {first['input']!r}, {reason}")

@@ -19,7 +19,7 @@ def refuse(bad: pl.Series, column: pl.Series, message: str) -> None:
     """Raise DataError for the first row where `bad` is true or null; `{}` stands for its value."""
     if bad.null_count() > 0 or bad.any():
         row = int(bad.fill_null(value=True).arg_true()[0])
-        raise DataError(message.replace("{}", _shown(column[row])), row=row + 1, column=column.name)
+        raise DataError(message.replace("{}", shown(column, row)), row=row + 1, column=column.name)
 
 
 def refuse_missing(column: pl.Series, expected: str) -> None:
@@ -33,7 +33,10 @@ def quoted(names: Sequence[str]) -> str:
     return _cut(", ".join(map(repr, names)), _NAMES_LIMIT)
 
 
-def _shown(value: object) -> str:
+def shown(column: pl.Series, row: int) -> str:
+    """Return a value as messages show it: text in quotes, cut if it is long."""
+    # Times by their integers: neither polars nor Python can show one that no calendar has.
+    value = column.to_physical()[row] if column.dtype.is_temporal() else column[row]
     return _cut(repr(value) if isinstance(value, str) else str(value), _VALUE_LIMIT)
 
 

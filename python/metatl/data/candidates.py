@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl import _metatl
 from metatl.common.arguments import check_type, whole_number
-from metatl.common.files import write_parquet
+from metatl.common.files import TABLE_ENDINGS, write_parquet
+from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_ids, add_json
 from metatl.data.histories import Histories
 from metatl.data.interactions import count_distinct
-from metatl.data.readers.parquet_files import read_parquet
+from metatl.data.readers.parquet_files import read_metadata, read_parquet
 from metatl.data.split import ColdStartSplit
 from metatl.exceptions import DataError, InvalidArgumentError, NoNegativeError
 from metatl.metrics.names import CandidateKind  # noqa: TC001 (pydantic reads it)
@@ -154,6 +155,9 @@ class CandidateSets:
         OSError
             If the file cannot be written; an existing file is unchanged.
         """
+        refuse_forked_child()
+        if Path(path).suffix.lower() in (set(TABLE_ENDINGS) - {".parquet"}):
+            raise InvalidArgumentError(f"path: found {path}, expected a name that ends in .parquet")
         record = {**self._description(), "sha256": self.sha256}
         write_parquet(
             path,
@@ -219,14 +223,34 @@ class CandidateSets:
         return f"CandidateSets({len(self.users)} users, {drawn})"
 
 
+def holds_candidates(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file is Parquet with the metadata of saved candidates.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. One that is missing or damaged holds none.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+        return is_parquet and _METADATA_KEY in read_metadata(path)
+    except (DataError, OSError):
+        return False
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_PositiveCount = Annotated[int, Field(ge=1, lt=2**63)]
+
+
 class _Protocol(_Strict):
-    k: int = Field(ge=1)
+    k: _PositiveCount
     kind: CandidateKind
-    n: int = Field(ge=1)
+    n: _PositiveCount
     seed: int = Field(ge=0)
     exclude: Excluded
     users: Part | None
@@ -237,8 +261,8 @@ class _Record(_Strict):
     format_version: Literal[2]
     protocol: _Protocol
     dataset_fingerprint: str
-    num_items: int = Field(ge=1)
-    dropped: dict[str, int]
+    num_items: _PositiveCount
+    dropped: dict[str, _Count]
     sha256: str
 
     def fields(self) -> dict[str, Any]:
@@ -296,6 +320,7 @@ def sample_candidate_sets(
     InvalidArgumentError
         For an argument outside its range.
     """
+    refuse_forked_child()
     check_type("split", split, ColdStartSplit, "metatl.ColdStartSplit, as metatl.cold_start_split gives")
     check_type("users", users, np.ndarray, "a 1-d array of int64, as split.test")
     if users.dtype != np.int64 or users.ndim != 1:

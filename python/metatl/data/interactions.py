@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,19 +12,49 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
-from metatl.common.column_errors import quoted, refuse, refuse_missing
+from metatl.common.forks import refuse_forked_child
+from metatl.common.row_faults import RowFaults
+from metatl.data.column_names import find_columns
 from metatl.data.fingerprints import add_array, add_ids, add_json
+from metatl.data.frames import as_frame
+from metatl.data.ids import find_ids, number_ids
 from metatl.data.timestamps import TimestampUnit, to_microseconds
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import DataError, InvalidArgumentError, MetatlWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-Repeats = Literal["first", "all"]
+    from metatl.data.frames import FrameLike
 
-_EXPECTED_ID = "expected an id"
+Repeats = Literal["first", "all"]
+BadRows = Literal["error", "skip"]
+
+_ADVICE = "mend them, or leave them out with bad_rows='skip' (--bad-rows skip)"
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """The rows of a file or a table that interactions were made of.
+
+    Attributes
+    ----------
+    num_rows : int
+        Number of rows that were read.
+    dropped : dict of str to int
+        Number of rows that are not among the interactions, by reason: ``repeats``, ``bad rows`` and ``rows
+        with a null value``; reasons without a row are left out.
+    largest_user : int or str
+        Raw id of the user with the most rows; the smallest id if there are several.
+    largest_user_rows : int
+        Rows of this user, repeats included.
+    """
+
+    num_rows: int
+    dropped: dict[str, int]
+    largest_user: int | str
+    largest_user_rows: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +77,8 @@ class Interactions:
         in the order of the data.
     timestamps : ndarray
         int64 (N,): microseconds since 1970-01-01 UTC.
+    source : SourceRows or None
+        The rows that they were made of; None for a selection of other interactions.
     """
 
     user_ids: pl.Series
@@ -53,6 +86,7 @@ class Interactions:
     indptr: NDArray[np.int64]
     items: NDArray[np.int64]
     timestamps: NDArray[np.int64]
+    source: SourceRows | None = None
 
     def __post_init__(self) -> None:
         for name in ("indptr", "items", "timestamps"):
@@ -63,30 +97,39 @@ class Interactions:
     @classmethod
     def from_frame(
         cls,
-        frame: pl.DataFrame,
+        frame: FrameLike,
         *,
-        user_column: str = "user_id",
-        item_column: str = "item_id",
-        timestamp_column: str = "timestamp",
-        timestamp_unit: TimestampUnit = "s",
+        user_column: str | None = None,
+        item_column: str | None = None,
+        timestamp_column: str | None = None,
+        timestamp_unit: TimestampUnit | None = None,
         repeats: Repeats = "first",
+        null_values: Sequence[str] | None = None,
+        bad_rows: BadRows = "error",
     ) -> Interactions:
         """Build interactions from a table with one row per interaction.
 
         Parameters
         ----------
-        frame : polars.DataFrame
-            The table. Its order matters only between rows of a user with equal times.
-        user_column, item_column : str
-            Columns of raw ids, of any scalar type. Integers become Int64, and so does a column of text that
-            holds plain integers only, because a text file does not distinguish the two; a leading zero
-            ("007") keeps the column text. All other values become text.
-        timestamp_column : str
+        frame : table
+            A frame of polars or pandas, an Arrow table, a structured array of NumPy, or a mapping of names to
+            columns. Its order matters only between rows of a user with equal times.
+        user_column, item_column : str, optional
+            Columns of raw ids, of any scalar type. By default the usual names are looked for.
+            :mod:`metatl.data.ids` has the rule by which ids are read: integers become Int64, however they are
+            written; a leading zero ("007") or a letter keeps the column text.
+        timestamp_column : str, optional
             Column of timestamps; see :func:`metatl.data.timestamps.to_microseconds`.
-        timestamp_unit : {"s", "ms", "us", "ns"}
-            Unit of timestamps that are numbers.
+        timestamp_unit : {"s", "ms", "us", "ns", "YYYYMMDD"}, optional
+            Unit or format of timestamps that are numbers; seconds by default.
         repeats : {"first", "all"}
             Which interactions of a user with the same item are kept: the first, or all.
+        null_values : sequence of str, optional
+            Texts that stand for a missing value; rows that have one are left out. By default a name of a
+            missing value, such as "NA", is refused among numbers.
+        bad_rows : {"error", "skip"}
+            What to do with rows that cannot be used: raise one error that names the first ten, or leave them
+            out with a warning.
 
         Returns
         -------
@@ -98,25 +141,45 @@ class Interactions:
         DataError
             If a column or an id is missing, the table is empty, or a timestamp cannot be read; with the row
             and the column.
+        ArgumentTypeError
+            If `frame` is not a table.
         InvalidArgumentError
-            If `repeats` or `timestamp_unit` is not one of the above.
+            If `repeats`, `bad_rows` or `timestamp_unit` is not one of the above.
+
+        Warns
+        -----
+        MetatlWarning
+            If rows are skipped, or times may have been meant otherwise.
 
         Examples
         --------
         >>> frame = pl.DataFrame({"user_id": ["b", "a", "b"], "item_id": [7, 7, 5], "timestamp": [3, 2, 1]})
-        >>> interactions = Interactions.from_frame(frame)
+        >>> interactions = Interactions.from_frame(frame, timestamp_unit="s")
         >>> interactions.item_ids.gather(interactions.items).to_list()
         [7, 5, 7]
         """
-        for column in (user_column, item_column, timestamp_column):
-            if column not in frame.columns:
-                raise DataError(f"found no column {column!r} among {quoted(frame.columns)}")
-        columns = [frame[user_column], frame[item_column], frame[timestamp_column]]
-        return cls.from_columns(columns, timestamp_unit=timestamp_unit, repeats=repeats)
+        table = as_frame("frame", frame)
+        chosen = find_columns(table.columns, (user_column, item_column, timestamp_column))
+        columns = [table.to_series(column) for column in chosen]
+        del table
+        return cls.from_columns(
+            columns,
+            timestamp_unit=timestamp_unit,
+            repeats=repeats,
+            null_values=null_values,
+            bad_rows=bad_rows,
+        )
 
     @classmethod
     def from_columns(
-        cls, columns: list[pl.Series], *, timestamp_unit: TimestampUnit = "s", repeats: Repeats = "first"
+        cls,
+        columns: list[pl.Series],
+        *,
+        timestamp_unit: TimestampUnit | None = None,
+        repeats: Repeats = "first",
+        null_values: Sequence[str] | None = None,
+        bad_rows: BadRows = "error",
+        faults: RowFaults | None = None,
     ) -> Interactions:
         """Build interactions from three columns, and release each column once it is converted.
 
@@ -126,8 +189,10 @@ class Interactions:
         ----------
         columns : list of polars.Series
             Users, items and timestamps, of equal length. The list is emptied.
-        timestamp_unit, repeats : str
+        timestamp_unit, repeats, null_values, bad_rows : str
             See :meth:`from_frame`, which also describes how the columns are converted.
+        faults : RowFaults, optional
+            Lines of a file that could not be made rows, and the lines of the rows.
 
         Returns
         -------
@@ -137,21 +202,56 @@ class Interactions:
         Raises
         ------
         DataError
-            If a column is empty, an id is missing, or a timestamp cannot be read; with row and column.
+            If a column is empty, or rows cannot be used; with rows and column.
         InvalidArgumentError
-            If `repeats` or `timestamp_unit` is not one of the values of :meth:`from_frame`.
+            If `repeats`, `bad_rows` or `timestamp_unit` is not one of the values of :meth:`from_frame`.
         """
         if repeats not in ("first", "all"):
             raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
-        if columns[0].is_empty():
-            raise DataError("found no rows, expected interactions")
-        user_ids, users = _number(columns.pop(0))
-        item_ids, items = _number(columns.pop(0))
-        timestamps = to_microseconds(columns.pop(0), timestamp_unit).to_numpy()
-        indptr, positions, times = _metatl.group_by_user(
+        if bad_rows not in ("error", "skip"):
+            raise InvalidArgumentError(f"bad_rows: found {bad_rows!r}, expected 'error' or 'skip'")
+        if isinstance(null_values, str):
+            raise InvalidArgumentError(
+                f"null_values: found the text {null_values!r}, expected a list of texts"
+            )
+        num_rows = len(columns[0])
+        faults = RowFaults() if faults is None else faults
+        if num_rows == 0:
+            raise faults.error(_ADVICE) if len(faults) else DataError("found no rows, expected interactions")
+        user_ids, users = number_ids(columns.pop(0), faults, null_values=null_values)
+        item_ids, items = number_ids(columns.pop(0), faults, null_values=null_values)
+        times = to_microseconds(columns.pop(0), timestamp_unit, faults, null_values=null_values or ())
+        if len(faults) and bad_rows == "error":
+            raise faults.error(_ADVICE)
+        kept = (users >= 0) & (items >= 0) & times.is_not_null().to_numpy()
+        dropped = {"bad rows": len(faults)}
+        timestamps = times.fill_null(0).to_numpy()
+        if not kept.all():
+            dropped["rows with a null value"] = int(np.count_nonzero(~kept)) + faults.num_lines - len(faults)
+            if not kept.any():
+                raise (
+                    faults.error(_ADVICE)
+                    if len(faults)
+                    else DataError("found a null value in every row, expected interactions")
+                )
+            user_ids, users = _without_unused(user_ids, users[kept])
+            item_ids, items = _without_unused(item_ids, items[kept])
+            timestamps = timestamps[kept]
+        for remark in [*faults.remarks, *([faults.skipped()] if len(faults) else [])]:
+            warnings.warn(remark, MetatlWarning, stacklevel=2)
+        indptr, positions, timestamps = _metatl.group_by_user(
             users, items, timestamps, len(user_ids), keep_repeats=repeats == "all"
         )
-        return cls(user_ids, item_ids, indptr, positions, times)
+        dropped["repeats"] = len(users) - len(positions)
+        rows_of_users = np.bincount(users)
+        largest = int(rows_of_users.argmax())
+        source = SourceRows(
+            num_rows=num_rows + faults.num_lines,
+            dropped={reason: count for reason, count in dropped.items() if count},
+            largest_user=user_ids[largest],
+            largest_user_rows=int(rows_of_users[largest]),
+        )
+        return cls(user_ids, item_ids, indptr, positions, timestamps, source)
 
     @property
     def num_users(self) -> int:
@@ -220,6 +320,7 @@ class Interactions:
 
     def to_frame(self) -> pl.DataFrame:
         """Return the rows with raw ids, by user and time: `user_id`, `item_id`, `timestamp` (μs, UTC)."""
+        refuse_forked_child()
         times = pl.Series(self.timestamps).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
         return pl.DataFrame(
             {
@@ -231,14 +332,14 @@ class Interactions:
 
     def find_users(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
         """Look up raw user ids: int64 indices, -1 for an unknown user."""
-        return _find(self.user_ids, raw_ids)
+        return find_ids(self.user_ids, raw_ids)
 
     def find_items(self, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
         """Look up raw item ids: int64 indices, -1 for an unknown item.
 
-        Ids are compared as text, so that `"42"` from a command line finds the item 42.
+        `"42"` from a command line finds the item 42; :func:`metatl.data.ids.find_ids` has the rule.
         """
-        return _find(self.item_ids, raw_ids)
+        return find_ids(self.item_ids, raw_ids)
 
     def select_rows(self, rows: NDArray[np.bool_]) -> Interactions:
         """Keep some rows, and the users who have a row left.
@@ -294,39 +395,6 @@ class Interactions:
         return f"Interactions({self.num_interactions} of {self.num_users} users with {self.num_items} items)"
 
 
-def _raw_ids(column: pl.Series) -> pl.Series:
-    """Convert raw ids to Int64 or String; see :meth:`Interactions.from_frame`."""
-    refuse_missing(column, _EXPECTED_ID)
-    dtype = column.dtype
-    if dtype.is_nested() or dtype == pl.Object:
-        raise DataError(f"found values of type {dtype}, expected integers or text", column=column.name)
-    integers: pl.Series = column.cast(pl.Int64, strict=False) if dtype.is_numeric() else column
-    if dtype.is_float():
-        refuse(column.is_nan(), column, f"found NaN, {_EXPECTED_ID}")
-        # A table with gaps elsewhere often turns whole numbers into floats. Up to 2^53 they are exact.
-        exact = 2**53
-        if ((column.floor() == column) & (column.abs() <= exact)).all():
-            return integers
-    if dtype.is_integer() and integers.null_count() == 0:
-        return integers
-    text: pl.Series = _decode(column) if dtype == pl.Binary else column.cast(pl.String)
-    refuse(text == "", column, f"found nothing, {_EXPECTED_ID}")
-    integers = text.cast(pl.Int64, strict=False)
-    is_plain = integers.null_count() == 0 and (integers.cast(pl.String) == text).all()
-    return integers if is_plain else text
-
-
-def _decode(column: pl.Series) -> pl.Series:
-    """Decode bytes, as in Parquet files whose writer does not mark its text as text."""
-    texts = []
-    for row, value in enumerate(column.to_list(), start=1):
-        try:
-            texts.append(value.decode())
-        except UnicodeDecodeError:  # noqa: PERF203 (the error must know its row)
-            raise DataError(f"found {value!r}, expected UTF-8", row=row, column=column.name) from None
-    return pl.Series(column.name, texts, dtype=pl.String)
-
-
 def count_distinct(
     rows: NDArray[np.int64], items: NDArray[np.int64], num_rows: int, num_items: int
 ) -> NDArray[np.int64]:
@@ -349,33 +417,7 @@ def count_distinct(
     return np.bincount(distinct // max(num_items, 1), minlength=num_rows)
 
 
-def _number(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Return the sorted distinct ids, and the index of the id of each row among them."""
-    if column.dtype == pl.Categorical:
-        return _number_categories(column)
-    raw_ids = _raw_ids(column)
-    distinct = raw_ids.unique().sort()
-    numbers = pl.Series(np.arange(len(distinct)))
-    return distinct, raw_ids.replace_strict(distinct, numbers, return_dtype=pl.Int64).to_numpy()
-
-
-def _number_categories(column: pl.Series) -> tuple[pl.Series, NDArray[np.int64]]:
-    """Do so for ids that are categories, without expanding the text of every row."""
-    refuse_missing(column, _EXPECTED_ID)
-    refuse(column == "", column, f"found nothing, {_EXPECTED_ID}")
-    categories = column.unique()
-    raw_ids = _raw_ids(categories.cast(pl.String))
-    distinct = raw_ids.sort()
-    numbers = pl.Series(np.arange(len(distinct)))
-    numbers = raw_ids.replace_strict(distinct, numbers, return_dtype=pl.Int64)
-    return distinct, column.replace_strict(categories, numbers, return_dtype=pl.Int64).to_numpy()
-
-
-def _find(ids: pl.Series, raw_ids: pl.Series | Sequence[Any]) -> NDArray[np.int64]:
-    wanted = raw_ids if isinstance(raw_ids, pl.Series) else pl.Series([str(raw_id) for raw_id in raw_ids])
-    numbers = pl.Series(np.arange(len(ids)))
-    indices = wanted.cast(pl.String).replace_strict(
-        ids.cast(pl.String), numbers, default=-1, return_dtype=pl.Int64
-    )
-    array: NDArray[np.int64] = indices.to_numpy()
-    return array
+def _without_unused(ids: pl.Series, numbers: NDArray[np.int64]) -> tuple[pl.Series, NDArray[np.int64]]:
+    """Leave out ids that no row has, and number the others again."""
+    used = np.bincount(numbers, minlength=len(ids)) > 0
+    return ids.filter(pl.Series(used)), (np.cumsum(used, dtype=np.int64) - 1)[numbers]

@@ -13,6 +13,7 @@ import numpy as np
 
 from metatl._metatl import random_order
 from metatl.common.arguments import check_type, whole_number
+from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_json
 from metatl.data.interactions import Interactions
 from metatl.data.timestamps import from_date, to_datetime
@@ -226,6 +227,7 @@ def cold_start_split(
     check_type(
         "interactions", interactions, Interactions, "metatl.Interactions, as metatl.read_interactions gives"
     )
+    refuse_forked_child()
     k = whole_number("k", k, 1)
     min_item_count = whole_number("min_item_count", min_item_count, 1)
     min_train_rows = whole_number("min_train_rows", min_train_rows, 1)

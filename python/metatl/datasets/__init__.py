@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from metatl.data.interactions import Interactions
+    from metatl.data.frames import FrameLike
+    from metatl.data.interactions import BadRows, Interactions
     from metatl.data.timestamps import TimestampUnit
 
 __all__ = ["BUNDLED", "item_names", "load", "source", "xwines"]
@@ -53,6 +54,9 @@ def item_names() -> dict[int, str]:
     """
     import polars as pl
 
+    from metatl.common.forks import refuse_forked_child
+
+    refuse_forked_child()
     with resources.as_file(resources.files(__name__) / "xwines_slim_wines.csv.gz") as path:
         wines = pl.read_csv(path, columns=["WineID", "WineName", "WineryName"])
     names = wines["WineName"] + ", " + wines["WineryName"]
@@ -60,20 +64,29 @@ def item_names() -> dict[int, str]:
 
 
 def load(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | FrameLike,
     columns: Sequence[str] | None = None,
     timestamp_unit: TimestampUnit | None = None,
+    *,
+    null_values: Sequence[str] | None = None,
+    bad_rows: BadRows | None = None,
 ) -> Interactions:
-    """Load a data set by the name that commands use.
+    """Load a data set by the name that commands use, or make one of a table in memory.
 
     Parameters
     ----------
-    data : str or os.PathLike
-        `wines` for the bundled data, otherwise the path of a file. A file of the name `wines` is `./wines`.
+    data : str, os.PathLike or table
+        `wines` for the bundled data, otherwise the path of a file, or a table as
+        :meth:`metatl.Interactions.from_frame` takes it. A file of the name `wines` is `./wines`.
     columns : sequence of str, optional
-        Names of the user, item and timestamp columns of a file. By default the usual names are looked for.
-    timestamp_unit : {"s", "ms", "us", "ns"}, optional
-        Unit of numeric timestamps of a file; by default seconds, or what a published format uses.
+        Names of the user, item and timestamp columns. By default the usual names are looked for.
+    timestamp_unit : {"s", "ms", "us", "ns", "YYYYMMDD"}, optional
+        Unit of numeric timestamps; by default seconds, or what a published format uses.
+    null_values : sequence of str, optional
+        Texts that stand for a missing value; rows that have one are left out. See
+        :func:`metatl.data.readers.interaction_files.read_interactions`.
+    bad_rows : {"error", "skip"}, optional
+        What to do with rows that cannot be used; an error by default.
 
     Returns
     -------
@@ -85,23 +98,24 @@ def load(
     ConfigError
         If columns are named for the bundled data.
     InvalidArgumentError
-        If `data` is not a path, or `columns` are not three names.
+        If `data` is neither a path nor a table, or `columns` are not three names.
     MissingFileError
         If there is no such file.
     DataError
         If the file cannot be used; see :func:`metatl.data.readers.interaction_files.read_interactions`.
     """
-    from metatl.common.arguments import check_type
+    from metatl.common.arguments import check_type, did_you_mean
+    from metatl.common.forks import refuse_forked_child
+    from metatl.data.frames import is_frame
+    from metatl.data.interactions import Interactions
     from metatl.data.readers.interaction_files import read_interactions
-    from metatl.exceptions import ConfigError, InvalidArgumentError
+    from metatl.exceptions import ConfigError, InvalidArgumentError, MissingFileError
 
-    check_type(
-        "data",
-        data,
-        (str, os.PathLike),
-        "'wines' or the path of a file; metatl.Interactions.from_frame makes Interactions of a table",
-    )
-    if data == BUNDLED:
+    refuse_forked_child()
+    in_memory = is_frame(data)
+    if not in_memory:
+        check_type("data", data, (str, os.PathLike), "'wines', the path of a file, or a table")
+    if isinstance(data, str) and data == BUNDLED:
         if columns is not None:
             raise ConfigError("columns: found names, expected none: the bundled wines need none")
         if timestamp_unit is not None:
@@ -114,9 +128,20 @@ def load(
                 f"columns: found {columns!r}, expected three names: of the user, the item and the timestamp"
             )
         user, item, timestamp = columns
-    return read_interactions(
-        data, user_column=user, item_column=item, timestamp_column=timestamp, timestamp_unit=timestamp_unit
-    )
+    read = Interactions.from_frame if in_memory else read_interactions
+    try:
+        return read(
+            data,  # type: ignore[arg-type]
+            user_column=user,
+            item_column=item,
+            timestamp_column=timestamp,
+            timestamp_unit=timestamp_unit,
+            null_values=null_values,
+            bad_rows=bad_rows or "error",
+        )
+    except MissingFileError as error:
+        hint = did_you_mean(data, [BUNDLED])
+        raise MissingFileError(error.message + hint, file=error.file) from None
 
 
 def source(data: str | os.PathLike[str]) -> str:

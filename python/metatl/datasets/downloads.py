@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 16
+_POLL_SECONDS = 0.2
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -141,6 +144,7 @@ class _Transfer:
         self._on_progress = on_progress
         self._file: BinaryIO | None = None
         self._num_bytes = 0
+        self._last_arrival = 0.0
         self._total = 0  # 0 where the server gives no length
 
     def __call__(self, url: str, output_file: str, keeper: Any) -> None:
@@ -158,7 +162,7 @@ class _Transfer:
         )
         with path.open("xb") as self._file:
             try:
-                request(url, self, keeper)
+                self._within_time(lambda: request(url, self, keeper))
             except requests.TooManyRedirects:
                 raise DownloadError(f"{url}: the server sends on without end") from None
             except requests.exceptions.SSLError as error:
@@ -173,15 +177,43 @@ class _Transfer:
                 f"{url}: found a file with the SHA-256 {found}, expected {self._sha256}; nothing was kept"
             )
 
+    def _within_time(self, request: Callable[[], None]) -> None:
+        """Run a request in a thread, and give up where no chunk arrives within the time limit.
+
+        The limit of requests is for each read of the socket: a server that sends a byte now and then never
+        reaches it.
+        """
+        raised: list[BaseException] = []
+        finished = threading.Event()
+        self._last_arrival = time.monotonic()
+
+        def run() -> None:
+            try:
+                request()
+            except BaseException as error:  # noqa: BLE001 (raised again by the caller)
+                raised.append(error)
+            finally:
+                finished.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        while not finished.wait(_POLL_SECONDS):
+            if time.monotonic() - self._last_arrival > self._timeout:
+                raise requests.Timeout(f"fewer than {_CHUNK_BYTES:,} bytes in {self._timeout:g} seconds")
+        if raised:
+            # Taken out of the list, which its traceback refers to: a cycle would keep the socket open.
+            raise raised.pop()
+
     def describe(self, error: requests.RequestException) -> str:
         """Say in a few words why the last attempt failed."""
         if error.response is not None:
             return f"the server answers {error.response.status_code} {error.response.reason}"
+        if isinstance(error, requests.Timeout):
+            if str(error).startswith("fewer than"):
+                return f"the server is too slow: {error}, after {self._num_bytes:,} bytes"
+            return "the server did not answer in time"
         if self._num_bytes + self._total > 0:
             total = f" of {self._total:,}" if self._total else ""
             return f"the connection ended after {self._num_bytes:,}{total} bytes"
-        if isinstance(error, requests.Timeout):
-            return "the server did not answer in time"
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError) and cause.strerror is not None:
@@ -191,6 +223,7 @@ class _Transfer:
 
     def _check_response(self, response: requests.Response, **_: Any) -> None:
         """Refuse an answer that is not the file as it is."""
+        self._last_arrival = time.monotonic()
         url, headers = response.url, response.headers
         if response.is_redirect:
             target = urljoin(url, headers["Location"])
@@ -228,6 +261,7 @@ class _Transfer:
     def write(self, chunk: bytes) -> None:
         """Write a chunk, and report how much has arrived."""
         assert self._file is not None  # noqa: S101 (open while pooch writes)
+        self._last_arrival = time.monotonic()
         self._refuse_size(self._num_bytes + len(chunk))
         self._file.write(chunk)
         self._num_bytes += len(chunk)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from metatl.data.candidates import CandidateSets
+    from metatl.data.frames import FrameLike
     from metatl.data.split import ColdStartSplit
     from metatl.metrics.names import CandidateKind, TieRule
     from metatl.models.contract import Model
@@ -137,7 +138,7 @@ def evaluate(
     run: Run,
     candidates: str = "uni100",
     *,
-    data: str | Path | Interactions | None = None,
+    data: str | Path | FrameLike | Interactions | None = None,
     k: int | None = None,
     name: str | None = None,
     seed: int = 0,
@@ -145,7 +146,7 @@ def evaluate(
     metrics: Sequence[str] | str = DEFAULT_METRICS,
     top: int = DEFAULT_TOP,
     by: Sequence[str] = (),
-    attributes: pl.DataFrame | None = None,
+    attributes: FrameLike | None = None,
     item_table: ItemFormat = "float32",
     num_threads: int | None = None,
 ) -> Evaluation[Results]:
@@ -175,7 +176,7 @@ def evaluate(
     by : sequence of str
         Columns to slice the users by: ``history_length``, ``item_popularity`` (training interactions of the
         target, in quarters) or columns of `attributes`.
-    attributes : polars.DataFrame, optional
+    attributes : table, optional
         ``user_id`` (raw) and columns to slice by.
     item_table : {"float32", "bf16", "int8"}
         The format that the model's item vectors are rounded to.
@@ -302,16 +303,12 @@ def _report_model(run: Run, item_table: ItemFormat) -> ModelReport:
     )
 
 
-def _read_data(run: Run, data: str | Path | Interactions | None) -> Interactions:
+def _read_data(run: Run, data: str | Path | FrameLike | Interactions | None) -> Interactions:
     """Read the data and check that the run was fitted on it."""
     source = _recorded_data(run) if data is None else data
-    interactions = (
-        source
-        if isinstance(source, Interactions)
-        else datasets.load(source, run.record.columns, run.record.timestamp_unit)
-    )
+    interactions = source if isinstance(source, Interactions) else datasets.load(source, **run.record.reading)
     if interactions.fingerprint != run.record.dataset_fingerprint:
-        name = "the interactions" if isinstance(source, Interactions) else str(source)
+        name = str(source) if isinstance(source, (str, Path)) else "the interactions"
         raise RunError(
             f"{name}: found data with fingerprint {interactions.fingerprint[:12]}, but the run was fitted on "
             f"{run.record.dataset_fingerprint[:12]}; give the same data with --data, or fit on this"
@@ -351,9 +348,12 @@ def _split(run: Run, interactions: Interactions, k: int | None) -> ColdStartSpli
 
 
 def _report_dataset(
-    run: Run, data: str | Path | Interactions | None, interactions: Interactions, split: ColdStartSplit
+    run: Run,
+    data: str | Path | FrameLike | Interactions | None,
+    interactions: Interactions,
+    split: ColdStartSplit,
 ) -> DatasetReport:
-    source = run.record.data if data is None else None if isinstance(data, Interactions) else str(data)
+    source = run.record.data if data is None else str(data) if isinstance(data, (str, Path)) else None
     return DatasetReport(
         source=source,
         fingerprint=interactions.fingerprint,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import numpy as np
 import polars as pl
 
-from metatl.common.arguments import check_type
-from metatl.data.user_attributes import refuse_repeated_users
+from metatl.common.arguments import did_you_mean
+from metatl.data.frames import as_frame, is_frame
+from metatl.data.user_attributes import attribute_of, with_user_ids
 from metatl.evaluation.per_user_files import PerUserRecord, write_per_user
 from metatl.evaluation.report.results import (
     BootstrapReport,
@@ -25,7 +26,7 @@ from metatl.evaluation.report.results import (
     TiesReport,
     UsersReport,
 )
-from metatl.exceptions import ConfigError, DataError
+from metatl.exceptions import ArgumentTypeError, ConfigError
 from metatl.metrics.corrected_metrics import ESTIMATORS, corrected_user_metrics
 from metatl.metrics.equal_users import group_users
 from metatl.metrics.names import TIE_RULES
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from metatl.data.candidates import CandidateSets
+    from metatl.data.frames import FrameLike
     from metatl.evaluation.report.results import ListsReport
     from metatl.metrics.names import RankingName, TieRule
     from metatl.ranking.blocks import RankCounts
@@ -227,7 +229,7 @@ def report_figures(
     candidates: CandidateSets | None,
     columns: Mapping[str, pl.Series],
     by: Sequence[str],
-    attributes: pl.DataFrame | None,
+    attributes: FrameLike | None,
 ) -> dict[str, Any]:
     """Compute what every evaluation reports: the fields of `Figures`, without notes and timings.
 
@@ -368,7 +370,7 @@ def slices_by(
     users: RankedUsers,
     by: Sequence[str],
     known: Mapping[str, pl.Series],
-    attributes: pl.DataFrame | None,
+    attributes: FrameLike | None,
     measures: Measures,
 ) -> list[SliceReport]:
     """Compute the metrics of the users grouped by each of several columns.
@@ -381,7 +383,7 @@ def slices_by(
         Names in `known` or columns of `attributes`.
     known : mapping of str to polars.Series
         (B,) each: columns that the evaluation itself provides.
-    attributes : polars.DataFrame or None
+    attributes : table or None
         ``user_id`` (raw) and further columns, one row per user; users without a row form a group.
     measures : Measures
         What to compute.
@@ -397,21 +399,20 @@ def slices_by(
         If a name is neither in `known` nor a column, or the column has too many values.
     DataError
         If `attributes` has no ``user_id``, or has a user twice.
-    InvalidArgumentError
-        If `attributes` is not a polars.DataFrame.
+    ArgumentTypeError
+        If `attributes` is not a table.
     """
-    if attributes is not None:
-        check_type(
-            "attributes",
-            attributes,
-            pl.DataFrame,
-            "a polars.DataFrame; metatl.data.user_attributes.read_attributes reads a file",
+    if attributes is not None and not is_frame(attributes):
+        raise ArgumentTypeError(
+            f"attributes: found {type(attributes).__name__}, expected a table; "
+            "metatl.data.user_attributes.read_attributes reads a file"
         )
+    table = None if attributes is None else as_frame("attributes", attributes)
     slices = []
     for name in by:
         column = known.get(name)
         if column is None:
-            column = _attribute(users.user_ids, name, known, attributes)
+            column = _attribute(users.user_ids, name, known, table)
         slices += measure_slices(users, column, measures)
     return slices
 
@@ -423,17 +424,8 @@ def _attribute(
     if attributes is None or name not in columns:
         names = ", ".join([*known, *columns])
         expected = f"one of {names}" if names else "a column of the attributes, and there are none"
-        raise ConfigError(f"by: found {name!r}, expected {expected}")
-    if "user_id" not in attributes.columns:
-        raise DataError(f"attributes: found no column 'user_id' among {', '.join(columns)}")
-    refuse_repeated_users(attributes)
-    wanted = pl.DataFrame({"user_id": user_ids})
-    if wanted["user_id"].dtype != attributes["user_id"].dtype:
-        raise DataError(
-            f"attributes: found user ids of type {attributes['user_id'].dtype}, "
-            f"expected {wanted['user_id'].dtype}"
-        )
-    return wanted.join(attributes, on="user_id", how="left", maintain_order="left")[name]
+        raise ConfigError(f"by: found {name!r}, expected {expected}{did_you_mean(name, [*known, *columns])}")
+    return attribute_of(user_ids, with_user_ids(attributes), name)
 
 
 def quantile_groups(values: np.ndarray, name: str, groups: int = 4) -> pl.Series:

@@ -1,27 +1,32 @@
 """The per-user file: the ranks and metrics of every user of an evaluation, ready to be compared.
 
 A Parquet file with one row per user and ranking. Its metadata hold a record of the system, the tie rule, the
-data and the candidates, so that files of different tests are not compared by mistake.
+data and the candidates, so that files of different tests are not compared by mistake, and a SHA-256 of the
+record and the rows. Files of format 1, which metatl 0.1.0 wrote, have no SHA-256.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metatl.common.files import write_parquet
+from metatl.common.files import write_table
+from metatl.data.fingerprints import add_array, add_ids, add_json
+from metatl.data.readers.parquet_files import read_parquet
 from metatl.exceptions import DataError, MissingFileError
 from metatl.metrics.names import RANKINGS, TieRule
 
 if TYPE_CHECKING:
     import os
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _METADATA_KEY = "metatl.per_user"
+_SHA256_KEY = "metatl.per_user.sha256"
 
 PER_USER_RANKINGS = (*RANKINGS, "corrected")
 """The rankings that a file may hold; evaluations write the first two."""
@@ -34,7 +39,7 @@ class PerUserRecord(BaseModel):
     Attributes
     ----------
     format_version : int
-        Version of the file format.
+        Version of the file format; the record of a file of format 1 is read as one of the current format.
     system : str
         Name of the system.
     ties : {"worst", "mean", "best"}
@@ -85,7 +90,8 @@ def write_per_user(path: str | os.PathLike[str], frame: pl.DataFrame, record: Pe
         _check(frame, record)
     except DataError as error:
         raise error.in_file(path) from None
-    write_parquet(path, frame, metadata={_METADATA_KEY: record.model_dump_json()})
+    metadata = {_METADATA_KEY: record.model_dump_json(), _SHA256_KEY: _sha256(frame, record)}
+    write_table(path, frame, metadata=metadata)
 
 
 def read_per_user(path: str | os.PathLike[str]) -> tuple[PerUserRecord, pl.DataFrame]:
@@ -106,34 +112,48 @@ def read_per_user(path: str | os.PathLike[str]) -> tuple[PerUserRecord, pl.DataF
     Raises
     ------
     DataError
-        If the file is missing, damaged, of another format version or not a per-user file; if it lacks a
-        column, has a user twice in a ranking, or a metric that is not finite.
+        If the file is missing, damaged, edited, of another format version or not a per-user file; if it lacks
+        a column, has a user twice in a ranking, or a metric that is not finite.
     """
     try:
-        record, frame = _read(Path(path))
+        record, frame, sha256 = _read(Path(path))
         _check(frame, record)
+        if record.format_version != 1:
+            _check_sha256(sha256, frame, record)
     except DataError as error:
         raise error.in_file(path) from None
-    return record, frame
+    return record.model_copy(update={"format_version": FORMAT_VERSION}), frame
 
 
-def _read(path: Path) -> tuple[PerUserRecord, pl.DataFrame]:
+def _read(path: Path) -> tuple[PerUserRecord, pl.DataFrame, str | None]:
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+        frame, metadata = read_parquet(path)
+    except MissingFileError:
         raise MissingFileError("found no such file") from None
-    try:
-        metadata = pl.read_parquet_metadata(io.BytesIO(content))
-        if _METADATA_KEY not in metadata:
-            raise DataError(
-                "found a Parquet file without the record of an evaluation, expected one that "
-                "`metatl-eval RUN --per-user FILE` wrote; evaluate again"
-            )
-        record = _parse(metadata[_METADATA_KEY])
-        return record, pl.read_parquet(content)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"found no Parquet file, or half of one ({reason}); evaluate again") from None
+    except DataError as error:
+        raise DataError(f"{error.message}; evaluate again") from None
+    if _METADATA_KEY not in metadata:
+        raise DataError(
+            "found a Parquet file without the record of an evaluation, expected one that "
+            "`metatl-eval RUN --per-user FILE` wrote; evaluate again"
+        )
+    return _parse(metadata[_METADATA_KEY]), frame, metadata.get(_SHA256_KEY)
+
+
+def _sha256(frame: pl.DataFrame, record: PerUserRecord) -> str:
+    """Return the SHA-256 of the record and of the columns that a comparison reads."""
+    digest = hashlib.sha256()
+    add_json(digest, record.model_dump(mode="json"))
+    for name in (*_FIXED_COLUMNS, *record.metrics):
+        column = frame[name]
+        add_json(digest, [name, column.null_count()])
+        if column.dtype == pl.Float64:
+            digest.update(column.to_numpy().astype("<f8").tobytes())
+        elif column.dtype.is_integer() and column.null_count() == 0:
+            add_array(digest, column.to_numpy().astype(np.int64))
+        else:
+            add_ids(digest, column.cast(pl.String).fill_null(""))
+    return digest.hexdigest()
 
 
 def _parse(text: str) -> PerUserRecord:
@@ -143,11 +163,16 @@ def _parse(text: str) -> PerUserRecord:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "JSON"
         raise DataError(f"found a damaged record ({field}: {first['msg']}); evaluate again") from None
-    if record.format_version != FORMAT_VERSION:
+    if record.format_version not in (1, FORMAT_VERSION):
         raise DataError(
             f"found per-user format {record.format_version}, expected {FORMAT_VERSION}; evaluate again"
         )
     return record
+
+
+def _check_sha256(expected: str | None, frame: pl.DataFrame, record: PerUserRecord) -> None:
+    if expected != _sha256(frame, record):
+        raise DataError("found values that were changed (their SHA-256 differs); evaluate again")
 
 
 def _check(frame: pl.DataFrame, record: PerUserRecord) -> None:

@@ -18,7 +18,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,7 +196,7 @@ def run_cell(
     MetatlError
         If the cell cannot be fitted or evaluated.
     TrainingStopped
-        After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
+        After Ctrl-C, SIGTERM or SIGHUP during training, once a checkpoint is saved.
     """
     import torch
 
@@ -212,9 +211,6 @@ def run_cell(
         torch.set_num_threads(threads)
         run_directory = path / "run"
         was_started = (run_directory / "run.json").exists()
-        if run_directory.exists() and not was_started:
-            # The process was killed before run.json was written: `fit` refuses such a directory.
-            shutil.rmtree(run_directory)
         begin, begin_processor = time.perf_counter(), time.process_time()
         run = fit(
             cell.source.data,

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from metatl import _metatl
+from metatl.common.arguments import did_you_mean
 from metatl.exceptions import ConfigError
 from metatl.metrics.names import DEFAULT_METRICS
 
@@ -107,9 +108,10 @@ def _parse_metric(name: str) -> Metric:
         return Metric("MRR", None)
     if kind in ("HR", "NDCG", "MRR") and cutoff.isdecimal() and 1 <= int(cutoff) < 2**63:
         return Metric(cast("Literal['MRR', 'HR', 'NDCG']", kind), int(cutoff))
+    hint = did_you_mean(name.strip(), [f"{known}{at}{cutoff}" for known in ("MRR", "HR", "NDCG")])
     raise ConfigError(
         f"unknown metric {name.strip()!r}; known are MRR, MRR@k, HR@k and NDCG@k with k = 1, 2, …, "
-        "as in HR@10"
+        f"as in HR@10{hint}"
     )
 
 

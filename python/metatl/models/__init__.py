@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from metatl.common.arguments import did_you_mean
 from metatl.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -206,8 +207,13 @@ def find_system(name: str, preset: str = "tuned") -> System:
         If no system has that name, or the system has no such preset; the message lists the valid names.
     """
     if name not in SYSTEMS:
-        raise ConfigError(f"model: found {name!r}, expected one of {', '.join(SYSTEMS)}")
+        raise ConfigError(
+            f"model: found {name!r}, expected one of {', '.join(SYSTEMS)}{did_you_mean(name, SYSTEMS)}"
+        )
     system = SYSTEMS[name]
     if preset not in system.presets:
-        raise ConfigError(f"preset: {name} has no preset {preset!r}; it has {', '.join(system.presets)}")
+        raise ConfigError(
+            f"preset: {name} has no preset {preset!r}; it has {', '.join(system.presets)}"
+            f"{did_you_mean(preset, system.presets)}"
+        )
     return system

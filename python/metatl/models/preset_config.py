@@ -12,6 +12,35 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_LONG, _WIDE, _DEEP = 10**9, 2**20, 1_000
+LARGEST: dict[str, int] = {
+    "max_steps": _LONG,
+    "eval_every": _LONG,
+    "warmup_steps": _LONG,
+    "patience": _LONG,
+    "neighbours": _LONG,
+    "window": _LONG,
+    "batch_size": 2**24,
+    "dim": _WIDE,
+    "hidden": _WIDE,
+    "negatives": _WIDE,
+    "shared_negatives": _WIDE,
+    "shared_support_negatives": _WIDE,
+    "max_length": _WIDE,
+    "k": _WIDE,
+    "dilations": _WIDE,
+    "kernel_size": 10_000,
+    "inner_steps": 10_000,
+    "fold_in_steps": 10_000,
+    "cross_fit_folds": 10_000,
+    "layers": _DEEP,
+    "blocks": _DEEP,
+    "heads": _DEEP,
+}
+"""The largest value of every whole number in a config, far above any use: a run may come from a stranger, and
+the time or the memory that it takes must have a bound. A tuple has at most 1,000 of them."""
+
+
 class Setting(NamedTuple):
     """A setting of a system.
 
@@ -31,7 +60,10 @@ class Setting(NamedTuple):
 
 
 class CheckedConfig(BaseModel):
-    """Base of the configs of all systems. It rejects booleans for fields that are not booleans."""
+    """Base of the configs of all systems.
+
+    It rejects booleans for fields that are not booleans, and whole numbers above :data:`LARGEST`.
+    """
 
     @field_validator("*", mode="before")
     @classmethod
@@ -42,6 +74,18 @@ class CheckedConfig(BaseModel):
         is_flag = cls.model_fields[str(info.field_name)].annotation is bool
         if not is_flag and any(isinstance(element, bool) for element in values):
             raise ValueError("true and false are for flags, and this field is not a flag")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _refuse_large(cls, value: Any, info: ValidationInfo) -> Any:
+        most = LARGEST.get(str(info.field_name))
+        if most is not None and value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            if max(values, default=0) > most:
+                raise ValueError(f"expected at most {most}")
+            if len(values) > _DEEP:
+                raise ValueError(f"expected at most {_DEEP} numbers")
         return value
 
 

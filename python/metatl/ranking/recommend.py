@@ -10,7 +10,10 @@ import numpy as np
 import polars as pl
 
 from metatl.common.arguments import check_type, whole_number
+from metatl.common.forks import refuse_forked_child
+from metatl.data.frames import refuse_masked
 from metatl.data.histories import Histories
+from metatl.data.ids import find_ids, id_text
 from metatl.data.interactions import Interactions
 from metatl.exceptions import ArgumentTypeError
 from metatl.ranking.rank import top_n
@@ -189,6 +192,7 @@ def recommend(
     NotANumberError
         If a score is NaN.
     """
+    refuse_forked_child()
     check_type("run", run, Run, "metatl.Run; metatl.load_run loads one from a directory")
     top = whole_number("top", top, 1)
     known, unknown = _look_up(run.item_ids, *_raw_items(histories))
@@ -216,12 +220,21 @@ def _raw_items(histories: Sequence[Sequence[Any]] | Interactions) -> tuple[np.nd
     items = [_as_list(f"histories[{row}]", history) for row, history in enumerate(rows)]
     indptr = np.zeros(len(items) + 1, dtype=np.int64)
     np.cumsum([len(history) for history in items], out=indptr[1:])
-    return indptr, pl.Series([_text(item) for history in items for item in history], dtype=pl.String)
+    texts = [_text(row, item) for row, history in enumerate(items) for item in history]
+    return indptr, pl.Series(texts, dtype=pl.String)
+
+
+def _text(row: int, item: Any) -> str:
+    try:
+        return id_text(item)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"histories[{row}]: {error}") from None
 
 
 def _as_list(argument: str, values: Any) -> list[Any]:
     # These are iterable too: strings over letters, tables over columns, sets in no order.
     refused = (str, bytes, Mapping, pl.DataFrame, set, frozenset)
+    refuse_masked(argument, values)
     if isinstance(values, refused) or not isinstance(values, Iterable):
         raise ArgumentTypeError(
             f"{argument}: found {type(values).__name__}, expected a list of item ids for each user, "
@@ -230,22 +243,14 @@ def _as_list(argument: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def _text(item: Any) -> str:
-    """Convert an id to text: a 0-d array or tensor to its number, and 17.0 to "17"."""
-    value = item.item() if hasattr(item, "item") else item
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _look_up(
     item_ids: pl.Series, indptr: np.ndarray, texts: pl.Series
 ) -> tuple[Histories, tuple[tuple[str, ...], ...]]:
     """Split the histories' ids into known items, as indices in `item_ids`, and unknown ids, as text."""
-    # Compared as text, "17" and 17 are the same id, whatever type the data and the caller use.
-    indices = pl.DataFrame({"id": item_ids.cast(pl.String), "item": np.arange(len(item_ids), dtype=np.int64)})
-    items = pl.DataFrame({"id": texts}).join(indices, on="id", how="left", maintain_order="left")["item"]
-    is_known = items.is_not_null().to_numpy()
+    items = find_ids(item_ids, texts)
+    is_known = items >= 0
     num_known_before = np.concatenate([[0], np.cumsum(is_known)])
-    known = Histories(num_known_before[indptr], items.drop_nulls().to_numpy())
+    known = Histories(num_known_before[indptr], items[is_known])
     unknown: list[tuple[str, ...]] = [()] * (len(indptr) - 1)
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     for row, text in zip(rows[~is_known], texts.filter(pl.Series(~is_known)), strict=True):

@@ -1,8 +1,8 @@
 """Checkpoints: tensors and a JSON record in one safetensors file, written atomically.
 
 Tensors and record share one file, so a crash cannot leave tensors of one step beside the record of another.
-Loading never unpickles. The file's metadata hold a SHA-256 of the tensors, which detects damage even if the
-header still parses.
+Loading never unpickles. The file's metadata hold a SHA-256 of the tensors and the record, which detects
+damage even if the header still parses. In format 1, which metatl 0.1.0 wrote, it covers the tensors only.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors.numpy
-from safetensors import SafetensorError, safe_open
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
+from safetensors import safe_open
 
 from metatl.common.files import replace_file, write_json
 from metatl.exceptions import MissingRunError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import torch
@@ -29,15 +32,17 @@ if TYPE_CHECKING:
 
     from metatl.models.trainable import TrainableModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
-def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+def _digest(tensors: Mapping[str, NDArray[Any]], record: str | None) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data if array.size else b"")
+    if record is not None:
+        digest.update(f"record {record}".encode())
     return digest.hexdigest()
 
 
@@ -59,11 +64,12 @@ def save_checkpoint(path: Path, tensors: Mapping[str, NDArray[Any]], record: Map
         If the file cannot be written, for example on a full disk.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(record, sort_keys=True)
     metadata = {
         "format": "metatl",
         "format_version": str(FORMAT_VERSION),
-        "sha256": _digest(arrays),
-        "record": json.dumps(record, sort_keys=True),
+        "sha256": _digest(arrays, text),
+        "record": text,
     }
     content = _sort_header(safetensors.numpy.save(arrays, metadata=metadata))
     with replace_file(path) as temporary:
@@ -104,31 +110,53 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     """
     if path.is_dir():
         raise RunError(f"{path}: found a folder, expected a checkpoint; remove it and train again")
-    try:
+    with _damage_named(path):
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != "metatl":
                 raise RunError(f"{path}: found a safetensors file that metatl did not write")
             version = metadata.get("format_version")
-            if version != str(FORMAT_VERSION):
+            if version not in ("1", str(FORMAT_VERSION)):
                 raise RunError(
                     f"{path}: found checkpoint format {version}, expected {FORMAT_VERSION}; "
                     "train again, or use the metatl version that wrote it"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        text = metadata["record"]
+        if metadata.get("sha256") != _digest(tensors, None if version == "1" else text):
+            raise RunError(f"{path}: the checkpoint is damaged (its SHA-256 differs); train again")
+        return tensors, _RECORD.validate_json(text)
+
+
+_RECORD: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise for a damaged file into an error of one line."""
+    try:
+        yield
+    except (RunError, MemoryError):
+        raise
     except FileNotFoundError:
         raise MissingRunError(f"{path}: found no such checkpoint", file=str(path)) from None
     except OSError as error:
         raise RunError(f"{path}: the checkpoint cannot be read ({error})") from None
-    except (SafetensorError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: the checkpoint is damaged ({error}); train again") from None
-    if metadata.get("sha256") != _digest(tensors):
-        raise RunError(f"{path}: the checkpoint is damaged (its SHA-256 differs); train again")
-    record: dict[str, Any] = json.loads(metadata["record"])
-    return tensors, record
+    except Exception as error:  # noqa: BLE001 (safetensors, numpy, JSON and pydantic have many types)
+        raise _damaged(path, error) from None
+    except BaseException as error:
+        # A panic of a Rust library is no Exception; its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _damaged(path, error) from None
 
 
-@dataclass
+def _damaged(path: Path, error: BaseException) -> RunError:
+    reason = (str(error).splitlines() or [""])[0]
+    return RunError(f"{path}: the checkpoint is damaged ({type(error).__name__}: {reason:.200}); train again")
+
+
+@checked_dataclass(config={"extra": "forbid"})
 class TrainingState:
     """State of the outer loop apart from tensors: the record of its checkpoint.
 
@@ -147,27 +175,48 @@ class TrainingState:
         metrics.
     """
 
-    step: int = 0
+    step: int = Field(default=0, ge=0)
     loss_sum: float = 0.0
-    best_step: int = 0
+    best_step: int = Field(default=0, ge=0)
     best_mrr: float = -math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read from a file.
+    """A checkpoint of the outer loop as read from a file.
 
     Attributes
     ----------
+    path : Path
+        The file.
     tensors : dict of str to ndarray
-        Arrays by name.
-    record : dict of str to object
-        The JSON record.
+        What :func:`training_tensors` returned.
+    state : TrainingState
+        The state of the outer loop.
     """
 
+    path: Path
     tensors: dict[str, NDArray[Any]]
-    record: dict[str, Any]
+    state: TrainingState
+
+    def restore(self, model: TrainableModel, optimizer: torch.optim.Optimizer) -> None:
+        """Restore weights, optimiser state and random generators.
+
+        Parameters
+        ----------
+        model : TrainableModel
+            The model, changed in place.
+        optimizer : torch.optim.Optimizer
+            The optimiser, changed in place.
+
+        Raises
+        ------
+        RunError
+            If the names or shapes of the tensors are not those of the model.
+        """
+        with _damage_named(self.path):
+            _restore(self.tensors, model, optimizer)
 
 
 @dataclass(frozen=True)
@@ -191,18 +240,31 @@ class CheckpointFiles:
             If a file cannot be written.
         """
         save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
+        self._write_history(state)
+
+    def _write_history(self, state: TrainingState) -> None:
         write_json(self.directory / "history.json", state.history)
 
     def load_last(self) -> Checkpoint | None:
         """Read the last state; None if the run stopped before its first checkpoint.
 
+        `history.json` is written again: the run may have been killed between the two files.
+
         Raises
         ------
         RunError
             If the file is damaged, or of another format version.
+        OSError
+            If `history.json` cannot be written.
         """
         path = self.directory / "last.safetensors"
-        return Checkpoint(*load_checkpoint(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        tensors, record = load_checkpoint(path)
+        with _damage_named(path):
+            state = TrainingState(**record)
+        self._write_history(state)
+        return Checkpoint(path, tensors, state)
 
     def save_best(self, weights: dict[str, NDArray[Any]], state: TrainingState) -> None:
         """Write the weights with the best validation MRR, with their metrics as the record.
@@ -255,25 +317,9 @@ def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) ->
     return tensors
 
 
-def restore(
+def _restore(
     tensors: dict[str, NDArray[Any]], model: TrainableModel, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Restore weights, optimiser state and random generators.
-
-    Parameters
-    ----------
-    tensors : dict of str to ndarray
-        What :func:`training_tensors` returned.
-    model : TrainableModel
-        The model, changed in place.
-    optimizer : torch.optim.Optimizer
-        The optimiser, changed in place.
-
-    Raises
-    ------
-    RuntimeError
-        If the names or shapes of the weights are not those of the model.
-    """
     import torch
 
     weights: dict[str, NDArray[Any]] = {}

@@ -10,10 +10,14 @@ A run directory holds::
     best.safetensors    the weights with the best validation MRR
     last.safetensors    weights, optimiser and random generators at the last checkpoint, for `--resume`
     tensorboard/        loss and validation metrics for TensorBoard
+
+While a training is at work, `.metatl-training.json` names its process. `run.json` holds a SHA-256 of its
+content and one of the item table; the weights have their own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -36,14 +40,19 @@ from pydantic import (
     model_validator,
 )
 
-from metatl.common.arguments import check_type, config_error, whole_number
-from metatl.common.files import write_parquet
+from metatl.common.arguments import check_type, config_error, did_you_mean, expected_by, whole_number
+from metatl.common.files import write_json, write_parquet
+from metatl.common.forks import refuse_forked_child
+from metatl.data.fingerprints import add_json
+from metatl.data.interactions import BadRows  # noqa: TC001 (pydantic reads it)
+from metatl.data.readers.parquet_files import default_max_bytes, read_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
 from metatl.data.timestamps import TimestampUnit, split_unit
-from metatl.exceptions import ConfigError, MissingRunError, RunError
+from metatl.exceptions import ConfigError, DataError, MissingRunError, RunError
 from metatl.models import find_system
 from metatl.models.contract import ScoringModel
 from metatl.runs.checkpoints import load_checkpoint
+from metatl.runs.run_files import PREVIOUS, has_run, is_finished, replacement_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,17 +60,8 @@ if TYPE_CHECKING:
     from metatl.data.interactions import Interactions
     from metatl.models.contract import Model
 
-FORMAT_VERSION = 1
-RUN_FILES = (
-    "metrics.json",
-    "run.json",
-    "environment.json",
-    "items.parquet",
-    "history.json",
-    "best.safetensors",
-    "last.safetensors",
-)
-"""The files of a run directory, apart from the folder `tensorboard`."""
+FORMAT_VERSION = 2
+_LARGEST_TEXT = 4096  # bytes of an item id, on average, that an item table may take in memory
 
 
 class SplitSettings(BaseModel):
@@ -110,7 +110,8 @@ class SplitSettings(BaseModel):
         fields = type(self).model_fields
         for name in settings:
             if name not in fields:
-                raise ConfigError(f"split: there is no setting {name!r}; there are {', '.join(fields)}")
+                hint = did_you_mean(name, fields)
+                raise ConfigError(f"split: there is no setting {name!r}; there are {', '.join(fields)}{hint}")
         try:
             super().__init__(**settings)
         except ValidationError as error:
@@ -174,6 +175,10 @@ class RunRecord(BaseModel):
     """Names of the data's user, item and timestamp columns; None if they have their usual names."""
     timestamp_unit: TimestampUnit | None = None
     """Unit of numeric timestamps; None if none was given."""
+    null_values: tuple[str, ...] | None = None
+    """Texts of the data that stand for a missing value; None if none were given."""
+    bad_rows: BadRows | None = None
+    """What was done with rows that cannot be used; None for an error."""
     dataset_fingerprint: str
     split: SplitSettings
     split_fingerprint: str
@@ -191,6 +196,12 @@ class RunRecord(BaseModel):
             return record
         timestamp, unit = split_unit(columns[-1])
         return {**record, "columns": (*columns[:-1], timestamp), "timestamp_unit": unit}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of :func:`metatl.datasets.load` with which the data was read."""
+        names = ("columns", "timestamp_unit", "null_values", "bad_rows")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +252,32 @@ def write_items(path: Path, item_ids: pl.Series, item_counts: NDArray[np.int64])
     write_parquet(path, pl.DataFrame({"item_id": item_ids, "count": item_counts}))
 
 
+def write_record(directory: Path, record: RunRecord) -> None:
+    """Write `run.json`, with a SHA-256 of its content and one of the bytes of `items.parquet`.
+
+    Parameters
+    ----------
+    directory : Path
+        The run directory, which holds `items.parquet`.
+    record : RunRecord
+        The settings.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    items_sha256 = hashlib.sha256((directory / "items.parquet").read_bytes()).hexdigest()
+    content = {**record.model_dump(mode="json"), "items_sha256": items_sha256}
+    write_json(directory / "run.json", {**content, "sha256": _sha256(content)})
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    add_json(digest, content)
+    return digest.hexdigest()
+
+
 def environment() -> dict[str, Any]:
     """Describe Python, the machine, and the versions of the libraries, as JSON values."""
     import torch
@@ -256,11 +293,6 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {name: metadata.version(name) for name in names},
     }
-
-
-def is_finished(path: Path) -> bool:
-    """Whether the run in the directory `path` is finished."""
-    return (path / "metrics.json").exists()
 
 
 def read_metrics(path: Path) -> dict[str, float]:
@@ -301,13 +333,18 @@ def read_record(path: str | Path) -> RunRecord:
     Raises
     ------
     RunError
-        If `path` holds no run, a damaged one, or one of another format version.
+        If `path` holds no run, a damaged or edited one, or one of another format version.
     """
+    return _read_record(path)[0]
+
+
+def _read_record(path: str | Path) -> tuple[RunRecord, str | None]:
+    """Read `run.json`; return the settings, and the SHA-256 of `items.parquet`, None in format 1."""
     file = Path(path) / "run.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MissingRunError(
+        raise _interrupted(Path(path)) or MissingRunError(
             f"{path}: found no run.json; expected the directory that `metatl train --out` wrote",
             file=str(file),
         ) from None
@@ -318,18 +355,37 @@ def read_record(path: str | Path) -> RunRecord:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: not JSON ({error}); train again") from None
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         metatl_version = content.get("metatl_version") if isinstance(content, dict) else None
         raise RunError(
             f"{file}: found run format {version} (metatl {metatl_version}), expected {FORMAT_VERSION}; "
             "train again, or use the metatl version that wrote it"
         )
+    if version != 1 and content.pop("sha256", None) != _sha256(content):
+        raise RunError(
+            f"{file}: found a file that was edited (its SHA-256 differs); undo the change, or train "
+            "again with the settings that you want"
+        )
+    items_sha256 = None if version == 1 else content.pop("items_sha256", "")
     try:
-        return RunRecord.model_validate(content)
+        return RunRecord.model_validate(content), items_sha256
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise RunError(f"{file}: field {field!r}: {first['msg']}; train again") from None
+        raise RunError(f"{file}: field {field!r}: {expected_by(first)}; train again") from None
+
+
+def _interrupted(path: Path) -> MissingRunError | None:
+    """Name the finished run that a killed `--overwrite` left at another place, if there is one."""
+    real = Path(os.path.realpath(path))
+    for place in (replacement_path(real), real / PREVIOUS):
+        if has_run(place) and is_finished(place):
+            return MissingRunError(
+                f"{path}: found no run.json; an --overwrite was killed, and the run is in {place}; "
+                f"`metatl train --out {path} --resume` puts it back",
+                file=str(path / "run.json"),
+            )
+    return None
 
 
 def load_run(path: str | Path, *, device: str = "cpu") -> Run:
@@ -355,9 +411,32 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     InvalidArgumentError
         If `path` is not a path.
     """
+    refuse_forked_child()
     check_type("path", path, (str, os.PathLike), "the directory of a run")
     path = Path(path)
-    record = read_record(path)
+    while True:
+        directory = _identity(path)
+        try:
+            run = _read_run(path, device)
+        except (RunError, OSError):
+            if _identity(path) == directory:
+                raise
+        else:
+            # `--overwrite` may have put another run here in between, so that the files are of both.
+            if _identity(path) == directory:
+                return run
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _read_run(path: Path, device: str) -> Run:
+    record, items_sha256 = _read_record(path)
     if not (path / "best.safetensors").exists():
         if is_finished(path):
             raise MissingRunError(
@@ -383,40 +462,54 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         first = error.errors()[0]
         name = ".".join(["config", *map(str, first["loc"])])
         raise RunError(
-            f"{path / 'run.json'}: {name}: found {first['input']!r}: {first['msg']}; train again"
+            f"{path / 'run.json'}: {name}: found {first['input']!r}, {expected_by(first)}; train again"
         ) from None
     try:
         model = system.model_class().from_tensors(config, record.num_items, tensors)
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (each model and library raises its own)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
-    if not (path / "items.parquet").exists():
-        raise MissingRunError(
-            f"{path}: items.parquet is missing; train again", file=str(path / "items.parquet")
-        )
-    try:
-        items = pl.read_parquet(path / "items.parquet")
-        item_ids, counts = items["item_id"], items["count"]
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path / 'items.parquet'}: cannot be read ({reason}); train again") from None
-    if not _is_item_table(item_ids, counts):
-        raise RunError(
-            f"{path / 'items.parquet'}: found a damaged table, expected distinct ids in ascending order, "
-            "each with its count; train again"
-        )
-    if len(items) != record.num_items:
-        raise RunError(
-            f"{path / 'items.parquet'}: found {len(items)} items, expected {record.num_items}; train again"
-        )
+    item_ids, counts = _read_items(path / "items.parquet", record.num_items, items_sha256)
     return Run(
         path=path,
         record=record,
         config=config,
         model=to_device(model, device),
         item_ids=item_ids,
-        item_counts=counts.to_numpy().astype(np.int64),
+        item_counts=counts,
     )
+
+
+def _read_items(file: Path, num_items: int, sha256: str | None) -> tuple[pl.Series, NDArray[np.int64]]:
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise MissingRunError(f"{file.parent}: {file.name} is missing; train again", file=str(file)) from None
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error.strerror}); train again") from None
+    # Before polars sees the file: some damaged ones end the process.
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise RunError(
+            f"{file}: found another item table than that of the run, or a damaged one (its SHA-256 differs); "
+            "restore the file, or train again"
+        )
+    try:
+        # The bound comes from run.json: a small file can hold very many equal rows.
+        most = min(default_max_bytes(), num_items * _LARGEST_TEXT)
+        items = read_parquet(content, ["item_id", "count"], max_bytes=most).rows
+    except DataError as error:
+        raise RunError(f"{file}: {error}; train again") from None
+    item_ids, counts = items["item_id"], items["count"]
+    if not _is_item_table(item_ids, counts):
+        raise RunError(
+            f"{file}: found a damaged table, expected distinct ids in ascending order, each with its count; "
+            "train again"
+        )
+    if len(items) != num_items:
+        raise RunError(f"{file}: found {len(items)} items, expected {num_items}; train again")
+    return item_ids, counts.to_numpy().astype(np.int64)
 
 
 def _is_item_table(item_ids: pl.Series, counts: pl.Series) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
@@ -14,44 +14,46 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from metatl import datasets
-from metatl.common.arguments import check_type, config_error
+from metatl.common.arguments import check_type, config_error, did_you_mean
 from metatl.common.files import write_json
+from metatl.common.forks import refuse_forked_child
 from metatl.data.candidates import sample_candidate_sets
 from metatl.data.interactions import Interactions
-from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError, RunError
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError
 from metatl.models import SYSTEMS, System, find_system
 from metatl.ranking.rank import candidate_metrics
 from metatl.runs.checkpoints import save_checkpoint
 from metatl.runs.run_directory import (
-    RUN_FILES,
     Run,
     RunRecord,
     SplitSettings,
-    environment,
-    is_finished,
     load_run,
     read_record,
     resolve_device,
-    write_items,
 )
+from metatl.runs.run_files import has_run
+from metatl.runs.settings_changes import refuse_changes
+from metatl.runs.training_directory import (
+    check_directory,
+    is_complete,
+    tidy,
+    training_directory,
+    unfinished_directory,
+)
+from metatl.training.stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    import polars as pl
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Sequence
 
     from metatl.data.candidates import CandidateSets
+    from metatl.data.frames import FrameLike
+    from metatl.data.interactions import BadRows
     from metatl.data.split import ColdStartSplit
     from metatl.data.timestamps import TimestampUnit
     from metatl.models.contract import Model
     from metatl.training.outer_loop import Progress
 
 VALIDATION_NEGATIVES = 100
-
-PREVIOUS = ".previous"
-"""Folder of a run directory that keeps the previous finished run until the new one is finished."""
 
 
 def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
@@ -83,7 +85,9 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
     for name in overrides:
         if name not in fields:
             there = ", ".join(fields) or "no fields"
-            raise ConfigError(f"config: {system.name} has no field {name!r}; it has {there}")
+            raise ConfigError(
+                f"config: {system.name} has no field {name!r}; it has {there}{did_you_mean(name, fields)}"
+            )
     values = {**config_class.preset(preset).model_dump(), **overrides}
     if "k" in fields:
         if overrides.get("k", k) != k:
@@ -103,6 +107,8 @@ class _Defaults:
     data: str = datasets.BUNDLED
     columns: tuple[str, str, str] | None = None
     timestamp_unit: TimestampUnit | None = None
+    null_values: tuple[str, ...] | None = None
+    bad_rows: BadRows | None = None
     model: str = "metatl"
     preset: str = "tuned"
     seed: int = 0
@@ -112,14 +118,17 @@ class _Defaults:
 
     @classmethod
     def of_run(cls, directory: Path) -> _Defaults:
-        """Read the record of the run in a directory; a directory without a run has the usual defaults."""
-        if not (directory / "run.json").exists():
+        """Read the record of the run to continue; a directory without a run has the usual defaults."""
+        directory = unfinished_directory(directory) or directory
+        if not has_run(directory):
             return cls()
         record = read_record(directory)
         return cls(
             data=datasets.BUNDLED if record.data is None else record.data,
             columns=record.columns,
             timestamp_unit=record.timestamp_unit,
+            null_values=record.null_values,
+            bad_rows=record.bad_rows,
             model=record.model,
             preset=record.preset,
             seed=record.seed,
@@ -136,7 +145,7 @@ class _Defaults:
 
 
 def fit(
-    data: str | Path | Interactions | None = None,
+    data: str | Path | FrameLike | Interactions | None = None,
     *,
     model: str | None = None,
     preset: str | None = None,
@@ -147,10 +156,13 @@ def fit(
     split: SplitSettings | None = None,
     columns: tuple[str, str, str] | None = None,
     timestamp_unit: TimestampUnit | None = None,
+    null_values: Sequence[str] | None = None,
+    bad_rows: BadRows | None = None,
     device: str = "auto",
     compiled: bool | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    on_data: Callable[[Interactions, ColdStartSplit], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Fit a system on the training users of a cold-start split.
@@ -160,8 +172,9 @@ def fit(
 
     Parameters
     ----------
-    data : str, Path or Interactions, optional
-        `wines`, the path of an interactions file, or interactions in memory; `wines` by default.
+    data : str, Path, table or Interactions, optional
+        `wines`, the path of an interactions file, a table as :meth:`metatl.Interactions.from_frame` takes
+        it, or interactions in memory; `wines` by default.
     model : str, optional
         Name of a system, one of :data:`metatl.models.SYSTEMS`; `metatl` by default.
     preset : str, optional
@@ -177,9 +190,14 @@ def fit(
     split : SplitSettings, optional
         How to split; by default the defaults of :class:`metatl.SplitSettings`.
     columns : tuple of str, optional
-        Names of the file's user, item and timestamp columns. By default the usual names are tried.
-    timestamp_unit : {"s", "ms", "us", "ns"}, optional
-        Unit of the file's numeric timestamps; by default seconds, or what a published format uses.
+        Names of the user, item and timestamp columns of a file or table. By default the usual names are
+        tried.
+    timestamp_unit : {"s", "ms", "us", "ns", "YYYYMMDD"}, optional
+        Unit of numeric timestamps; by default seconds, or what a published format uses.
+    null_values : sequence of str, optional
+        Texts that stand for a missing value; rows that have one are left out.
+    bad_rows : {"error", "skip"}, optional
+        What to do with rows that cannot be used; an error by default.
     device : {"auto", "cpu", "cuda"}
         Where to train.
     compiled : bool, optional
@@ -188,11 +206,15 @@ def fit(
         times as fast on CUDA and 1.5 times as fast on a CPU. Sums are added in another order, so the weights
         differ by rounding. False by default.
     resume : bool
-        Continue the run in `out`. Settings that differ from its own are refused. A finished run is loaded. If
-        `out` holds no run, a new one is started.
+        Continue the run in `out`, or the one that `overwrite` began to replace it with. Settings that differ
+        from its own are refused. A finished run is loaded. If `out` holds no run, a new one is started.
     overwrite : bool
-        Replace the run in `out`. A finished run is kept in `out`/.previous until the new one is finished. It
-        is restored if the new one fails before its first checkpoint.
+        Replace the run in `out`. The new run is built beside it, in ``.NAME.new``, and takes its place in one
+        step when it is finished; until then the run in `out` can be loaded. Files of other names in `out` are
+        kept. After an interruption the same call, or `resume`, continues the new run.
+    on_data : callable, optional
+        Called with the interactions and their split before the training starts. Not called for a finished
+        run, whose data is not read.
     on_progress : callable, optional
         Called with a :class:`metatl.training.outer_loop.Progress` after every training step.
 
@@ -206,16 +228,13 @@ def fit(
     MetatlError
         If the data, the settings or the run directory are invalid.
     TrainingStopped
-        After Ctrl-C or SIGTERM during training, once a checkpoint is saved.
+        After Ctrl-C, SIGTERM or SIGHUP during training, once a checkpoint is saved; after SIGTERM or SIGHUP
+        before the first step, once what was begun in `out` is removed.
     """
-    if columns is not None and isinstance(data, Interactions):
-        raise InvalidArgumentError(
-            f"columns: found {columns!r} with interactions in memory, expected None; only a file has columns"
-        )
-    if timestamp_unit is not None and isinstance(data, Interactions):
-        raise InvalidArgumentError(
-            f"timestamp_unit: found {timestamp_unit!r} with interactions in memory, expected None; their "
-            "timestamps are microseconds"
+    refuse_forked_child()
+    if isinstance(data, Interactions):
+        _refuse_reading(
+            columns=columns, timestamp_unit=timestamp_unit, null_values=null_values, bad_rows=bad_rows
         )
     check_type("config", config, (Mapping, NoneType), "a mapping of fields to values, as in {'dim': 64}")
     directory = None if out is None else Path(out)
@@ -228,26 +247,39 @@ def fit(
     if not isinstance(data, Interactions):
         columns = defaults.columns if columns is None else columns
         timestamp_unit = defaults.timestamp_unit if timestamp_unit is None else timestamp_unit
+        null_values = defaults.null_values if null_values is None else tuple(null_values)
+        bad_rows = defaults.bad_rows if bad_rows is None else bad_rows
     system = find_system(model, preset)
     if directory is not None:
-        _check_directory(directory, model, preset, resume=resume, overwrite=overwrite)
+        check_directory(directory, resume=resume, overwrite=overwrite)
+        if resume and has_run(unfinished_directory(directory) or directory):
+            # Checked before the config, whose fields depend on the system.
+            before = read_record(unfinished_directory(directory) or directory)
+            refuse_changes(directory, before, {"model": model, "preset": preset})
     check_type(
         "split", split, (SplitSettings, NoneType), "metatl.SplitSettings, as in metatl.SplitSettings(k=3)"
     )
     split_settings = defaults.merge_split(split, k)
     settings = configure(system, preset, {**defaults.config, **(config or {})}, k=split_settings.k)
     device = resolve_device(device)
-    if compiled and not system.compiles:
-        can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
-        raise ConfigError(f"compiled: found true for {model}, but only {can} can be compiled; leave it out")
-    if directory is not None and resume and is_finished(directory):
-        _check_finished(
-            directory, data, model, preset, settings, seed, split_settings, columns, timestamp_unit
-        )
+    _check_compiled(system, compiled=compiled)
+    reading: dict[str, Any] = {
+        "columns": columns,
+        "timestamp_unit": timestamp_unit,
+        "null_values": null_values,
+        "bad_rows": bad_rows,
+    }
+    if directory is not None and resume and is_complete(directory):
+        _check_finished(directory, data, model, preset, settings, seed, split_settings, reading)
+        tidy(directory)
         return load_run(directory, device=device)
-    interactions = data if isinstance(data, Interactions) else datasets.load(data, columns, timestamp_unit)
+    interactions = data if isinstance(data, Interactions) else datasets.load(data, **reading)
     cold_start = split_settings.split(interactions)
+    if on_data is not None:
+        on_data(interactions, cold_start)
     candidates = _validation_candidates(cold_start, seed)
+    item_ids = cold_start.train.item_ids
+    item_counts = cold_start.train.item_counts
     record = RunRecord(
         metatl_version=metadata.version("metatl"),
         model=model,
@@ -256,34 +288,43 @@ def fit(
         seed=seed,
         device=device,
         compiled=compiled,
-        data=None if isinstance(data, Interactions) else datasets.source(data),
-        columns=columns,
-        timestamp_unit=timestamp_unit,
+        data=datasets.source(data) if isinstance(data, (str, os.PathLike)) else None,
+        **reading,
         dataset_fingerprint=interactions.fingerprint,
         split=split_settings,
         split_fingerprint=cold_start.fingerprint,
         validation_candidates_sha256=candidates.sha256,
         num_items=cold_start.train.num_items,
     )
-    item_ids = cold_start.train.item_ids
-    item_counts = cold_start.train.item_counts
-    resume = resume and directory is not None and (directory / "run.json").exists()
-    if directory is not None and resume:
-        _check_same_settings(read_record(directory), record.model_dump(mode="json"), directory)
-    with _previous_run_kept(directory):
-        if directory is not None and not resume:
-            _start_directory(directory, record, item_ids, item_counts)
-        fitted = _fit_system(
-            system,
-            record,
-            settings,
-            cold_start,
-            candidates,
-            directory,
-            resume=resume,
-            on_progress=on_progress,
+    train = partial(_fit_system, system, record, settings, cold_start, candidates, on_progress=on_progress)
+    with StopSignals() as stop:
+        if directory is None:
+            return Run(None, record, settings, train(stop, None, resume=False), item_ids, item_counts)
+        with training_directory(
+            directory, record, item_ids, item_counts, resume=resume, overwrite=overwrite
+        ) as target:
+            if target.is_finished:
+                fitted = load_run(target.directory, device=device).model
+            else:
+                fitted = train(stop, target.directory, resume=target.is_continued)
+    return Run(directory, target.record, settings, fitted, item_ids, item_counts)
+
+
+def _refuse_reading(**arguments: Any) -> None:
+    """Refuse arguments that say how data is read where it is read already."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise InvalidArgumentError(
+                f"{name}: found {value!r} with Interactions, expected None; only a file or a table is read"
+            )
+
+
+def _check_compiled(system: System, *, compiled: bool) -> None:
+    if compiled and not system.compiles:
+        can = ", ".join(name for name, other in SYSTEMS.items() if other.compiles)
+        raise ConfigError(
+            f"compiled: found true for {system.name}, but only {can} can be compiled; leave it out"
         )
-    return Run(directory, record, settings, fitted, item_ids, item_counts)
 
 
 def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
@@ -306,6 +347,7 @@ def _fit_system(
     config: Any,
     split: ColdStartSplit,
     candidates: CandidateSets,
+    stop: StopSignals,
     directory: Path | None,
     *,
     resume: bool,
@@ -315,6 +357,7 @@ def _fit_system(
     fitted: Any
     if system.batches is None:
         fitted = system.model_class().fit(split.train, config)
+        stop.wait_for_step()  # only the files are left to write
     else:
         import torch
 
@@ -331,6 +374,7 @@ def _fit_system(
             config=config,
             seed=record.seed,
             device=record.device,
+            stop=stop,
             compiled=record.compiled,
             directory=directory,
             resume=resume,
@@ -346,142 +390,28 @@ def _fit_system(
     return model
 
 
-def _check_directory(directory: Path, model: str, preset: str, *, resume: bool, overwrite: bool) -> None:
-    for path in (directory, *directory.parents):
-        if path.is_symlink() and not path.exists():
-            raise RunError(
-                f"{path}: found a link to {path.readlink()}, which is missing; make that directory, "
-                "or remove the link"
-            )
-    if directory.exists() and not directory.is_dir():
-        raise RunError(f"{directory}: found a file, expected a directory to write the run to")
-    if resume and overwrite:
-        raise RunError("resume and overwrite exclude each other")
-    if not directory.exists() or not any(directory.iterdir()):
-        return
-    if not (directory / "run.json").exists():
-        raise RunError(f"{directory}: found a directory with other files; choose an empty or a new one")
-    if not resume and not overwrite:
-        raise RunError(
-            f"{directory}: already holds a run; continue it with --resume or replace it with --overwrite"
-        )
-    if resume:
-        # Checked before the config, whose fields depend on the system.
-        _refuse_changes(directory, read_record(directory).model_dump(), {"model": model, "preset": preset})
-
-
 def _check_finished(
     directory: Path,
-    data: str | Path | Interactions,
+    data: str | Path | FrameLike | Interactions,
     model: str,
     preset: str,
     config: BaseModel,
     seed: int,
     split: SplitSettings,
-    columns: tuple[str, str, str] | None,
-    timestamp_unit: TimestampUnit | None,
+    reading: Mapping[str, Any],
 ) -> None:
     """Refuse a finished run of other settings; a data file is read only if the run names another one."""
     requested = {
         "model": model,
         "preset": preset,
         "seed": seed,
-        "columns": columns,
-        "timestamp_unit": timestamp_unit,
+        **reading,
         "split": split.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
     }
     saved = read_record(directory)
     if isinstance(data, Interactions):
         requested["dataset_fingerprint"] = data.fingerprint
-    elif datasets.source(data) != saved.data:
-        requested["dataset_fingerprint"] = datasets.load(data, columns, timestamp_unit).fingerprint
-    _check_same_settings(saved, requested, directory)
-
-
-def _check_same_settings(saved: RunRecord, requested: Mapping[str, Any], directory: Path) -> None:
-    """Refuse to continue a run with other settings than its own.
-
-    Parameters
-    ----------
-    saved : RunRecord
-        The settings of the run in the directory.
-    requested : mapping of str to object
-        Some fields of such a record as JSON values. The device and the path of the data may differ.
-    directory : Path
-        The run directory, for the error.
-
-    Raises
-    ------
-    RunError
-        If a field differs.
-    """
-    _refuse_changes(directory, _flatten(saved.model_dump(mode="json")), _flatten(requested))
-
-
-def _refuse_changes(directory: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differences = [
-        f"{name} was {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now[name]
-    ]
-    if differences:
-        raise RunError(f"{directory}: cannot be continued with other settings: {'; '.join(differences)}")
-
-
-def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Map the name of every setting to its value, without the device and the path of the data."""
-    settings = {name: value for name, value in record.items() if name not in ("device", "data")}
-    columns = settings.get("columns")
-    if columns is not None:
-        settings["columns"] = list(columns)
-    groups = [settings.pop(name) for name in ("split", "config")]
-    return {**settings, **groups[0], **groups[1]}
-
-
-def _start_directory(
-    directory: Path, record: RunRecord, item_ids: pl.Series, item_counts: NDArray[np.int64]
-) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    _set_aside(directory)
-    write_items(directory / "items.parquet", item_ids, item_counts)
-    write_json(directory / "environment.json", environment())
-    write_json(directory / "run.json", record.model_dump(mode="json"))
-
-
-def _set_aside(directory: Path) -> None:
-    """Move a finished run to `PREVIOUS`; delete an unfinished one."""
-    previous = directory / PREVIOUS
-    if is_finished(directory):
-        shutil.rmtree(previous, ignore_errors=True)
-        previous.mkdir()
-        for name in (*RUN_FILES, "tensorboard"):
-            if (directory / name).exists():
-                (directory / name).rename(previous / name)
-    _remove_run(directory)
-
-
-def _remove_run(directory: Path) -> None:
-    for name in RUN_FILES:
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "tensorboard", ignore_errors=True)
-
-
-@contextmanager
-def _previous_run_kept(directory: Path | None) -> Iterator[None]:
-    """Delete the previous run after the block; restore it if the block fails before its first checkpoint."""
-    try:
-        yield
-    except BaseException:
-        if directory is not None and not (directory / "last.safetensors").exists():
-            _restore_previous(directory)
-        raise
-    if directory is not None:
-        shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
-
-
-def _restore_previous(directory: Path) -> None:
-    previous = directory / PREVIOUS
-    if previous.exists():
-        _remove_run(directory)
-        for part in previous.iterdir():
-            part.rename(directory / part.name)
-        previous.rmdir()
+    elif not isinstance(data, (str, os.PathLike)) or datasets.source(data) != saved.data:
+        requested["dataset_fingerprint"] = datasets.load(data, **reading).fingerprint
+    refuse_changes(directory, saved, requested)

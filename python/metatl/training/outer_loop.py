@@ -13,31 +13,28 @@ with the weights of an uninterrupted one; on a CPU they are equal byte for byte.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from metatl.common.memory import keep_freed_memory
 from metatl.exceptions import RunError
 from metatl.models.trainable import TensorBatch
 from metatl.ranking.rank import candidate_metrics
-from metatl.runs.checkpoints import CheckpointFiles, TrainingState, restore, training_tensors
+from metatl.runs.checkpoints import CheckpointFiles, TrainingState, training_tensors
 from metatl.training.batches import alternate, make_sampler, part_seeds
 from metatl.training.cuda_graphs import GraphedStep
 from metatl.training.device_batches import DeviceBatches
 from metatl.training.item_start import start_items
 from metatl.training.optimizer import make_optimizer, prepare_row_gradients, set_learning_rate
-from metatl.training.stop_signals import StopSignals, TrainingStopped
+from metatl.training.stop_signals import TrainingStopped
+from metatl.training.tensorboard_log import TensorBoardLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
-
-    from lightning_fabric.loggers.logger import Logger
 
     from metatl.data.candidates import CandidateSets
     from metatl.data.split import ColdStartSplit
@@ -46,6 +43,7 @@ if TYPE_CHECKING:
     from metatl.models.trainable import TrainableModel
     from metatl.models.training_config import TrainingConfig
     from metatl.training.batches import Batch
+    from metatl.training.stop_signals import StopSignals
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ def train(
     config: TrainingConfig,
     seed: int,
     device: str,
+    stop: StopSignals,
     compiled: bool = False,
     directory: Path | None = None,
     resume: bool = False,
@@ -103,6 +102,8 @@ def train(
         Seed of batches and dropout.
     device : {"cpu", "cuda"}
         Where to train.
+    stop : StopSignals
+        An entered context, which tells of signals.
     compiled : bool
         Whether torch.compile fuses the kernels of a step.
     directory : Path, optional
@@ -120,25 +121,28 @@ def train(
     Raises
     ------
     TrainingStopped
-        After Ctrl-C or SIGTERM, once a checkpoint is saved.
+        After Ctrl-C, SIGTERM or SIGHUP, once a checkpoint is saved.
     RunError
         If a checkpoint is damaged, the loss is not finite, or torch.compile fails.
     """
     files = None if directory is None else CheckpointFiles(directory)
     checkpoint = files.load_last() if files is not None and resume else None
-    state = TrainingState() if checkpoint is None else TrainingState(**checkpoint.record)
-    loggers: list[Logger] = [] if directory is None else [_tensorboard(directory, state.step)]
-    fabric = Fabric(accelerator=device, devices=1, loggers=loggers)
+    state = TrainingState() if checkpoint is None else checkpoint.state
+    fabric = Fabric(accelerator=device, devices=1)
     if compiled:
         model.compile_loss()
-    loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state)
+    log_folder = None if directory is None else directory / "tensorboard"
     # The caller's random generators keep their state.
     cuda_devices = [fabric.device] if device == "cuda" else []
-    with torch.random.fork_rng(devices=cuda_devices), StopSignals() as stop, _finalised(loggers):
+    with (
+        torch.random.fork_rng(devices=cuda_devices),
+        TensorBoardLog(log_folder, first_step=state.step + 1) as log,
+    ):
+        loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state, log)
         torch.manual_seed(seed)
         parts = start_items(model, batches, split)
         if checkpoint is not None:
-            restore(checkpoint.tensors, model, loop.optimizer)
+            checkpoint.restore(model, loop.optimizer)
         model.train()
         samplers = [
             make_sampler(
@@ -147,11 +151,13 @@ def train(
             for part, part_seed in zip(parts, part_seeds(seed, len(parts)), strict=True)
         ]
         with alternate(samplers, state.step, config.batch_size) as batch_iterator:
+            stop.wait_for_step()
             while not loop.is_finished():
                 part = parts[state.step % len(parts)]
                 batch = next(batch_iterator)
                 loss = loop.step(batch._replace(users=part.users[batch.users]), part.item_offsets)
-                if on_progress is not None:
+                # A signal of a closed terminal is looked for before anything is printed to that terminal.
+                if on_progress is not None and stop.received is None:
                     mrr = state.history[-1]["MRR"] if state.history else None
                     on_progress(Progress(state.step, config.max_steps, loss, mrr))
                 if stop.received is not None:
@@ -160,21 +166,6 @@ def train(
     model.load_tensors(loop.best)
     model.eval()
     return state
-
-
-def _tensorboard(directory: Path, step: int) -> TensorBoardLogger:
-    """Open the TensorBoard log; entries that an interrupted run wrote after `step` are hidden."""
-    return TensorBoardLogger(directory, name="tensorboard", version="", purge_step=step + 1)
-
-
-@contextmanager
-def _finalised(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Flush the loggers and end their threads when the block ends, also by an error."""
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.finalize("")
 
 
 class OuterLoop:
@@ -191,11 +182,13 @@ class OuterLoop:
     config : TrainingConfig
         The model's config.
     fabric : Fabric
-        The device and the loggers.
+        The device.
     files : CheckpointFiles or None
         Where checkpoints are written; None writes none.
     state : TrainingState
         Where to continue; updated in place.
+    log : TensorBoardLog, optional
+        Where the metrics of evaluations are logged.
 
     Attributes
     ----------
@@ -214,6 +207,7 @@ class OuterLoop:
         fabric: Fabric,
         files: CheckpointFiles | None,
         state: TrainingState,
+        log: TensorBoardLog | None = None,
     ) -> None:
         self.model = model
         self.split = split
@@ -222,6 +216,7 @@ class OuterLoop:
         self.fabric = fabric
         self.files = files
         self.state = state
+        self.log = log
         self.optimizer = make_optimizer(model, config)
         self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
@@ -319,7 +314,8 @@ class OuterLoop:
         model.train()
         rate = self.config.learning_rate(state.step - 1)
         state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
-        self.fabric.log_dict(state.history[-1], step=state.step)
+        if self.log is not None:
+            self.log.write(state.history[-1], state.step)
         if metrics["MRR"] > state.best_mrr:
             state.best_mrr, state.best_step = metrics["MRR"], state.step
             self.best = model.tensors()

@@ -21,6 +21,8 @@ from metatl.exceptions import DataError, MetatlError
 
 WINES = """\
 data               wines
+rows               150,000 read, dropped: none
+largest user       1006657 with 67 rows (0.0%)
 users              10,461
 items              851
 interactions       149,178 of 150,000
@@ -89,7 +91,7 @@ def test_a_cutoff_without_new_users_shows_none(tmp_path):
     assert result.exit_code == 2
     assert (
         result.stderr
-        == "Error: no item has 20 interactions, the most frequent has 19; choose a smaller min_item_count\n"
+        == "Error: no item has 20 interactions, the most frequent has 19; choose a smaller --min-item-count\n"
     )
 
 

@@ -124,10 +124,14 @@ def write_shop(path, *more):
     """Twenty training users with five rows of ten items, then four new ones; and further rows."""
     lines = [HEADER]
     lines += [
-        f"t{user},i{(user + place) % 10},{10 * user + place}" for user in range(20) for place in range(5)
+        f"t{user},i{(user + place) % 10},{1_500_000_000 + 10 * user + place}"
+        for user in range(20)
+        for place in range(5)
     ]
     lines += [
-        f"n{user},i{user + place},{1_000 + 10 * user + place}" for user in range(4) for place in range(5)
+        f"n{user},i{user + place},{1_500_001_000 + 10 * user + place}"
+        for user in range(4)
+        for place in range(5)
     ]
     path.write_text("\n".join([*lines, *more, ""]))
     return path
@@ -140,7 +144,11 @@ def shop(path, out, *options):
 def test_users_with_too_few_rows_and_unknown_items_are_counted(tmp_path):
     out = tmp_path / "a.parquet"
     data = write_shop(
-        tmp_path / "shop.csv", "n0,unknown,1100", "short,i1,2000", "short,unknown,2001", "x,new,2002"
+        tmp_path / "shop.csv",
+        "n0,unknown,1500001100",
+        "short,i1,1500002000",
+        "short,unknown,1500002001",
+        "x,new,1500002002",
     )
     result = shop(data, out, "--cutoff-quantile", 0.8)
     assert result.exit_code == 0, result.output
@@ -185,9 +193,15 @@ def test_bad_data_are_one_line(tmp_path):
 
 
 def test_one_new_user_leaves_nobody_for_validation(tmp_path):
-    rows = [f"t{user},i{(user + place) % 10},{10 * user + place}" for user in range(20) for place in range(5)]
+    rows = [
+        f"t{user},i{(user + place) % 10},{1_500_000_000 + 10 * user + place}"
+        for user in range(20)
+        for place in range(5)
+    ]
     data = tmp_path / "one.csv"
-    data.write_text("\n".join([HEADER, *rows, *(f"n,i{place},{1_000 + place}" for place in range(5)), ""]))
+    data.write_text(
+        "\n".join([HEADER, *rows, *(f"n,i{place},{1_500_001_000 + place}" for place in range(5)), ""])
+    )
     options = ["--cutoff-quantile", 1, "--users"]
     assert shop(data, tmp_path / "a", *options, "test").exit_code == 0
     assert_one_line(

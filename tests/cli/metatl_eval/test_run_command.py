@@ -100,7 +100,7 @@ def test_the_item_table_can_be_rounded(run, tmp_path):
     same = [(ranks[item_format] == ranks["float32"]).mean() for item_format in ("bf16", "int8")]
     assert 1 > same[0] > same[1] > 0.5
     assert_one_line(
-        evaluate(run, "--item-table", "int8"), "item_table", "ItemKNN has no item vectors to round"
+        evaluate(run, "--item-table", "int8"), "--item-table", "ItemKNN has no item vectors to round"
     )
 
 
@@ -347,7 +347,7 @@ def test_embeddings_and_lists_of_a_stranger(stranger, tmp_path):
 
 def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
     candidates, scores = stranger / "candidates.parquet", np.load(stranger / "scores.npy")
-    np.save(tmp_path / "double.npy", scores.astype(np.float64))
+    np.save(tmp_path / "flags.npy", scores > 0)
     np.save(tmp_path / "short.npy", scores[1:])
     broken = scores.copy()
     broken[0] = np.nan
@@ -358,7 +358,7 @@ def test_what_strangers_get_wrong_is_one_line(stranger, tmp_path):
     out = tmp_path / "results.json"
     out.write_text("old")
     for files, parts in (
-        ([candidates, tmp_path / "double.npy"], ["double.npy", "float64", "float32"]),
+        ([candidates, tmp_path / "flags.npy"], ["flags.npy", "bool", "float32"]),
         ([candidates, tmp_path / "short.npy"], ["short.npy", "shape"]),
         ([candidates, tmp_path / "nan.npy"], ["nan.npy: scores: found 101 NaN"]),
         ([candidates, tmp_path / "text.csv"], ["text.csv", "line 2", "'score'", "'high'"]),
@@ -379,7 +379,7 @@ def test_attributes_that_cannot_be_read_are_one_line(run, tmp_path):
     for path, parts in (
         (tmp_path / "none.csv", ["none.csv: found no such file"]),
         (tmp_path, ["found a folder, expected a file"]),
-        (Path("/dev/null"), ["/dev/null: found a pipe or a device, expected a file"]),
+        (Path("/dev/null"), ["/dev/null: found an empty file"]),
         (twice, ["twice.csv: attributes: found the user 'u7' more than once, expected one row a user"]),
     ):
         assert_one_line(evaluate(run, "--attributes", path, "--by", "country"), *parts)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metatl.data.ids import BLANKS
 from metatl.data.interactions import Interactions
 from metatl.data.readers import text_blocks, text_tables
 from metatl.data.readers.interaction_files import read_interactions
@@ -182,7 +183,8 @@ BAD_TEXT = [
     (b'"user,item\n1,2', ", line 1: found a header that is not CSV"),
     (HEADER + b"1,2,3\n1,\xff,3\n", ", line 3: found the byte 0xff, expected UTF-8 text, Parquet"),
     (HEADER + b"1,2,3\n1,\x00,3\n", ", line 3: found a NUL byte, expected UTF-8 text"),
-    ("user,item,timestamp\n1,2,3\n".encode("utf-16"), ", line 1: found a NUL byte"),
+    ("user,item,timestamp\n1,2,3\n".encode("utf-16"), ", line 1: found UTF-16 text, expected UTF-8"),
+    ("user,item,timestamp\n1,2,3\n".encode("utf-16-be"), ", line 1: found a NUL byte"),
     (random.Random(0).randbytes(5_000), ": found a"),  # noqa: S311 (test data)
 ]  # fmt: skip
 
@@ -282,7 +284,8 @@ def test_a_file_that_may_not_be_read(tmp_path):
         read_interactions(path)
 
 
-names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=5)
+characters = st.characters(codec="utf-8", exclude_characters="\0")
+names = st.text(characters, min_size=1, max_size=5).filter(lambda name: name.strip(BLANKS))
 
 
 @IN_ONE_FOLDER
@@ -295,8 +298,8 @@ def test_any_text_survives_quoting(tmp_path, rows, separator):
         writer.writerow(["user", "item", "timestamp"])
         writer.writerows(rows)
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    found = read_interactions(path)
-    assert found.fingerprint == Interactions.from_frame(frame).fingerprint
+    found = read_interactions(path, null_values=[])
+    assert found.fingerprint == Interactions.from_frame(frame, null_values=[]).fingerprint
 
 
 @IN_ONE_FOLDER

@@ -149,7 +149,7 @@ def without(evaluation, *users):
     ("change", "options", "parts"),
     [
         (lambda other: without(other, "u3", "u4"), {}, ["2 users only in knn", "0 only in new", "'sampled'"]),
-        (lambda other: (other[0], other[1].with_columns(user_id=pl.lit(1, pl.Int64))), {}, ["types String"]),
+        (lambda other: (other[0], other[1].with_columns(user_id=pl.lit(1, pl.Int64))), {}, ["users only in"]),
         (lambda other: (record_of("new", ties="mean"), other[1]), {}, ["tie rules worst and mean", "--ties"]),
         (
             lambda other: (record_of("new", candidates_sha256="ef" * 32), other[1]),

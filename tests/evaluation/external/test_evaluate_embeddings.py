@@ -165,21 +165,20 @@ def test_what_does_not_fit_is_named(sets, model, tmp_path):
         ),
         ({"queries": model["queries"].astype(np.float64)}, "queries: found float64, expected float32"),
         (
-            {"queries": np.asfortranarray(model["queries"])},
-            "queries: found an array that is not C-contiguous",
-        ),
-        (
             {"items": model["items"][1:]},
             rf"items: found the shape \({items - 1}, {DIM}\), expected \({items}, any",
         ),
         ({"bias": model["bias"][:, None]}, rf"bias: found the shape \({items}, 1\), expected \({items}\)"),
         ({"items": "none.npy"}, r"none\.npy: found no such file"),
         ({"items": "/dev/null"}, r"^/dev/null: found a pipe or a device"),
-        ({"item_ids": "/dev/null"}, r"^/dev/null: found a pipe or a device"),
+        ({"item_ids": "/dev/null"}, r"^/dev/null: found an empty file"),
         ({"item_ids": pl.DataFrame({"id": [1]})}, "found no column 'item_id' among 'id'"),
-        ({"item_ids": pl.DataFrame({"item_id": [1]})}, "found ids of type Int64, expected String"),
+        ({"item_ids": pl.DataFrame({"item_id": [1]})}, r"items: found the shape"),
         ({"item_ids": pl.concat([ids, ids[:1]])}, "twice, expected distinct ids"),
-        ({"item_ids": ids.with_columns(count=pl.lit(-1))}, "column 'count': item_ids: expected integers"),
+        (
+            {"item_ids": ids.with_columns(count=pl.lit(-1))},
+            "column 'count': found -1, expected an integer of at",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             evaluate_embeddings(sets, **{**model, **change})

@@ -154,8 +154,8 @@ def test_tables_that_do_not_fit():
     for table, message in (
         (lists.drop("item_id"), "found no column 'item_id' among 'user_id', 'score'"),
         (lists.drop("score"), "found neither 'score' nor 'rank'"),
-        (lists.with_columns(score=pl.lit("high")), "column 'score': lists: found the type String"),
-        (lists.with_columns(score=pl.lit(None, pl.Float64)), "column 'score': found 2 missing values"),
+        (lists.with_columns(score=pl.lit("high")), "row 1, column 'score': found 'high', expected a"),
+        (lists.with_columns(score=pl.lit(None, pl.Float64)), "row 1, column 'score': found nothing"),
         (lists.with_columns(rank=pl.Series([1, 2])), "found a higher score at rank 2 than before it"),
     ):
         with pytest.raises(DataError, match=message):
@@ -170,7 +170,7 @@ def test_tables_that_do_not_fit():
 
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "run.txt").write_bytes(b"u1 Q0 i1 1 0.5 \xff\n")
-    with pytest.raises(DataError, match="not UTF-8 at position 15"):
+    with pytest.raises(DataError, match="line 1: found the byte 0xff, expected UTF-8 text"):
         read_lists(tmp_path / "run.txt")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.options import NamedColumns, columns_option, device_option, item_table_option, load_data
-from metatl.cli.outputs import check_outputs
+from metatl.cli.options import Reading, device_option, item_table_option, load_data, reading_options
+from metatl.cli.outputs import check_outputs, check_table_names
 
 if TYPE_CHECKING:
     from metatl.ranking.item_tables import ItemFormat
@@ -20,15 +23,25 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--history", help="One user's items, oldest first, separated by commas.")
+@click.option(
+    "--history",
+    help="One user's items, oldest first: separated by commas, or a JSON list as in '[\"a,b\", 3]'.",
+)
+@click.option(
+    "--item", "items", multiple=True, help="An item of one user, taken as it is; repeatable, oldest first."
+)
 @click.option(
     "--input",
     "source",
     type=click.Path(path_type=Path),
     help="Interactions of many users; each gets a list.",
 )
-@columns_option
-@click.option("--out", type=click.Path(path_type=Path), help="File for the lists of --input, as Parquet.")
+@reading_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File for the lists of --input: .parquet, .csv, .tsv or .jsonl.",
+)
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 @device_option
@@ -36,8 +49,9 @@ if TYPE_CHECKING:
 def recommend(
     run: Path,
     history: str | None,
+    items: tuple[str, ...],
     source: Path | None,
-    columns: NamedColumns | None,
+    reading: Reading,
     out: Path | None,
     top: int,
     threads: int | None,
@@ -54,35 +68,37 @@ def recommend(
     \b
     Examples:
       metatl recommend runs/wines --history 100001,100010,102345 --top 5
+      metatl recommend runs/shop --item "cup, blue" --item plate
       metatl recommend runs/wines --input visitors.csv --out recommended.parquet
     """  # noqa: D301 (click reads the character)
-    if (history is None) == (source is None):
-        raise click.UsageError("give either --history or --input")
+    if (history is not None) + bool(items) + (source is not None) != 1:
+        raise click.UsageError("give one of --history, --item and --input")
     if (source is None) != (out is None):
         raise click.UsageError("--input needs --out, and --out needs --input")
-    if columns is not None and source is None:
-        raise click.UsageError("--columns needs --input")
+    if reading.given() and source is None:
+        raise click.UsageError("--columns, --null-values and --bad-rows need --input")
 
     check_outputs([run, source], {"--out": out})
+    check_table_names({"--out": out})
 
     from metatl.runs.run_directory import load_run
 
     fitted = load_run(run, device=device)
     if source is not None and out is not None:
-        _answer_file(fitted, source, columns, out, top, item_table, threads)
-    elif history is not None:
-        _answer_one(fitted, history, top, item_table, threads)
+        _answer_file(fitted, source, reading, out, top, item_table, threads)
+    else:
+        chosen = list(items) if history is None else _split_history(history)
+        _answer_one(fitted, chosen, top, item_table, threads)
 
 
-def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, threads: int | None) -> None:
+def _answer_one(run: Run, history: list[Any], top: int, item_table: ItemFormat, threads: int | None) -> None:
     """Print the items for one user."""
     from rich.console import Console
     from rich.table import Table
 
     from metatl.ranking.recommend import find_names, recommend
 
-    items = _split_history(history)
-    answer = recommend(run, [items], top=top, item_table=item_table, num_threads=threads)
+    answer = recommend(run, [history], top=top, item_table=item_table, num_threads=threads)
     if answer.unknown_items[0]:
         click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
     _explain(int(answer.known_items[0]))
@@ -99,15 +115,24 @@ def _answer_one(run: Run, history: str, top: int, item_table: ItemFormat, thread
     Console().print(table)
 
 
-def _split_history(history: str) -> list[str]:
-    """Split one line of CSV."""
+def _split_history(history: str) -> list[Any]:
+    """Read a JSON list, or split one line of CSV."""
+    if history.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            ids = json.loads(history)
+            if isinstance(ids, list) and all(type(item) in (str, int) for item in ids):
+                return ids
+        raise click.UsageError(
+            f"--history: found {history!r:.60}, expected a JSON list of texts and integers, as in "
+            "'[\"a,b\", 3]'; give one id that starts with [ with --item"
+        )
     try:
         fields = next(csv.reader([history]), [])
     except csv.Error as error:
         found = "a line break" if {"\r", "\n"} & set(history) else str(error)
         raise click.UsageError(
             f"--history: found {found}, expected one line of ids with commas between them; "
-            "give other ids in a file, with --input"
+            "give other ids with --item, or in a file with --input"
         ) from None
     return [field.strip() for field in fields if field.strip()]
 
@@ -123,25 +148,31 @@ def _explain(known_items: int) -> None:
 def _answer_file(
     run: Run,
     source: Path,
-    columns: NamedColumns | None,
+    reading: Reading,
     out: Path,
     top: int,
     item_table: ItemFormat,
     threads: int | None,
 ) -> None:
     """Write the items for every user of a file."""
-    from metatl.common.files import write_parquet
+    from metatl.common.files import write_table
     from metatl.ranking.recommend import find_names, recommend
 
-    if columns is None and run.record.columns is not None:
-        columns = NamedColumns(run.record.columns, run.record.timestamp_unit)
-    interactions = load_data(source, columns)
+    if reading.columns is None:
+        recorded = run.record
+        reading = replace(reading, columns=recorded.columns, timestamp_unit=recorded.timestamp_unit)
+    reading = replace(
+        reading,
+        null_values=run.record.null_values if reading.null_values is None else reading.null_values,
+        bad_rows=reading.bad_rows or run.record.bad_rows,
+    )
+    interactions = load_data(source, reading)
     answer = recommend(run, interactions, top=top, item_table=item_table, num_threads=threads)
     frame = answer.frame(interactions.user_ids)
     names = find_names(run, frame["item_id"])
     if names is not None:
         frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
-    write_parquet(out, frame)
+    write_table(out, frame)
     click.echo(_summary(answer, out))
 
 

@@ -9,16 +9,18 @@ import click
 from click.core import ParameterSource
 
 from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
-from metatl.cli.options import columns_option, device_option
+from metatl.cli.options import device_option, reading_options
 from metatl.models import SYSTEMS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from metatl.cli.options import NamedColumns
+    from metatl.cli.options import Reading
+    from metatl.data.interactions import Interactions
+    from metatl.data.split import ColdStartSplit
 
 _RECORDED = ("data", "model", "preset", "seed", "compiled")
-_SPLIT_OPTIONS = ("k", "cutoff", "cutoff_quantile", "min_item_count")
+_SPLIT_OPTIONS = ("k", "cutoff", "cutoff_quantile", "min_item_count", "min_train_rows", "validation_share")
 
 
 def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
-@columns_option
+@reading_options
 @click.option("--model", default="metatl", help=f"System to fit: {', '.join(SYSTEMS)}.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
@@ -58,13 +60,15 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 )
 @click.option("--cutoff-quantile", default=0.75, help="T as a quantile of the users' first interactions.")
 @click.option("--min-item-count", default=10, help="Drop items with fewer interactions.")
+@click.option("--min-train-rows", default=5, help="Drop training users with fewer interactions before T.")
+@click.option("--validation-share", default=0.3, help="Share of the new users that select the weights.")
 @click.option(
     "--resume", is_flag=True, help="Continue the run in --out with the settings that it was started with."
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace the run in --out; it is kept in its folder .previous until the new run is finished.",
+    help="Replace the run in --out; it stays as it is until the new run is finished.",
 )
 @device_option
 @click.option(
@@ -75,7 +79,7 @@ def train(
     context: click.Context,
     /,
     out: Path,
-    columns: NamedColumns | None,
+    reading: Reading,
     overrides: dict[str, Any],
     max_steps: int | None,
     cutoff: datetime | None,
@@ -94,7 +98,8 @@ def train(
       metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
       metatl train --out runs/wines --resume
     """  # noqa: D301 (click reads the character)
-    from metatl.runs.run_directory import SplitSettings, is_finished
+    from metatl.runs.run_directory import SplitSettings
+    from metatl.runs.training_directory import is_complete
 
     given = {
         name: value
@@ -107,15 +112,27 @@ def train(
         given["cutoff"] = cutoff.date()
     _fit(
         out,
-        finished=resume and is_finished(out),
+        finished=resume and is_complete(out),
         # Only the given options: `fit` takes the others from the record of the run that it resumes.
         **{name: given[name] for name in _RECORDED if name in given},
-        **({"columns": columns.names, "timestamp_unit": columns.timestamp_unit} if columns else {}),
+        **reading.given(),
         split=SplitSettings(**{name: given[name] for name in _SPLIT_OPTIONS if name in given}),
         config=overrides,
         device=device,
         resume=resume,
         overwrite=overwrite,
+    )
+
+
+def _describe_data(interactions: Interactions, split: ColdStartSplit) -> None:
+    """Say what was read and how it was split, before a long training."""
+    from metatl.cli.data_lines import largest_user, rows_read
+
+    click.echo(f"rows          {rows_read(interactions)}")
+    click.echo(f"largest user  {largest_user(interactions)}")
+    click.echo(
+        f"T             {split.cutoff:%Y-%m-%d}: {split.train.num_users:,} training users, "
+        f"{split.cold.num_users:,} new users, {split.num_items:,} items"
     )
 
 
@@ -129,9 +146,10 @@ def _fit(out: Path, *, finished: bool, **arguments: Any) -> None:
 
     try:
         with training_progress(Console(stderr=True)) as update:
-            run = fit(out=out, on_progress=update, **arguments)
+            run = fit(out=out, on_data=_describe_data, on_progress=update, **arguments)
     except TrainingStopped as stopped:
-        click.echo(f"{stopped}; continue with: metatl train --out {out} --resume", err=True)
+        what_next = f"continue with: metatl train --out {out} --resume" if stopped.step else "start it again"
+        click.echo(f"{stopped}; {what_next}", err=True)
         raise SystemExit(STOPPED_BY_SIGNAL + stopped.signal_number) from None
     if finished:
         click.echo(f"{out} is finished: nothing to resume")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.options import columns_option, load_data
-from metatl.cli.outputs import check_outputs
+from metatl.cli.options import load_data, reading_options
+from metatl.cli.outputs import check_outputs, check_table_names
 from metatl.metrics.names import CANDIDATE_KINDS
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from metatl.cli.options import NamedColumns
+    from metatl.cli.options import Reading
     from metatl.data.candidates import CandidateSets, Excluded, Part
 
 _OWN = {"all": "items", "history": "history"}
@@ -23,13 +23,13 @@ _OWN = {"all": "items", "history": "history"}
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("data")
-@columns_option
+@reading_options
 @click.option(
     "-o",
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="File to write; a folder for rechorus, a prefix of file names for ncf.",
+    help="File to write (.parquet); a folder for rechorus, a prefix of file names for ncf.",
 )
 @click.option("--k", default=3, type=click.IntRange(min=1), help="Interactions in a new user's history.")
 @click.option(
@@ -52,6 +52,8 @@ _OWN = {"all": "items", "history": "history"}
 )
 @click.option("--cutoff-quantile", default=0.75, help="T as a quantile of the users' first interactions.")
 @click.option("--min-item-count", default=10, help="Drop items with fewer interactions.")
+@click.option("--min-train-rows", default=5, help="Drop training users with fewer interactions before T.")
+@click.option("--validation-share", default=0.3, help="Share of the new users that are validation users.")
 @click.option(
     "--format",
     "form",
@@ -62,12 +64,12 @@ _OWN = {"all": "items", "history": "history"}
 @click.option(
     "--train",
     type=click.Path(path_type=Path),
-    help="Also write the rows of the training users, as Parquet.",
+    help="Also write the rows of the training users: .parquet, .csv, .tsv or .jsonl.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 def candidates(
     data: str,
-    columns: NamedColumns | None,
+    reading: Reading,
     out: Path,
     k: int,
     kind: str,
@@ -78,6 +80,8 @@ def candidates(
     cutoff: datetime | None,
     cutoff_quantile: float,
     min_item_count: int,
+    min_train_rows: int,
+    validation_share: float,
     form: str,
     train: Path | None,
     threads: int | None,
@@ -100,21 +104,26 @@ def candidates(
     from rich.table import Table
     from rich.text import Text
 
-    from metatl.common.files import write_parquet
+    from metatl.common.files import check_ending, write_table
     from metatl.data.candidates import sample_candidate_sets
     from metatl.data.split import cold_start_split
     from metatl.exceptions import ConfigError, DataError, NoNegativeError
 
     check_outputs([data], {"--out": out, "--train": train})
+    check_table_names({"--train": train})
+    if form == "parquet":
+        check_ending("--out", out, (".parquet",))
     for path in (out, train):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: found no folder {path.parent} to write it to")
     split = cold_start_split(
-        load_data(data, columns),
+        load_data(data, reading),
         k=k,
         cutoff=None if cutoff is None else cutoff.date(),
         cutoff_quantile=cutoff_quantile,
         min_item_count=min_item_count,
+        min_train_rows=min_train_rows,
+        validation_share=validation_share,
     )
     chosen = getattr(split, users)
     if len(chosen) == 0:
@@ -133,7 +142,7 @@ def candidates(
         raise NoNegativeError(f"{error}; choose fewer negatives than --n {n}") from None
     written = _write(out, form, sets)
     if train is not None:
-        write_parquet(train, split.train.to_frame())
+        write_table(train, split.train.to_frame())
         written.append(train)
     table = Table.grid(padding=(0, 2))
     for label, value in _summary(sets).items():

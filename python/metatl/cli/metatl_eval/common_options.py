@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metatl.cli.outputs import check_outputs
+from metatl.cli.outputs import check_outputs, check_table_names, check_text_names
 from metatl.metrics.names import DEFAULT_METRICS, TIE_RULES
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ _OPTIONS = (
     click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown."),
     click.option("--latex", type=click.Path(path_type=Path), help="Write the tables as LaTeX (booktabs)."),
     click.option(
-        "--per-user", type=click.Path(path_type=Path), help="Write every user's rank and metrics as Parquet."
+        "--per-user",
+        type=click.Path(path_type=Path),
+        help="Write every user's rank and metrics: .parquet (for `compare`), .csv, .tsv or .jsonl.",
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]"
@@ -74,6 +76,8 @@ class CommonOptions:
             "--per-user": self.per_user,
         }
         check_outputs([*inputs, self.attributes], outputs)
+        check_table_names({"--per-user": outputs.pop("--per-user")})
+        check_text_names(outputs)
 
     def arguments(self) -> dict[str, Any]:
         """Give the arguments that all evaluating functions share."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.outputs import check_outputs
+from metatl.cli.outputs import check_outputs, check_table_names, check_text_names
 
 if TYPE_CHECKING:
     from metatl.evaluation.comparison.paired_users import PerUser
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables as Markdown.")
 @click.option("--latex", type=click.Path(path_type=Path), help="Write the tables as LaTeX, for booktabs.")
 @click.option(
-    "--users", type=click.Path(path_type=Path), help="Write the gain or loss of every user as Parquet."
+    "--users",
+    type=click.Path(path_type=Path),
+    help="Write the gain or loss of every user: .parquet, .csv, .tsv or .jsonl.",
 )
 @click.option(
     "--top",
@@ -74,7 +76,7 @@ def compare(
     """  # noqa: D301 (click reads the character)
     from rich.console import Console
 
-    from metatl.common.files import write_parquet, write_text
+    from metatl.common.files import write_table, write_text
     from metatl.evaluation.comparison.paired_comparison import compare_pairs, write_comparison
     from metatl.evaluation.comparison.paired_users import pair_users, user_differences
     from metatl.evaluation.comparison.tables import (
@@ -87,6 +89,8 @@ def compare(
 
     outputs = {"--json": json, "--markdown": markdown, "--latex": latex, "--users": users, "--plot": plot}
     check_outputs(files, outputs)
+    check_table_names({"--users": users})
+    check_text_names({"--json": json, "--markdown": markdown, "--latex": latex})
     if plot is not None:
         from metatl.evaluation.comparison.plot import check_plot_file, write_plot
 
@@ -101,7 +105,7 @@ def compare(
     if latex is not None:
         write_text(latex, comparison_latex(report))
     if users is not None:
-        write_parquet(users, user_differences(paired))
+        write_table(users, user_differences(paired))
     if plot is not None:
         write_plot(plot, report)
     console = Console()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from metatl.common.column_errors import refuse
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatl.common.row_faults import RowFaults
     from metatl.data.timestamps import TimestampUnit
 
 
@@ -119,11 +119,11 @@ def name_fields(fields: Sequence[str], separator: str) -> list[str] | None:
         raise DataError(
             f"found {fields[2]!r} and no header, expected a rating from 0 to 10 as the third field"
         )
-    expected = "user, item and timestamp, or user, item, rating and timestamp"
+    expected = "user::item::timestamp or user::item::rating::timestamp"
     raise DataError(f"found {len(fields)} fields and no header, expected {expected}")
 
 
-def usual_unit(names: Sequence[str], timestamps: pl.Series) -> TimestampUnit:
+def usual_unit(names: Sequence[str], timestamps: pl.Series, faults: RowFaults) -> TimestampUnit | None:
     """Choose the unit of timestamps that are numbers, where the caller gives none.
 
     Parameters
@@ -132,22 +132,19 @@ def usual_unit(names: Sequence[str], timestamps: pl.Series) -> TimestampUnit:
         The names of all columns of the file.
     timestamps : polars.Series
         The column of timestamps.
+    faults : RowFaults
+        Gains the rows of such a file whose number is too small to be milliseconds.
 
     Returns
     -------
-    str
-        `ms` if the names are those of Amazon Reviews 2023, else `s`.
-
-    Raises
-    ------
-    DataError
-        If a number in such a file is too small to be milliseconds, with its row and column.
+    str or None
+        `ms` if the names are those of Amazon Reviews 2023.
     """
     if timestamps.name != "timestamp" or not _MILLISECOND_NAMES.issubset(names):
-        return "s"
+        return None
     if timestamps.dtype == pl.String or timestamps.dtype.is_numeric():
         numbers = timestamps.cast(pl.Float64, strict=False)
         too_small = (numbers < _SMALLEST_MILLISECONDS).fill_null(value=False)
         expected = "expected milliseconds, as the column parent_asin says Amazon Reviews 2023"
-        refuse(too_small, timestamps, f"found {{}}, {expected}; or set timestamp_unit")
+        faults.add(too_small, timestamps, f"found {{}}, {expected}; or set timestamp_unit")
     return "ms"

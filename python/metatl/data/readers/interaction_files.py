@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
-import zlib
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from metatl.common.arguments import check_type
 from metatl.common.column_errors import quoted
-from metatl.data.interactions import Interactions, Repeats
-from metatl.data.readers.column_names import find_columns
+from metatl.common.forks import refuse_forked_child
+from metatl.common.row_faults import RowFaults
+from metatl.data.column_names import find_columns
+from metatl.data.interactions import BadRows, Interactions, Repeats
 from metatl.data.readers.headerless_files import usual_unit
 from metatl.data.readers.json_lines import read_json_lines
+from metatl.data.readers.opened_files import open_file
 from metatl.data.readers.parquet_files import default_max_bytes, read_column_names, read_parquet
 from metatl.data.readers.text_tables import read_text_table
-from metatl.exceptions import DataError, MissingFileError
+from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import polars as pl
 
@@ -40,6 +40,8 @@ def read_interactions(
     separator: str | None = None,
     timestamp_unit: TimestampUnit | None = None,
     repeats: Repeats = "first",
+    null_values: Sequence[str] | None = None,
+    bad_rows: BadRows = "error",
 ) -> Interactions:
     """Read interactions from a file.
 
@@ -57,12 +59,19 @@ def read_interactions(
         Names of the columns. By default the usual names are looked for.
     separator : str, optional
         The separator of the fields of text, of any length. By default the one that is usual for the suffix
-        of the file, if the first line has it, else the most frequent of `::`, tab, `,`, `;` and `|` there.
-    timestamp_unit : {"s", "ms", "us", "ns"}, optional
-        Unit of timestamps that are numbers. By default `ms` if the columns are those of Amazon Reviews 2023,
-        else `s`.
+        of the file, if the first line has it, else the most frequent of `::`, tab, `,`, `;` and `|` there, or
+        a space where it has none of them.
+    timestamp_unit : {"s", "ms", "us", "ns", "YYYYMMDD"}, optional
+        Unit or format of timestamps that are numbers. By default `ms` if the columns are those of Amazon
+        Reviews 2023, else `s`; then a column of dates as YYYYMMDD is refused.
     repeats : {"first", "all"}
         Which interactions of a user with the same item are kept: the first, or all.
+    null_values : sequence of str, optional
+        Texts that stand for a missing value; rows that have one are left out. By default a name of a missing
+        value, such as "NA", is refused among numbers.
+    bad_rows : {"error", "skip"}
+        What to do with rows that cannot be used: raise one error that names the first ten, or leave them out
+        with a warning.
 
     Returns
     -------
@@ -74,7 +83,7 @@ def read_interactions(
     MissingFileError
         If there is no such file.
     DataError
-        If the file cannot be used; with its line (of text) or row (of Parquet), its column, what was found
+        If the file cannot be used; with its lines (of text) or rows (of Parquet), its column, what was found
         and what was expected.
     ArgumentTypeError
         If `path` is not a path.
@@ -84,64 +93,39 @@ def read_interactions(
     check_type(
         "path", path, (str, os.PathLike), "the path of a file; for a table see metatl.Interactions.from_frame"
     )
+    refuse_forked_child()
     path = Path(path)
     given = (user_column, item_column, timestamp_column)
-    with _open(path) as file, _errors_in(path):
+    with open_file(path) as file:
         suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-        lines = None
+        faults = RowFaults()
         if file.peek(4)[:4] == b"PAR1":
             rows, names = _read_parquet(path, file, given)
         elif suffix == ".parquet":
             raise DataError("found no Parquet, expected a file that starts with PAR1")
-        elif separator is None and _starts_with_object(file):
-            rows, lines, names = read_json_lines(file, given=given)
-        elif separator is None and suffix in _JSON_SUFFIXES:
-            raise DataError("found no JSON lines, expected a file that starts with {")
         else:
-            rows, lines, names = read_text_table(file, suffix=suffix, given=given, separator=separator)
+            if separator is None and _starts_with_object(file):
+                table = read_json_lines(file, given=given)
+            elif separator is None and suffix in _JSON_SUFFIXES:
+                raise DataError("found no JSON lines, expected a file that starts with {")
+            else:
+                table = read_text_table(file, suffix=suffix, given=given, separator=separator)
+            rows, names = table.rows, table.names
+            faults = RowFaults(table.lines)
+            faults.add_lines(table.bad_lines, table.num_bad_lines)
+            del table
         columns = rows.get_columns()
         del rows
-        try:
-            if timestamp_unit is None:
-                timestamp_unit = usual_unit(names, columns[-1])
-            return Interactions.from_columns(columns, timestamp_unit=timestamp_unit, repeats=repeats)
-        except DataError as error:
-            if error.row is None or lines is None:
-                raise
-            raise DataError(error.message, line=int(lines[error.row - 1]), column=error.column) from None
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file, and unpack it if it is gzipped."""
-    if path.is_dir():
-        raise DataError("found a folder, expected a file", file=str(path))
-    try:
-        file = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFileError("found no such file", file=str(path)) from None
-    with file:
-        start = file.peek(2)[:2]
-        if start == b"\x1f\x8b":
-            with gzip.open(file) as unpacked:
-                yield io.BufferedReader(cast("io.RawIOBase", unpacked))
-        elif start and path.suffix == ".gz":
-            raise DataError("found no gzip, expected a file that starts with 1f 8b", file=str(path))
-        else:
-            yield file
-
-
-@contextmanager
-def _errors_in(path: Path) -> Iterator[None]:
-    """Name the file in every error, and describe a damaged gzip."""
-    try:
-        yield
-    except DataError as error:
-        raise error.in_file(path) from None
-    except EOFError:
-        raise DataError("found a gzip that ends early; copy it again", file=str(path)) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"found a damaged gzip ({error}); copy it again", file=str(path)) from None
+        if timestamp_unit is None and len(columns[-1]):
+            timestamp_unit = usual_unit(names, columns[-1], faults)
+        return Interactions.from_columns(
+            columns,
+            timestamp_unit=timestamp_unit,
+            repeats=repeats,
+            null_values=null_values,
+            bad_rows=bad_rows,
+            faults=faults,
+        )
 
 
 def _starts_with_object(file: io.BufferedReader) -> bool:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from metatl.common.column_errors import quoted
-from metatl.data.readers.column_names import find_columns
+from metatl.data.column_names import find_columns
 from metatl.data.readers.text_blocks import Block, read_blocks, skip_blank_lines
-from metatl.data.readers.text_tables import TextTable
+from metatl.data.readers.text_tables import TextTable, concat_tables
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def read_json_lines(file: io.BufferedReader, *, given: Sequence[str | None]) -> 
     Raises
     ------
     DataError
-        If a line is not an object, or if the first object lacks a field; with the line.
+        If the first line is not an object or lacks a field.
     """
     blocks = read_blocks(file)
     first = _first_object(blocks)
@@ -55,9 +55,8 @@ def read_json_lines(file: io.BufferedReader, *, given: Sequence[str | None]) -> 
     except DataError as error:
         raise DataError(error.message, line=first.line, column=error.column) from None
     schema = dict.fromkeys(columns, pl.String())
-    tables = [_read_block(block, schema) for block in chain([first], blocks)]
-    rows = pl.concat([rows for rows, _ in tables])
-    return TextTable(rows, pl.concat([lines for _, lines in tables]), names)
+    tables = [_read_block(block, schema)._replace(names=names) for block in chain([first], blocks)]
+    return concat_tables(tables)
 
 
 def _first_object(blocks: Iterator[Block]) -> Block:
@@ -87,21 +86,50 @@ def _refuse_nested(first: Block, columns: Sequence[str]) -> None:
             raise DataError("found a list or an object, expected a number or text", column=column)
 
 
-def _read_block(block: Block, schema: dict[str, pl.String]) -> tuple[pl.DataFrame, pl.Series]:
-    """Read a block, and return the line number of each row."""
-    try:
-        rows = _read_text(block.text, schema)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        raise _find_fault(block, schema) from None
+def _read_block(block: Block, schema: dict[str, pl.String]) -> TextTable:
+    """Read a block, and keep the line number of each row."""
     end = block.line + block.text.count("\n") + (not block.text.endswith("\n"))
     lines = pl.Series(range(block.line, end), dtype=pl.Int64)
-    if len(lines) > len(rows):
-        lines = lines.filter(pl.Series([bool(line.strip()) for line in _lines(block)]))
+    errors: list[DataError] = []
+    try:
+        rows = _read_text(block.text, schema)
+        if len(lines) > len(rows):
+            lines = lines.filter(pl.Series([bool(line.strip()) for line in _lines(block)]))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        rows = pl.DataFrame(schema=schema)
     if len(lines) != len(rows):
-        raise _find_fault(block, schema)
+        kept, errors = _split_faults(block)
+        if not errors:
+            raise _find_fault(block, schema) from None
+        numbers = [number for number, _ in kept]
+        lines = pl.Series(numbers, dtype=pl.Int64)
+        rows = pl.DataFrame(schema=schema)
+        if kept:
+            again = Block("\n".join(line for _, line in kept), block.line)
+            try:
+                rows = _read_text(again.text, schema)
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+                raise _find_fault(block, schema) from None
+        if len(rows) != len(lines):
+            raise _find_fault(block, schema)
     # Ids are long and frequent: as categories, their texts are kept once for all blocks.
     users, items, _ = schema
-    return rows.cast({users: pl.Categorical, items: pl.Categorical}), lines
+    rows = rows.cast({users: pl.Categorical, items: pl.Categorical})
+    return TextTable(rows, lines, [], errors, len(errors))
+
+
+def _split_faults(block: Block) -> tuple[list[tuple[int, str]], list[DataError]]:
+    """Split the lines of a block into numbered lines that hold an object, and errors of the others."""
+    kept, errors = [], []
+    for number, line in enumerate(_lines(block), start=block.line):
+        if line.strip():
+            try:
+                _parse(line)
+            except DataError as error:
+                errors.append(DataError(error.message, line=number))
+            else:
+                kept.append((number, line))
+    return kept, errors
 
 
 def _read_text(text: str, schema: dict[str, pl.String]) -> pl.DataFrame:

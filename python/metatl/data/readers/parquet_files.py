@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import polars as pl
 
 from metatl.common.column_errors import quoted
+from metatl.common.forks import refuse_forked_child
 from metatl.common.memory import memory_bytes
+from metatl.common.panics import reports_of_panics_dropped
 from metatl.data.readers.regular_files import check_file
+from metatl.data.time_zones import in_utc, unknown_zones_accepted
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -98,6 +101,7 @@ def read_parquet(
     OSError
         If the file may not be read.
     """
+    refuse_forked_child()
     limit = default_max_bytes() if max_bytes is None else max_bytes
     with _errors_named(source):
         table, schema = _scan(source)
@@ -110,8 +114,7 @@ def read_parquet(
         rows = table.select(wanted).collect()
         # Rows can share one long text, which is in memory once until an operation copies it.
         _check_size(sum(_text_bytes(column) for column in rows), num_rows, limit)
-        metadata = pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
-    return ParquetTable(rows, metadata)
+    return ParquetTable(rows, read_metadata(source))
 
 
 def open_parquet(source: ParquetSource, *, max_bytes: int | None = None) -> ParquetBlocks:
@@ -138,6 +141,7 @@ def open_parquet(source: ParquetSource, *, max_bytes: int | None = None) -> Parq
     OSError
         If the file may not be read.
     """
+    refuse_forked_child()
     limit = default_max_bytes() if max_bytes is None else max_bytes
     with _errors_named(source):
         table, schema = _scan(source)
@@ -181,6 +185,33 @@ def read_column_names(source: ParquetSource) -> list[str]:
         return list(_scan(source)[1])
 
 
+def read_metadata(source: ParquetSource) -> dict[str, str]:
+    """Read the key-value metadata that the writer of a Parquet file added.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or bytes
+        The path of the file, or its content.
+
+    Returns
+    -------
+    dict of str to str
+        The metadata.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    DataError
+        If the file is not Parquet or is damaged.
+    OSError
+        If the file may not be read.
+    """
+    refuse_forked_child()
+    with _errors_named(source):
+        return pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
+
+
 def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
     """Check the marks at both ends of a file, and read its schema."""
     if not isinstance(source, bytes):
@@ -197,6 +228,7 @@ def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
     if size < 3 * len(_MAGIC) or end != _MAGIC:
         raise DataError("found a damaged Parquet file (it ends early); copy it again")
     table = pl.scan_parquet(source if isinstance(source, bytes) else Path(source), glob=False)
+    table = table.with_columns(in_utc(table.collect_schema()))
     return table, dict(table.collect_schema())
 
 
@@ -204,15 +236,19 @@ def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
 def _errors_named(source: ParquetSource) -> Iterator[None]:
     """Turn errors of polars into one line, and name the file in every error."""
     try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        with unknown_zones_accepted(), reports_of_panics_dropped():
+            yield
+    except DataError as error:
+        if isinstance(source, bytes) or error.file is not None:
+            raise
+        raise error.in_file(source) from None
+    except (OSError, MemoryError, EOFError):
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 (of any library)
+        # polars raises errors of many types for a damaged file, and its panics are no `Exception`.
         reason = str(error).partition("\n")[0]
         damaged = DataError(f"found a damaged Parquet file ({reason})")
         raise (damaged if isinstance(source, bytes) else damaged.in_file(source)) from None
-    except DataError as error:
-        if isinstance(source, bytes):
-            raise
-        raise error.in_file(source) from None
 
 
 def _check_size(num_bytes: int, num_rows: int, max_bytes: int) -> None:

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 24
 _LINE_BYTES = 1 << 26
 
+_START_BYTES = 1 << 12
+_OTHER_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
 
 class Block(NamedTuple):
     """Whole lines, and the line number of the first, from 1."""
@@ -42,8 +50,10 @@ def read_blocks(
     Raises
     ------
     DataError
-        If the file is not UTF-8 text, or if a line is longer than 64 MiB.
+        If the file is not UTF-8 text, if its lines end in a carriage return alone, or if a line is longer
+        than 64 MiB.
     """
+    _check_start(file.peek(_START_BYTES))
     line, rest = 1, b""
     while data := file.read(_BLOCK_BYTES):
         block = rest + data
@@ -56,6 +66,19 @@ def read_blocks(
             line += block.count(b"\n", 0, end)
     if rest:
         yield Block(_decode(rest, line, expected), line)
+
+
+def _check_start(start: bytes) -> None:
+    """Refuse what the first bytes show not to be lines of UTF-8."""
+    for mark, encoding in _OTHER_MARKS.items():
+        if start.startswith(mark):
+            raise DataError(f"found {encoding} text, expected UTF-8; save the file as UTF-8", line=1)
+    if b"\n" not in start and b"\r" in start.rstrip(b"\r"):
+        raise DataError(
+            "found lines that end in a carriage return alone, expected a line feed; save the file with the "
+            "line ends of Unix or Windows",
+            line=1,
+        )
 
 
 def skip_blank_lines(block: Block) -> Block:

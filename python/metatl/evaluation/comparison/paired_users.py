@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 
 from metatl.common.arguments import check_type
+from metatl.common.forks import refuse_forked_child
+from metatl.data.ids import normalise
 from metatl.evaluation.measures import Evaluation
 from metatl.evaluation.per_user_files import PER_USER_RANKINGS, PerUserRecord
 from metatl.exceptions import ArgumentTypeError, DataError, InvalidArgumentError
@@ -90,6 +92,7 @@ def pair_users(
         If an evaluation lacks a metric or the ranking, or if two of them differ in their users, data, split,
         tie rule or, where candidates are ranked, candidates.
     """
+    refuse_forked_child()
     values_of_users = _values_of_users(evaluations)
     records = [record for record, _ in values_of_users]
     systems = tuple(record.system for record in records)
@@ -108,7 +111,7 @@ def pair_users(
     user_ids: dict[str, pl.Series] = {}
     values: dict[tuple[str, str], NDArray[np.float64]] = {}
     for name in rankings:
-        frames = [frame.filter(pl.col("ranking") == name).sort("user_id") for _, frame in values_of_users]
+        frames = _by_user([frame.filter(pl.col("ranking") == name) for _, frame in values_of_users])
         user_ids[name] = frames[0]["user_id"]
         if len(user_ids[name]) < MIN_PAIRS:
             raise DataError(
@@ -119,6 +122,17 @@ def pair_users(
             _check_same_users((systems[0], user_ids[name]), (system, frame["user_id"]), name)
             values[system, name] = np.column_stack([frame[metric].to_numpy() for metric in chosen])
     return PairedUsers(records[0], systems, rankings, chosen, user_ids, values)
+
+
+def _by_user(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Write the ids of all frames by one rule, and sort the rows by them."""
+    ids = [normalise(frame["user_id"]) for frame in frames]
+    if len({column.dtype for column in ids}) > 1:
+        ids = [column.cast(pl.String) for column in ids]
+    return [
+        frame.with_columns(column.alias("user_id")).sort("user_id")
+        for frame, column in zip(frames, ids, strict=True)
+    ]
 
 
 def user_differences(paired: PairedUsers) -> pl.DataFrame:
@@ -285,11 +299,6 @@ def _short(digest: str | None) -> str:
 
 def _check_same_users(baseline: tuple[str, pl.Series], other: tuple[str, pl.Series], ranking: str) -> None:
     (name, mine), (other_name, theirs) = baseline, other
-    if mine.dtype != theirs.dtype:
-        raise DataError(
-            f"{name} and {other_name}: found ids of users of the types {mine.dtype} and {theirs.dtype}, "
-            "expected the same"
-        )
     if mine.equals(theirs):
         return
     only_mine = int((~mine.is_in(theirs.implode())).sum())

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, TypeAlias, Union, get_args
 
 import numpy as np
 
+from metatl.common.forks import refuse_forked_child
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
-from metatl.data.readers.regular_files import check_file
+from metatl.data.ids import find_ids
+from metatl.data.readers.opened_files import errors_in
+from metatl.evaluation.external.arrays import as_array, load_npy
 from metatl.evaluation.external.evaluate_scores import known_columns, population, read_candidates
-from metatl.evaluation.external.item_ids import find_indices, read_items
+from metatl.evaluation.external.item_ids import read_items
 from metatl.evaluation.external.source import ExternalSource, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, quantile_groups
 from metatl.evaluation.report.results import ListsReport
 from metatl.evaluation.user_ranks import rank_blocks
-from metatl.exceptions import ArgumentTypeError, ConfigError, DataError, InvalidArgumentError, NotANumberError
+from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NotANumberError
 from metatl.metrics.list_metrics import list_metrics
 from metatl.metrics.names import DEFAULT_METRICS, DEFAULT_TOP
 from metatl.metrics.rank_metrics import parse_metrics
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from metatl.data.candidates import CandidateSets
+    from metatl.data.frames import FrameLike
     from metatl.evaluation.measures import Evaluation
     from metatl.evaluation.report.results import SourceResults
     from metatl.metrics.names import TieRule
@@ -64,7 +68,7 @@ def evaluate_embeddings(
     candidates: CandidateSets | str | os.PathLike[str],
     queries: ArrayLike,
     items: ArrayLike,
-    item_ids: pl.Series | pl.DataFrame | str | os.PathLike[str],
+    item_ids: pl.Series | FrameLike | str | os.PathLike[str],
     *,
     bias: ArrayLike | None = None,
     similarity: Similarity = "dot",
@@ -74,7 +78,7 @@ def evaluate_embeddings(
     top: int = DEFAULT_TOP,
     seed: int = 0,
     by: Sequence[str] = (),
-    attributes: pl.DataFrame | None = None,
+    attributes: FrameLike | None = None,
     num_threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation[SourceResults]:
@@ -92,9 +96,10 @@ def evaluate_embeddings(
         (B, d) float32: the vector of each user, in the order of the candidates' rows.
     items : ndarray, torch.Tensor, str or path
         (I, d) float32.
-    item_ids : polars.Series, polars.DataFrame, str or path
-        (I,) raw ids of the items, in the order of their vectors: a series, or a table (a frame, Parquet, CSV)
-        with the column ``item_id`` and optionally ``count``, the training interactions of the item.
+    item_ids : polars.Series, table, str or path
+        (I,) raw ids of the items, in the order of their vectors: a series, or a table (in memory, or a file
+        of text or Parquet) with the column ``item_id`` and optionally ``count``, the training interactions of
+        the item.
     bias : ndarray, torch.Tensor, str or path, optional
         (I,) float32.
     similarity : {"dot", "l2", "squared_l2"}
@@ -112,7 +117,7 @@ def evaluate_embeddings(
     by : sequence of str
         Columns to slice the users by: ``history_length``, ``item_popularity`` (the ``count`` of the target,
         in quarters) or columns of `attributes`.
-    attributes : polars.DataFrame, optional
+    attributes : table, optional
         ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
@@ -133,6 +138,7 @@ def evaluate_embeddings(
     ConfigError
         If a metric, the similarity or a column to slice by is unknown.
     """
+    refuse_forked_child()
     if similarity not in get_args(Similarity):
         raise ConfigError(f"similarity: found {similarity!r}, expected one of dot, l2, squared_l2")
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
@@ -141,7 +147,7 @@ def evaluate_embeddings(
         sets, files = read_candidates(candidates)
         if sets is None:
             raise InvalidArgumentError("candidates: found None, expected candidate sets or their file")
-        table = read_items(item_ids, sets.item_ids.dtype)
+        table = read_items(item_ids)
         catalogue = _Catalogue(
             vectors=_array("items", items, (len(table), None)),
             bias=None if bias is None else _array("bias", bias, (len(table),)),
@@ -188,18 +194,16 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
     where = None
     if isinstance(given, (str, os.PathLike)):
         where = str(given)
-        check_file(given)
-        try:
-            given = np.load(given, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise DataError(f"found a damaged array, or none of numpy's ({reason})", file=where) from None
-    elif not isinstance(given, np.ndarray) and hasattr(given, "detach"):
-        given = given.detach().cpu().numpy()
-    if not isinstance(given, np.ndarray):
-        raise ArgumentTypeError(f"{argument}: found {type(given).__name__}, expected an array")
+        with errors_in(where):
+            given = load_npy(given)
+    else:
+        given = as_array(argument, given)
+    if given.dtype == np.float16:
+        given = given.astype(np.float32)
     if given.dtype != np.float32:
-        raise DataError(f"{argument}: found {given.dtype}, expected float32", file=where)
+        raise DataError(
+            f"{argument}: found {given.dtype}, expected float32; convert with .astype(np.float32)", file=where
+        )
     fits = len(given.shape) == len(shape) and all(
         size == wanted or (wanted is None and size > 0)
         for size, wanted in zip(given.shape, shape, strict=True)
@@ -207,9 +211,7 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
     if not fits:
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"{argument}: found the shape {given.shape}, expected ({expected})", file=where)
-    if not given.flags.c_contiguous:
-        raise DataError(f"{argument}: found an array that is not C-contiguous, expected one", file=where)
-    array = np.asarray(given)
+    array = np.ascontiguousarray(given)
     _check_numbers(argument if where is None else f"{where}: {argument}", array)
     return array
 
@@ -228,7 +230,7 @@ def _check_numbers(name: str, array: np.ndarray) -> None:
 
 
 def _in_catalogue(sets: CandidateSets, item_ids: pl.Series) -> _Users:
-    indices = find_indices(sets.item_ids, item_ids)
+    indices = find_ids(item_ids, sets.item_ids)
     candidates = indices[sets.candidates]
     unknown = np.flatnonzero((candidates < 0).any(axis=1))
     if len(unknown):

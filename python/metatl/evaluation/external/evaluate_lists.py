@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from metatl.common.forks import refuse_forked_child
 from metatl.common.timings import Timings
-from metatl.evaluation.external.ranked_lists import read_lists, read_targets, same_ids
+from metatl.data.ids import find_ids
+from metatl.evaluation.external.ranked_lists import read_lists, read_targets
 from metatl.evaluation.external.source import ExternalSource, evaluate_source
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking
 from metatl.exceptions import DataError
@@ -20,6 +22,7 @@ from metatl.ranking.blocks import RankCounts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatl.data.frames import FrameLike
     from metatl.evaluation.external.ranked_lists import ListsLike
     from metatl.evaluation.measures import Evaluation
     from metatl.evaluation.report.results import SourceResults
@@ -35,7 +38,7 @@ def evaluate_lists(
     metrics: Sequence[str] | str = DEFAULT_METRICS,
     seed: int = 0,
     by: Sequence[str] = (),
-    attributes: pl.DataFrame | None = None,
+    attributes: FrameLike | None = None,
     num_threads: int | None = None,
 ) -> Evaluation[SourceResults]:
     """Rank each user's target in the list that a model gave for the user.
@@ -45,10 +48,11 @@ def evaluate_lists(
 
     Parameters
     ----------
-    lists : str, path or polars.DataFrame
+    lists : str, path or table
         Ranked lists; see `metatl.evaluation.external.ranked_lists.read_lists`.
-    targets : str, path or polars.DataFrame
-        The item that each user chose; see `metatl.evaluation.external.ranked_lists.read_targets`.
+    targets : str, path or table
+        The item that each user chose; see `metatl.evaluation.external.ranked_lists.read_targets`. With a
+        candidate file, the evaluation can be compared with others of the same data and split.
     name : str, optional
         Name of the system; the name of the file by default.
     ties : {"worst", "mean", "best"}
@@ -59,7 +63,7 @@ def evaluate_lists(
         Seed of the bootstrap.
     by : sequence of str
         Columns of `attributes` to slice the users by.
-    attributes : polars.DataFrame, optional
+    attributes : table, optional
         ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
@@ -78,54 +82,67 @@ def evaluate_lists(
     ConfigError
         If a metric or a column to slice by is unknown.
     """
+    refuse_forked_child()
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     timings = Timings()
     with timings.stage("read"):
-        rows, chosen = same_ids(read_lists(lists), read_targets(targets))
+        rows, chosen = read_lists(lists), read_targets(targets)
     with timings.stage("rank"):
-        ranking, without = _rank(rows, chosen)
+        ranking, without, strangers = _rank(rows, chosen.rows)
     given = {"lists": lists, "targets": targets}
     files = {part: str(file) for part, file in given.items() if isinstance(file, (str, os.PathLike))}
-    strangers = rows["user_id"].n_unique() - (len(chosen) - without)
     source = ExternalSource(
         kind="lists",
         name=name,
         files=files,
         named_by="lists",
         left_out={"users with a list and no relevant item": strangers},
+        protocol=chosen.candidates,
         notes=_notes(ranking, without),
     )
-    users = RankedUsers(user_ids=chosen["user_id"], full=ranking)
+    users = RankedUsers(user_ids=chosen.rows["user_id"], full=ranking)
     return evaluate_source(source, users, measures, by=by, attributes=attributes, timings=timings)
 
 
-def _rank(rows: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Ranking, int]:
-    """Rank each target in its list; also count the users without a list."""
-    scored = chosen.join(
-        rows.rename({"item_id": "target", "score": "target_score"}),
-        on=["user_id", "target"],
-        how="left",
-        maintain_order="left",
-    )
-    level = pl.col("score") == pl.col("target_score")
+def _rank(rows: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Ranking, int, int]:
+    """Rank each target in its list; also count the users without a list, and the lists of other users."""
+    count = len(chosen)
+    users = find_ids(chosen["user_id"], rows["user_id"])
+    distinct = chosen["target"].unique(maintain_order=True)
+    targets = find_ids(distinct, chosen["target"])
+    is_target = (users >= 0) & (find_ids(distinct, rows["item_id"]) == targets[users])
+    listed = pl.DataFrame({"user": users, "score": rows["score"], "is_target": is_target})
+    strangers = int(rows["user_id"].filter(pl.Series(users < 0)).n_unique())
+    listed = listed.filter(pl.col("user") >= 0)
+    of_targets = listed.filter("is_target").select("user", pl.col("score").alias("target_score"))
+    if of_targets["user"].is_duplicated().any():
+        user = int(of_targets["user"].filter(of_targets["user"].is_duplicated())[0])
+        raise DataError(
+            f"lists: found the item {chosen['target'][user]!r} twice in the list of the user "
+            f"{chosen['user_id'][user]!r}"
+        )
     counted = (
-        rows.join(scored, on="user_id", how="inner")
-        .group_by("user_id")
+        listed.join(of_targets, on="user", how="left")
+        .group_by("user")
         .agg(
             (pl.col("score") > pl.col("target_score")).sum().cast(pl.Int64).alias("greater"),
-            (level & (pl.col("item_id") != pl.col("target"))).sum().cast(pl.Int64).alias("equal"),
+            ((pl.col("score") == pl.col("target_score")) & ~pl.col("is_target"))
+            .sum()
+            .cast(pl.Int64)
+            .alias("equal"),
             pl.len().cast(pl.Int64).alias("length"),
         )
     )
-    ranked = scored.join(counted, on="user_id", how="left", maintain_order="left")
-    without = ranked["length"].null_count()
-    if without == len(ranked):
+    if counted.is_empty():
         raise DataError("lists: found no list of any user who has a relevant item; check that the ids agree")
-    in_list = ranked["target_score"].is_not_null().to_numpy()
-    greater, equal, length = (
-        ranked[name].fill_null(0).to_numpy().astype(np.int64) for name in ("greater", "equal", "length")
-    )
-    return Ranking(RankCounts(greater, equal), np.maximum(length - 1, 0), in_list), without
+    greater, equal, length = (np.zeros(count, np.int64) for _ in range(3))
+    in_list = np.zeros(count, bool)
+    present = counted["user"].to_numpy()
+    for name, values in (("greater", greater), ("equal", equal), ("length", length)):
+        values[present] = counted[name].to_numpy()
+    in_list[of_targets["user"].to_numpy()] = True
+    ranking = Ranking(RankCounts(greater, equal), np.maximum(length - 1, 0), in_list)
+    return ranking, count - len(counted), strangers
 
 
 def _notes(ranking: Ranking, without: int) -> list[str]:

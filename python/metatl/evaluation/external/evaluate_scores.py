@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
+from metatl.common.forks import refuse_forked_child
 from metatl.common.timings import Timings
 from metatl.data.candidates import CandidateSets
 from metatl.evaluation.external.score_files import open_scores
@@ -22,6 +23,7 @@ from metatl.ranking.blocks import RankCounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from metatl.data.frames import FrameLike
     from metatl.data.interactions import Interactions
     from metatl.evaluation.external.score_blocks import Scores
     from metatl.evaluation.external.score_files import ScoresLike
@@ -45,7 +47,7 @@ def evaluate_scores(
     metrics: Sequence[str] | str = DEFAULT_METRICS,
     seed: int = 0,
     by: Sequence[str] = (),
-    attributes: pl.DataFrame | None = None,
+    attributes: FrameLike | None = None,
     num_threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation[SourceResults]:
@@ -53,9 +55,10 @@ def evaluate_scores(
 
     Parameters
     ----------
-    scores : str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
-        (B, 1 + n) float32, a row for each user in the order of the candidates' rows, the target's score
-        first; or pairs, see `metatl.evaluation.external.score_files`.
+    scores : str, path, ndarray, torch.Tensor or table
+        (B, 1 + n) floats or integers, a row for each user in the order of the candidates' rows, the target's
+        score first; they are ranked in their own precision. Or pairs, see
+        `metatl.evaluation.external.score_files`.
     candidates : CandidateSets, str or path, optional
         The candidates, or their file. If None, column 0 is ranked among the other columns, and the results
         note what could not be checked.
@@ -72,7 +75,7 @@ def evaluate_scores(
     by : sequence of str
         Columns to slice the users by: ``history_length``, ``item_popularity`` (how often the target occurs
         in `train`, in quarters) or columns of `attributes`.
-    attributes : polars.DataFrame, optional
+    attributes : table, optional
         ``user_id`` (raw) and columns to slice by.
     num_threads : int, optional
         Threads of the kernels.
@@ -93,6 +96,7 @@ def evaluate_scores(
     ConfigError
         If a metric or a column to slice by is unknown, or `train` is given without candidates.
     """
+    refuse_forked_child()
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     if train is not None and candidates is None:
         raise ConfigError("train: found interactions, but no candidates whose targets they could count")
@@ -161,7 +165,7 @@ def _rank(
     for start, block in scores.blocks():
         rows = slice(start, start + len(block))
         try:
-            greater[rows], equal[rows] = _metatl.rank_scores(block, num_threads=num_threads)
+            greater[rows], equal[rows] = _rank_block(block, num_threads)
         except NotANumberError:
             nan_entries = np.argwhere(np.isnan(block))
             not_numbers += len(nan_entries)
@@ -175,6 +179,16 @@ def _rank(
             f"{first} (counted from 0), expected none"
         )
     return RankCounts(greater, equal)
+
+
+def _rank_block(block: np.ndarray, num_threads: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Count the negatives above and level with each target, in the precision of the scores."""
+    if block.dtype == np.float32:
+        return _metatl.rank_scores(block, num_threads=num_threads)
+    if block.dtype.kind == "f" and np.isnan(block).any():
+        raise NotANumberError("scores")
+    target, negatives = block[:, :1], block[:, 1:]
+    return (negatives > target).sum(axis=1), (negatives == target).sum(axis=1)
 
 
 def _ranked_users(sets: CandidateSets | None, counts: RankCounts, n: int) -> RankedUsers:

@@ -25,7 +25,7 @@ class Scores:
     rows, columns : int
         B, and 1 + n.
     blocks : callable
-        Yields (first row, (b, 1 + n) float32) for successive blocks of rows.
+        Yields (first row, (b, 1 + n) float32, float64 or integers) for successive blocks of rows.
     notes : tuple of str
         Remarks for the report, such as the number of unused rows.
     """
@@ -36,18 +36,15 @@ class Scores:
     notes: tuple[str, ...] = ()
 
 
-def block_height(columns: int) -> int:
-    """Give the number of rows of a block, for rows of `columns` scores."""
-    return max(1, BLOCK_BYTES // (4 * max(columns, 1)))
+def block_height(columns: int, itemsize: int = 4) -> int:
+    """Give the number of rows of a block, for rows of `columns` scores of some bytes."""
+    return max(1, BLOCK_BYTES // (itemsize * max(columns, 1)))
 
 
 def check_array(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran: bool) -> None:
     """Raise DataError if an array of this dtype, shape and order cannot hold scores."""
-    if dtype != np.float32:
-        raise DataError(
-            f"scores: found {dtype}, expected float32; convert with .astype(np.float32); "
-            "scores that differ by less than its precision become ties"
-        )
+    if dtype.kind not in "fiu" or dtype.itemsize > 8:  # noqa: PLR2004 (bytes)
+        raise DataError(f"scores: found {dtype}, expected float32, or floats or integers of up to 64 bits")
     if len(shape) != 2:  # noqa: PLR2004
         raise DataError(f"scores: found the shape {shape}, expected two dimensions: users and candidates")
     if fortran and min(shape) > 1:
@@ -57,13 +54,22 @@ def check_array(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran: bool) 
         )
 
 
+def in_ranked_type(block: np.ndarray) -> np.ndarray:
+    """Convert a block to a type that scores are ranked in, which holds all of its values: C-contiguous.
+
+    float16 becomes float32; float32, float64 and integers stay, in the byte order of the machine.
+    """
+    dtype = np.dtype(np.float32) if block.dtype.kind == "f" and block.dtype.itemsize == 2 else block.dtype  # noqa: PLR2004
+    return np.ascontiguousarray(block, dtype=dtype.newbyteorder("="))
+
+
 def matrix_scores(matrix: np.ndarray) -> Scores:
     """Cut a matrix of scores into blocks.
 
     Parameters
     ----------
     matrix : ndarray
-        (B, 1 + n) float32.
+        (B, 1 + n) floats or integers, in any order of memory.
 
     Raises
     ------
@@ -72,10 +78,10 @@ def matrix_scores(matrix: np.ndarray) -> Scores:
     """
     check_array(matrix.dtype, matrix.shape, fortran=False)
     rows, columns = matrix.shape
-    height = block_height(columns)
+    height = block_height(columns, matrix.dtype.itemsize)
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, rows, height):
-            yield start, np.ascontiguousarray(matrix[start : start + height])
+            yield start, in_ranked_type(matrix[start : start + height])
 
     return Scores(rows, columns, blocks)

@@ -10,17 +10,25 @@ import os
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
-import polars as pl
 
 from metatl.common.column_errors import quoted
+from metatl.data.frames import FrameLike, as_frame, is_frame
+from metatl.data.readers.opened_files import errors_in
 from metatl.data.readers.regular_files import check_file
-from metatl.evaluation.external.score_blocks import Scores, block_height, check_array, matrix_scores
+from metatl.evaluation.external.arrays import as_array
+from metatl.evaluation.external.score_blocks import (
+    Scores,
+    block_height,
+    check_array,
+    in_ranked_type,
+    matrix_scores,
+)
 from metatl.evaluation.external.score_tables import frame_table, parquet_table, table_scores
 from metatl.evaluation.external.score_text import text_table
-from metatl.exceptions import ArgumentTypeError, DataError
+from metatl.exceptions import DataError, MetatlError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,25 +38,8 @@ if TYPE_CHECKING:
     from metatl.data.candidates import CandidateSets
 
 
-class PandasFrame(Protocol):
-    """The part of the interface of a pandas data frame that is used."""
-
-    @property
-    def columns(self) -> Any:
-        """Names of the columns."""
-        ...
-
-    def to_numpy(self) -> np.ndarray:
-        """Give the values."""
-        ...
-
-    def __getitem__(self, name: Any, /) -> Any:
-        """Give a column."""
-        ...
-
-
-ScoresLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor", pl.DataFrame, PandasFrame]
-"""A file, an array, a torch tensor, or a polars or pandas frame."""
+ScoresLike: TypeAlias = Union[str, "os.PathLike[str]", np.ndarray, "torch.Tensor", FrameLike]
+"""A file, an array, a torch tensor, or a table of any library."""
 
 
 def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
@@ -56,8 +47,8 @@ def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
 
     Parameters
     ----------
-    scores : str, path, ndarray, torch.Tensor, polars.DataFrame or pandas.DataFrame
-        A file or the scores, as float32.
+    scores : str, path, ndarray, torch.Tensor or table
+        A file or the scores: floats or integers, which are ranked in their own precision.
     sets : CandidateSets or None
         The candidates. Without them the scores must be rows, and users and items cannot be checked.
 
@@ -75,23 +66,14 @@ def open_scores(scores: ScoresLike, sets: CandidateSets | None) -> Scores:
     if not isinstance(scores, (str, os.PathLike)):
         return _checked(_in_memory(scores, sets), sets)
     path = Path(scores)
-    with _named(path):
+    with errors_in(path):
         checked = _checked(_in_file(path, sets), sets)
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
-        with _named(path):
+        with errors_in(path):
             yield from checked.blocks()
 
     return Scores(checked.rows, checked.columns, blocks, checked.notes)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Add the path of the file to errors."""
-    try:
-        yield
-    except DataError as error:
-        raise error.in_file(path) from None
 
 
 def _checked(scores: Scores, sets: CandidateSets | None) -> Scores:
@@ -115,19 +97,9 @@ def _checked(scores: Scores, sets: CandidateSets | None) -> Scores:
 
 
 def _in_memory(scores: Any, sets: CandidateSets | None) -> Scores:
-    if isinstance(scores, pl.DataFrame):
-        return table_scores(frame_table(scores), sets)
-    module = type(scores).__module__.partition(".")[0]
-    if module == "pandas":
-        columns = {str(name): scores[name].to_numpy() for name in scores.columns}
-        return table_scores(frame_table(pl.DataFrame(columns)), sets)
-    if module == "torch":
-        scores = scores.detach().cpu().numpy()
-    if not isinstance(scores, np.ndarray):
-        raise ArgumentTypeError(
-            f"scores: found {type(scores).__name__}, expected an array, a tensor, a data frame or a file"
-        )
-    return matrix_scores(scores)
+    if is_frame(scores):
+        return table_scores(frame_table(as_frame("scores", scores)), sets)
+    return matrix_scores(as_array("scores", scores))
 
 
 # --- Files
@@ -136,13 +108,15 @@ def _in_memory(scores: Any, sets: CandidateSets | None) -> Scores:
 def _in_file(path: Path, sets: CandidateSets | None) -> Scores:
     check_file(path)
     readers = {".npy": _mapped, ".npz": _unpacked}
-    ending = path.suffix.lower()
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if path.suffix == ".gz" and ending not in (".csv", ".tsv"):
+        raise DataError(f"found a gzipped {ending or 'file'}, expected .csv.gz or .tsv.gz; unpack it")
     if ending in readers:
         return readers[ending](path)
     if ending == ".parquet":
         return table_scores(parquet_table(path), sets)
     if ending in (".csv", ".tsv"):
-        return table_scores(text_table(path, "," if ending == ".csv" else "\t", sets), sets)
+        return table_scores(text_table(path, "," if ending == ".csv" else "\t"), sets)
     raise DataError(
         f"found a name that ends in {ending or 'nothing'!r}, expected .npy, .npz, .parquet, .csv or .tsv"
     )
@@ -155,60 +129,67 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         if version >= (2, 0):
             read = np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, OverflowError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001 (NumPy evaluates the header as Python, which raises many types)
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"found a damaged array, or none of numpy's ({reason})") from None
+    if not all(isinstance(size, int) and 0 <= size < 2**62 for size in shape):
+        raise DataError(f"found a damaged array, or none of numpy's (its shape is {shape!r:.60})")
     check_array(dtype, shape, fortran=fortran)
     return shape, fortran, dtype
 
 
 def _mapped(path: Path) -> Scores:
     with path.open("rb") as file:
-        (rows, columns), _, _ = _read_header(file)
+        (rows, columns), _, dtype = _read_header(file)
         offset = file.tell()
-    expected, size = offset + 4 * rows * columns, path.stat().st_size
+    expected, size = offset + dtype.itemsize * rows * columns, path.stat().st_size
     if size != expected:
         raise DataError(
             f"found {size:,} bytes, expected {expected:,} for {rows:,} x {columns:,} scores; "
             "write the file again"
         )
-    height = block_height(columns)
+    height = block_height(columns, dtype.itemsize)
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, rows, height):
             shape = (min(height, rows - start), columns)
+            begin = offset + dtype.itemsize * start * columns
             # Each block has its own mapping, so that blocks that were read do not stay in memory.
-            yield start, np.memmap(path, np.float32, "r", offset + 4 * start * columns, shape)
+            yield start, in_ranked_type(np.memmap(path, dtype, "r", begin, shape))
 
     return Scores(rows, columns, blocks)
 
 
 def _unpacked(path: Path) -> Scores:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            name = names[0] if len(names) == 1 else "scores.npy"
-            if name not in names:
-                raise DataError(
-                    f"found the arrays {quoted(names)}, expected one, or one that is called 'scores'"
-                )
-            with archive.open(name) as member:
-                (rows, columns), _, _ = _read_header(member)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"found a damaged archive ({error})") from None
-    height = block_height(columns)
+    with _archive_errors(), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        name = names[0] if len(names) == 1 else "scores.npy"
+        if name not in names:
+            raise DataError(f"found the arrays {quoted(names)}, expected one, or one that is called 'scores'")
+        with archive.open(name) as member:
+            (rows, columns), _, dtype = _read_header(member)
+    height = block_height(columns, dtype.itemsize)
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
-        try:
-            with zipfile.ZipFile(path) as archive, archive.open(name) as member:
-                _read_header(member)
-                for start in range(0, rows, height):
-                    count = min(height, rows - start) * columns
-                    content = member.read(4 * count)
-                    if len(content) < 4 * count:
-                        raise DataError("found fewer scores than its header says")
-                    yield start, np.frombuffer(content, np.float32).reshape(-1, columns)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise DataError(f"found a damaged archive ({error})") from None
+        with _archive_errors(), zipfile.ZipFile(path) as archive, archive.open(name) as member:
+            _read_header(member)
+            for start in range(0, rows, height):
+                size = min(height, rows - start) * columns * dtype.itemsize
+                content = member.read(size)
+                if len(content) < size:
+                    raise DataError("found fewer scores than its header says")
+                yield start, in_ranked_type(np.frombuffer(content, dtype).reshape(-1, columns))
 
     return Scores(rows, columns, blocks)
+
+
+@contextmanager
+def _archive_errors() -> Iterator[None]:
+    """Describe whatever a damaged, encrypted or strangely packed archive makes zipfile raise."""
+    try:
+        yield
+    except (MetatlError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 (errors of many types)
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"found a damaged archive, or one that cannot be read ({reason})") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metatl.evaluation.external.item_ids import find_indices
+from metatl.data.ids import find_ids
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
 
 
 def fill_long_scores(
-    blocks: Iterable[pl.DataFrame], sets: CandidateSets
+    blocks: Iterable[pl.DataFrame], sets: CandidateSets, dtype: np.dtype[Any]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Put the scores of pairs into the order of the candidates.
 
     Parameters
     ----------
     blocks : iterable of polars.DataFrame
-        Rows of ``user_id``, ``item_id`` and ``score`` (Float32), in any order. Pairs that are not
-        candidates are not used.
+        Rows of ``user_id``, ``item_id`` and ``score``, in any order. Pairs that are not candidates are not
+        used.
     sets : CandidateSets
         The candidates.
+    dtype : numpy.dtype
+        Type of the scores.
 
     Returns
     -------
     scores : ndarray
-        (B, 1 + n) float32, in the order of the candidates.
+        (B, 1 + n), in the order of the candidates.
     notes : tuple of str
         How many rows were not used.
 
@@ -46,12 +48,12 @@ def fill_long_scores(
     wanted = (np.arange(len(sets.users))[:, None] * num_items + sets.candidates).ravel()
     order = np.argsort(wanted, kind="stable")
     ascending = wanted[order]
-    scores = np.empty(len(wanted), np.float32)
+    scores = np.empty(len(wanted), dtype)
     filled = np.zeros(len(wanted), bool)
     unused = 0
     for pairs in blocks:
-        users = find_indices(pairs["user_id"], sets.user_ids)
-        items = find_indices(pairs["item_id"], sets.item_ids)
+        users = find_ids(sets.user_ids, pairs["user_id"])
+        items = find_ids(sets.item_ids, pairs["item_id"])
         keys = users * num_items + items
         slots = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
         used = (users >= 0) & (items >= 0) & (ascending[slots] == keys)

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from metatl.data.readers.opened_files import open_file
 from metatl.data.readers.text_blocks import Block, read_blocks, skip_blank_lines
-from metatl.evaluation.external.score_tables import ScoreTable
+from metatl.evaluation.external.ranked_lists import refuse_merged
+from metatl.evaluation.external.score_tables import INDEX_NAMES, LONG_COLUMNS, ScoreTable
 from metatl.exceptions import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from metatl.data.candidates import CandidateSets
+MAX_COLUMNS = 100_000
+"""The most columns that a table of scores in text may have."""
 
 
-def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreTable:
+def text_table(path: Path, separator: str) -> ScoreTable:
     """Open a text table that is read some lines at a time.
 
     Parameters
@@ -28,17 +31,18 @@ def text_table(path: Path, separator: str, sets: CandidateSets | None) -> ScoreT
         The file: UTF-8, with a header in the first line.
     separator : str
         The separator of fields.
-    sets : CandidateSets or None
-        The candidates; the ids of the table have the types of their ids.
     """
     lines = _lines(path)
     first = next(lines)
     header = first.text.rstrip("\r\n")
     lines.close()
     _check_header(header, separator, first.line)
-    schema: dict[str, pl.DataType] = dict.fromkeys(_parse(header, separator).columns, pl.Float32())
-    for name in schema.keys() & {"user_id", "item_id"}:
-        schema[name] = pl.String() if sets is None else getattr(sets, f"{name}s").dtype
+    schema: dict[str, pl.DataType] = dict.fromkeys(_parse(header, separator).columns, pl.Float64())
+    for name in schema:
+        # Ids are matched as text; what is neither an id nor a score of pairs is not used.
+        is_unused = set(LONG_COLUMNS) <= schema.keys() and name not in LONG_COLUMNS
+        if name in ("user_id", "item_id", *INDEX_NAMES) or is_unused:
+            schema[name] = pl.String()
 
     def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         lines = _lines(path)
@@ -67,7 +71,13 @@ def _check_header(header: str, separator: str, line: int) -> None:
 
     0, 1, 2, … are accepted: some programs write them as the names of unnamed columns.
     """
-    names = next(csv.reader([header], delimiter=separator), [])
+    try:
+        names = next(csv.reader([header], delimiter=separator), [])
+    except csv.Error as error:
+        raise DataError(f"found a header that is not CSV: {error}", line=line) from None
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"found the column {repeated!r} more than once", line=line)
     try:
         numbers = [float(name) for name in names]
     except ValueError:
@@ -78,7 +88,7 @@ def _check_header(header: str, separator: str, line: int) -> None:
 
 def _lines(path: Path) -> Generator[Block]:
     """Cut a file into its header and blocks of whole rows; a quoted field may contain line breaks."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         blocks = read_blocks(file, expected="UTF-8 text")
         for block in blocks:
             start = skip_blank_lines(block)
@@ -87,6 +97,8 @@ def _lines(path: Path) -> Generator[Block]:
         else:
             raise DataError("found an empty file, expected a header and rows")
         header, newline, body = start.text.partition("\n")
+        if header.count(",") + header.count("\t") >= MAX_COLUMNS:
+            raise DataError(f"found more than {MAX_COLUMNS:,} columns", line=start.line)
         yield Block(header, start.line)
         held = Block(body, start.line + len(newline))
         for block in blocks:
@@ -103,9 +115,12 @@ def _parse_block(block: Block, header: str, separator: str, schema: dict[str, pl
     text = f"{header}\n{block.text}"
     try:
         rows = _parse(text, separator, schema)
+        for name, dtype in schema.items():
+            if dtype == pl.Float64 and (rows[name].abs() >= 2**53).any():
+                refuse_merged(_parse(text, separator)[name], rows[name])
         if not any(column.null_count() for column in rows):
             return rows
-    except DataError:
+    except _UnreadableError:
         pass  # Parse it again as text, to find the line of the error.
     lines = _lines_of_rows(block, separator, len(schema))
     rows = _parse(text, separator)
@@ -119,7 +134,11 @@ def _parse(text: str, separator: str, types: dict[str, pl.DataType] | None = Non
         )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"found a damaged table ({reason})") from None
+        raise _UnreadableError(f"found a damaged table ({reason})") from None
+
+
+class _UnreadableError(DataError):
+    """polars cannot read a block; its lines say why."""
 
 
 def _lines_of_rows(block: Block, separator: str, width: int) -> list[int]:
@@ -138,7 +157,7 @@ def _lines_of_rows(block: Block, separator: str, width: int) -> list[int]:
 
 
 def _cast(column: pl.Series, dtype: pl.DataType, lines: list[int]) -> pl.Series:
-    """Parse text as ids or numbers; a missing text id stays null and matches no id."""
+    """Parse text as numbers; a missing id stays null and matches no id."""
     if dtype == pl.String:
         return column
     text = column.str.strip_chars()
@@ -147,6 +166,5 @@ def _cast(column: pl.Series, dtype: pl.DataType, lines: list[int]) -> pl.Series:
     if wrong.any():
         row = int(wrong.arg_true()[0])
         value = "nothing" if column[row] is None else repr(column[row])
-        expected = "a number" if dtype == pl.Float32 else "an integer id"
-        raise DataError(f"found {value}, expected {expected}", line=lines[row], column=column.name)
+        raise DataError(f"found {value}, expected a number", line=lines[row], column=column.name)
     return numbers

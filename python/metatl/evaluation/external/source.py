@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from metatl.common.timings import Timings
     from metatl.data.candidates import CandidateSets
+    from metatl.data.frames import FrameLike
     from metatl.evaluation.measures import Measures, RankedUsers
     from metatl.evaluation.report.results import ListsReport
 
@@ -40,7 +41,9 @@ class ExternalSource:
     columns : dict of str to polars.Series
         (B,) each: columns to slice the users by.
     candidates : CandidateSets or None
-        The candidates; None where there are none.
+        The candidates that were ranked; None where there are none.
+    protocol : CandidateSets or None
+        The candidates whose users and targets were taken, where others were ranked.
     lists : ListsReport or None
         The report of the users' lists.
     notes : sequence of str
@@ -54,6 +57,7 @@ class ExternalSource:
     left_out: dict[str, int]
     columns: dict[str, pl.Series] = field(default_factory=dict)
     candidates: CandidateSets | None = None
+    protocol: CandidateSets | None = None
     lists: ListsReport | None = None
     notes: Sequence[str] = ()
 
@@ -64,7 +68,7 @@ def evaluate_source(
     measures: Measures,
     *,
     by: Sequence[str],
-    attributes: pl.DataFrame | None,
+    attributes: FrameLike | None,
     timings: Timings,
 ) -> Evaluation[SourceResults]:
     """Evaluate the ranked users of an external system.
@@ -79,7 +83,7 @@ def evaluate_source(
         What to compute.
     by : sequence of str
         Columns to slice the users by.
-    attributes : polars.DataFrame or None
+    attributes : table or None
         ``user_id`` (raw) and columns to slice by.
     timings : Timings
         The stages so far; gains the stage ``metrics``.
@@ -96,14 +100,14 @@ def evaluate_source(
     DataError
         If `attributes` has no ``user_id``, or has a user twice.
     """
-    sets = source.candidates
+    sets = source.candidates or source.protocol
     with timings.stage("metrics"):
         figures = report_figures(
             users,
             measures,
             left_out=source.left_out,
             lists=source.lists,
-            candidates=sets,
+            candidates=source.candidates,
             columns=source.columns,
             by=by,
             attributes=attributes,
