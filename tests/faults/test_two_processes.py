@@ -13,8 +13,6 @@ import pytest
 import metatl
 from kill_scenarios import differences, run_bytes
 
-waiting = pytest.mark.xfail(strict=False, reason="run directories have no lock yet")
-
 LONG = ("max_steps=100000", "patience=100000", "eval_every=2", "dim=8", "batch_size=16")
 SECONDS = 20
 
@@ -28,7 +26,6 @@ def wait_for_calls(started, number):
         time.sleep(0.005)
 
 
-@waiting
 @pytest.mark.parametrize("option", ["--resume", "--overwrite"])
 def test_the_second_training_is_told_who_holds_the_directory(scenarios, option, tmp_path):
     folder = tmp_path.resolve() / "work"
@@ -50,7 +47,6 @@ def test_the_second_training_is_told_who_holds_the_directory(scenarios, option, 
         metatl.load_run(out)
 
 
-@waiting
 @pytest.mark.parametrize("name", ["train", "overwrite"])
 def test_of_two_trainings_at_once_one_writes_the_run(scenarios, name, tmp_path):
     scenario, folder = scenarios[name], tmp_path.resolve() / "work"
@@ -65,7 +61,6 @@ def test_of_two_trainings_at_once_one_writes_the_run(scenarios, name, tmp_path):
         assert one.code == 0 or len(one.errors.splitlines()) == 1, one.errors
 
 
-@waiting
 def test_who_reads_while_a_run_is_replaced_gets_one_of_the_two(scenarios, tmp_path):
     folder, server = tmp_path.resolve() / "work", scenarios.server
     folder.mkdir()
