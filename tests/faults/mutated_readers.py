@@ -231,7 +231,8 @@ def _read_embeddings(path: Path) -> Any:
 
 def _read_per_user(path: Path) -> Any:
     record, frame = read_per_user(path)
-    return record.model_dump(mode="json"), _frame(frame)
+    columns = ("user_id", "ranking", "rank", "greater", "equal", *record.metrics)
+    return record.model_dump(mode="json"), [frame[name].to_list() for name in columns]
 
 
 def _read_checkpoint(path: Path) -> Any:
@@ -452,14 +453,16 @@ READERS = {
     "long scores, tsv": Reader("long.tsv", damage_text, _read_scores),
     "queries.npy": Reader("queries.npy", damage_npy, _read_embeddings),
     "items.npy": Reader("items.npy", damage_npy, _read_embeddings),
-    "item ids, parquet": Reader(
-        "ids.parquet", damage_parquet, lambda path: _frame(read_items(path, pl.String()))
-    ),
-    "item ids, csv": Reader("ids.csv", damage_text, lambda path: _frame(read_items(path, pl.String()))),
+    "item ids, parquet": Reader("ids.parquet", damage_parquet, lambda path: _frame(read_items(path))),
+    "item ids, csv": Reader("ids.csv", damage_text, lambda path: _frame(read_items(path))),
     "TREC run": Reader("run.txt", damage_text, lambda path: read_lists(path).rows(), _trec((0, 2, 4), 6)),
-    "TREC qrels": Reader("qrels.txt", damage_text, lambda path: read_targets(path).rows(), _trec((0, 2), 4)),
+    "TREC qrels": Reader(
+        "qrels.txt", damage_text, lambda path: read_targets(path).rows.rows(), _trec((0, 2), 4)
+    ),
     "lists, parquet": Reader("long.parquet", damage_parquet, lambda path: _frame(read_lists(path))),
-    "targets, parquet": Reader("candidates.parquet", damage_parquet, lambda path: _frame(read_targets(path))),
+    "targets, parquet": Reader(
+        "candidates.parquet", damage_parquet, lambda path: _frame(read_targets(path).rows)
+    ),
     "attributes, parquet": Reader(
         "attributes.parquet", damage_parquet, lambda path: _frame(read_attributes(path))
     ),

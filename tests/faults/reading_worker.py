@@ -93,7 +93,8 @@ def judge(reader: Reader, path: Path, content: bytes, expected: Any) -> tuple[st
     except PanicException as error:
         return f"panic: {_first_line(error)}", str(error)
     except Exception as error:  # noqa: BLE001 (whatever it is, it is no error of metatl)
-        return f"foreign exception: {type(error).__name__}", _first_line(error)
+        kind = type(error)
+        return f"foreign exception: {kind.__module__}.{kind.__name__}", _first_line(error)
     return _judge_answer(reader, content, answer, expected)
 
 
@@ -223,11 +224,12 @@ class ReadingWorker:
                 break
             bad = self._progress.seed
             self._stop()
+            last_words = (self.folder / "stderr").read_text(errors="replace").strip().rpartition("\n")[2]
             self._start()
             # What came before it is read again: its outcomes died with the process.
             if bad > first:
                 outcomes.merge(self.read(name, bad - first, first))
-            outcomes.add(answer, f"{name} {bad}")
+            outcomes.add(answer, f"{name} {bad}: {last_words[:200]}")
             first = bad + 1
         return outcomes
 

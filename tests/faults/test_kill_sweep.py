@@ -2,21 +2,20 @@
 
 import errno
 import itertools
+import os
+import subprocess
 import sys
 
 import pytest
 
 from faulty_commands import Action, Fault
-from kill_scenarios import Tally, faults_of, judge
+from kill_scenarios import Tally, differences, faults_of, judge
 
-# The run directory and the writer of files are being rebuilt.
-waiting = pytest.mark.xfail(strict=False, reason="killed runs cannot be continued yet, and files stay")
 SCENARIOS = (
     "train", "train_counting", "resume", "overwrite", "candidates", "scores", "recommend", "reproduce",
 )  # fmt: skip
 
 
-@waiting
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "reproduce"])
 def test_a_spread_of_faults(scenarios, name, tmp_path):
     scenario, tally = scenarios[name], Tally()
@@ -28,7 +27,6 @@ def test_a_spread_of_faults(scenarios, name, tmp_path):
     assert tally.bad == 0, str(tally)
 
 
-@waiting
 def test_two_kills_of_overwrite(scenarios, tmp_path):
     scenario = scenarios["overwrite"]
     calls = len(scenario.calls)
@@ -37,7 +35,14 @@ def test_two_kills_of_overwrite(scenarios, tmp_path):
     assert problems == []
 
 
-@waiting
+@pytest.mark.faults
+def test_a_child_of_the_server_does_what_a_new_process_does(scenarios, tmp_path):
+    scenario = scenarios["train"]
+    command = [sys.executable, "-m", "metatl.cli.metatl.main", *scenario.command(tmp_path)[1:]]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert differences(tmp_path, scenario.reference) == []
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("kind", ["kills", "failing calls"])
@@ -60,7 +65,6 @@ def test_every_fault(scenarios, name, kind, tmp_path, capsys):
     assert tally.points >= len(scenario.calls)
 
 
-@waiting
 @pytest.mark.faults
 def test_two_kills_of_overwrite_anywhere(scenarios, tmp_path, capsys):
     scenario, tally = scenarios["overwrite"], Tally()
