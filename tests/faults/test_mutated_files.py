@@ -10,30 +10,6 @@ from reading_worker import ReadingWorker
 FILES = 30
 ALL_FILES = 100_000
 
-# Readers of which some damage still gets an error of their libraries, or one that does not name the file.
-WAITING = {
-    "ring.parquet": "IndexError for nulls in a column of a type without values",
-    "ring.parquet.gz": "IndexError for nulls in a column of a type without values",
-    "scores.npy": "the error for a misaligned array does not name the file",
-    "queries.npy": "the error for a misaligned array does not name the file",
-    "items.npy": "the error for a misaligned array does not name the file",
-    "item ids, csv": "TypeError for the separator ::",
-    "attributes, csv": "TypeError for the separator ::",
-    "metrics.json": "json, KeyError and TypeError",
-    "download.json": "RecursionError and UnicodeDecodeError",
-    "archive": "OSError without a name from LZMA and bzip2",
-}
-
-
-def named(names):
-    """Parameters of which those in `WAITING` are expected to fail."""
-    return [
-        pytest.param(
-            name, marks=pytest.mark.xfail(strict=False, reason=WAITING[name]) if name in WAITING else ()
-        )
-        for name in names
-    ]
-
 
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory):
@@ -45,14 +21,14 @@ def worker(tmp_path_factory):
         yield started
 
 
-@pytest.mark.parametrize("name", named(READERS))
+@pytest.mark.parametrize("name", list(READERS))
 def test_mutated_files_are_read_or_refused(worker, name):
     outcomes = worker.read(name, FILES)
     assert not outcomes.failures, str(outcomes)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("name", named(READERS))
+@pytest.mark.parametrize("name", list(READERS))
 def test_a_hundred_thousand_mutated_files(worker, name, capsys):
     outcomes = worker.read(name, ALL_FILES)
     with capsys.disabled():

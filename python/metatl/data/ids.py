@@ -270,11 +270,13 @@ def number_ids(
     DataError
         See :func:`to_ids`.
     """
-    if column.dtype.is_integer():
+    if column.dtype.is_integer() or column.dtype.is_float():
         ids = to_ids(column, faults, null_values=null_values)
         distinct = ids.drop_nulls().unique().sort()
         return distinct, _indices(ids, distinct)
     _refuse_type(column)
+    if column.dtype == pl.Null:
+        column = column.cast(pl.String)
     # Long texts are converted once for each distinct value, not for each row.
     values = column.unique()
     table = pl.DataFrame({"id": values, "index": np.arange(len(values), dtype=np.int64)})

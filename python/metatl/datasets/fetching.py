@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metatl.common.column_errors import quoted
@@ -134,7 +133,9 @@ def _extract(archive: Path, member: str, target: Path) -> None:
         raise DataError(
             f"found no member {member!r} among {quoted(file.namelist())}", file=str(archive)
         ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise DataError(
             f"found a damaged zip archive ({error}); delete it to download it again", file=str(archive)
         ) from None
@@ -142,12 +143,12 @@ def _extract(archive: Path, member: str, target: Path) -> None:
 
 def _read_record(record: Path) -> str | None:
     try:
-        text = record.read_text()
+        content = record.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        sha256 = json.loads(text)["sha256"]
-    except (ValueError, KeyError, TypeError):
+        sha256 = json.loads(content)["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         sha256 = None
     if not isinstance(sha256, str):
         raise DownloadError(f"{record}: found no SHA-256; delete it to do without")

@@ -312,9 +312,16 @@ def read_metrics(path: Path) -> dict[str, float]:
     ------
     FileNotFoundError
         If the run is not finished.
+    RunError
+        If the file is damaged.
     """
-    metrics: dict[str, float] = json.loads((path / "metrics.json").read_text(encoding="utf-8"))["validation"]
-    return metrics
+    file = path / "metrics.json"
+    try:
+        metrics = json.loads(file.read_bytes())["validation"]
+        return {str(name): float(value) for name, value in metrics.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise RunError(f"{file}: found no metrics in JSON ({reason}); train again") from None
 
 
 def read_record(path: str | Path) -> RunRecord:

@@ -130,11 +130,13 @@ def read_whole_text(file: io.BufferedReader, *, suffix: str) -> TextTable:
     blocks = read_blocks(file)
     start, header = _first_line(blocks, "a header and rows")
     separator = _find_separator(header, suffix)
-    names = [name.strip() for name in _split_header(header, separator, start.line)]
+    may_quote = len(separator) == 1
+    fields = _split_header(header, separator, start.line) if may_quote else header.split(separator)
+    names = [name.strip() for name in fields]
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise DataError(f"found the column {repeated!r} more than once", line=start.line)
-    layout = _Layout(names, list(range(len(names))), separator, may_quote=len(separator) == 1)
+    layout = _Layout(names, list(range(len(names))), separator, may_quote)
     body = Block(start.text.partition("\n")[2], start.line + 1)
     return _read_rows(body, blocks, layout)
 

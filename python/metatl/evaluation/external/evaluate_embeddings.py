@@ -211,7 +211,7 @@ def _array(argument: str, given: ArrayLike, shape: tuple[int | None, ...]) -> np
     if not fits:
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"{argument}: found the shape {given.shape}, expected ({expected})", file=where)
-    array = np.ascontiguousarray(given)
+    array = np.require(given, requirements=["C", "A"])
     _check_numbers(argument if where is None else f"{where}: {argument}", array)
     return array
 

@@ -55,12 +55,12 @@ def check_array(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran: bool) 
 
 
 def in_ranked_type(block: np.ndarray) -> np.ndarray:
-    """Convert a block to a type that scores are ranked in, which holds all of its values: C-contiguous.
+    """Convert a block to a type that scores are ranked in and that holds them, aligned and C-contiguous.
 
     float16 becomes float32; float32, float64 and integers stay, in the byte order of the machine.
     """
     dtype = np.dtype(np.float32) if block.dtype.kind == "f" and block.dtype.itemsize == 2 else block.dtype  # noqa: PLR2004
-    return np.ascontiguousarray(block, dtype=dtype.newbyteorder("="))
+    return np.require(block, dtype=dtype.newbyteorder("="), requirements=["C", "A"])
 
 
 def matrix_scores(matrix: np.ndarray) -> Scores:

@@ -125,6 +125,8 @@ def _in_file(path: Path, sets: CandidateSets | None) -> Scores:
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"version {version}")
         read = np.lib.format.read_array_header_1_0
         if version >= (2, 0):
             read = np.lib.format.read_array_header_2_0
