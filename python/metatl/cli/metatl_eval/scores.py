@@ -34,9 +34,9 @@ def scores(
 ) -> None:
     """Evaluate SCORES that any model gave to the pairs of CANDIDATES.
 
-    SCORES is .npy, .npz, .parquet, .csv or .tsv: floats or integers, a row for each user in the order of the candidates'
-    rows, the score of the target first. A table may begin with a user_id, which is checked, or hold pairs in
-    any order: user_id, item_id, score. `--by` takes history_length, item_popularity
+    SCORES is .npy, .npz, .parquet, .csv or .tsv: floats or integers, a row for each user in the
+    order of the candidates' rows, the score of the target first. A table may begin with a user_id, which is
+    checked, or hold pairs in any order: user_id, item_id, score. `--by` takes history_length, item_popularity
     (of the target, in quarters, with --train) and columns of --attributes.
 
     \b

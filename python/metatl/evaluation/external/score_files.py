@@ -124,13 +124,12 @@ def _in_file(path: Path, sets: CandidateSets | None) -> Scores:
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0), (3, 0)):
-            raise ValueError(f"version {version}")
-        read = np.lib.format.read_array_header_1_0
-        if version >= (2, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+            (3, 0): np.lib.format.read_array_header_2_0,
+        }
+        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
     except Exception as error:  # noqa: BLE001 (NumPy evaluates the header as Python, which raises many types)
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"found a damaged array, or none of numpy's ({reason})") from None
