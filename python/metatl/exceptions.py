@@ -19,6 +19,7 @@ __all__ = [
     "ForkError",
     "InvalidArgumentError",
     "MetatlError",
+    "MetatlWarning",
     "MissingFileError",
     "MissingRunError",
     "NoNegativeError",
@@ -29,6 +30,10 @@ __all__ = [
 
 class MetatlError(Exception):
     """Base of every error that metatl raises on purpose."""
+
+
+class MetatlWarning(UserWarning):
+    """Something that metatl does not refuse and that the user should know."""
 
 
 class InvalidArgumentError(MetatlError, ValueError):

@@ -1,7 +1,7 @@
 """Call kernels while another thread writes to their arrays: `python writing_threads.py SECONDS KERNEL …`.
 
 The process ends with an exception or a signal where a kernel panics, returns an id that does not exist, or
-reads out of bounds. Otherwise it prints a line of JSON for each kernel: how often it returned, and raised what.
+reads out of bounds. Otherwise it prints a line of JSON for each kernel: how often it returned or raised what.
 """
 
 from __future__ import annotations
