@@ -155,7 +155,19 @@ def test_prefetched_batches_are_the_sampled_ones():
                 assert (array == other).all()
 
 
-def test_a_user_with_all_items_is_an_error_if_negatives_are_wanted():
+@pytest.mark.parametrize("draw", ["user", "row"])
+def test_a_user_with_all_items_is_left_out_if_negatives_are_wanted(draw):
+    rows, full = [[0, 1, 2, 3], [3, 2, 1, 5, 0], [4, 4, 1, 0]], [5, 4, 3, 2, 1, 0]
+    settings = {"num_items": 6, "length": 3, "negatives": 2, "draw": draw}
+    for step in range(9):
+        with_full = sampler([*rows, full], **settings).sample(step, 64)
+        without = sampler(rows, **settings).sample(step, 64)
+        assert [part.tobytes() for part in with_full] == [part.tobytes() for part in without]
+    users, *_ = sampler([full, *rows], **settings).sample(0, 64)
+    assert set(users.tolist()) == {1, 2, 3}
+
+
+def test_only_users_with_all_items_are_an_error_if_negatives_are_wanted():
     with pytest.raises(NoNegativeError, match="user 1: found 0 items"):
         sampler([[0], [3, 2, 1, 0]], num_items=4, length=3, negatives=1)
     users, *_ = sampler([[0], [3, 2, 1, 0]], num_items=4, length=3).sample(0, 4)

@@ -14,7 +14,7 @@ from metatl.common.forks import refuse_forked_child
 from metatl.data.frames import refuse_masked
 from metatl.data.histories import Histories
 from metatl.data.ids import find_ids, id_text
-from metatl.data.interactions import Interactions
+from metatl.data.interactions import Interactions, count_distinct
 from metatl.exceptions import ArgumentTypeError
 from metatl.ranking.rank import top_n
 from metatl.runs.run_directory import Run
@@ -162,7 +162,8 @@ def recommend(
     """Recommend items to new users.
 
     The model is not trained further: it adapts to each history as in the evaluation. A user's items do not
-    depend on the other users in the call. Items of the history are never recommended.
+    depend on the other users in the call. Items of the history are never recommended; the list of a user who
+    has had all others is shorter, and empty after every item.
 
     Parameters
     ----------
@@ -200,7 +201,7 @@ def recommend(
     items = np.full((len(known), top), -1, dtype=np.int64)
     scores = np.full((len(known), top), -np.inf, dtype=np.float32)
     counts = known.lengths
-    users = np.flatnonzero(counts)
+    users = np.flatnonzero((counts > 0) & ~_has_all(known, len(run.item_ids)))
     if len(users):
         rows = known.select(users)
         # The default seed: these support negatives also served the validation and serve evaluations.
@@ -210,6 +211,15 @@ def recommend(
     popular = np.argsort(-run.item_counts, kind="stable")[:top]
     items[counts == 0], scores[counts == 0] = popular, run.item_counts[popular]
     return Recommendations(run.item_ids, items, scores, counts, unknown)
+
+
+def _has_all(histories: Histories, num_items: int) -> np.ndarray:
+    """Tell which histories hold every item: their lists are empty, and models that need a negative find none."""
+    has_all = histories.lengths >= num_items
+    rows = histories.select(np.flatnonzero(has_all))
+    row_of = np.repeat(np.arange(len(rows)), rows.lengths)
+    has_all[has_all] = count_distinct(row_of, rows.items, len(rows), num_items) == num_items
+    return has_all
 
 
 def _raw_items(histories: Sequence[Sequence[Any]] | Interactions) -> tuple[np.ndarray, pl.Series]:

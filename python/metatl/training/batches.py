@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from metatl._metatl import EpisodeSampler, SequenceSampler
+from metatl.data.full_users import leave_out_full_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def make_sampler(
     InvalidArgumentError
         If a setting is out of range, or no user has enough interactions.
     NoNegativeError
-        If a user has interacted with all items and the settings ask for negatives.
+        If every user has interacted with all items and the settings ask for negatives.
     """
     if batches == "episodes":
         return episode_sampler(train, config.episodes, k=k, seed=seed)
@@ -118,7 +119,7 @@ def episode_sampler(train: Interactions, settings: EpisodeSettings, *, k: int, s
     InvalidArgumentError
         If a setting is out of range, or no user has K + 1 interactions.
     NoNegativeError
-        If a user has interacted with all items and the settings ask for negatives.
+        If every user has interacted with all items and the settings ask for negatives.
     """
     return EpisodeSampler(train.index, k=k, seed=seed, **settings._asdict())
 
@@ -154,7 +155,7 @@ def sequence_sampler(
     InvalidArgumentError
         If a setting is out of range, or no user has enough interactions.
     NoNegativeError
-        If a user has interacted with all items and the settings ask for negatives.
+        If every user has interacted with all items and the settings ask for negatives.
     """
     weights = None
     if settings.popularity_exponent > 0:
@@ -171,6 +172,33 @@ def sequence_sampler(
         weights=weights,
         seed=seed,
     )
+
+
+def check_negatives(batches: Batches, train: Interactions, config: Any) -> None:
+    """Check that there are negatives to draw; the samplers leave out users who have had every item.
+
+    Parameters
+    ----------
+    batches : {"episodes", "sequences"}
+        The kind of batches.
+    train : Interactions
+        The training users' interactions.
+    config : TrainingConfig
+        The system's config; its property `episodes` or `sequences` is read.
+
+    Raises
+    ------
+    NoNegativeError
+        If the settings ask for negatives and every user has had every item.
+
+    Warns
+    -----
+    MetatlWarning
+        If the settings ask for negatives and some users have had every item.
+    """
+    settings = config.episodes if batches == "episodes" else config.sequences
+    if settings.negatives > 0:
+        leave_out_full_users(train, np.arange(train.num_users), "training")
 
 
 def part_seeds(seed: int, count: int) -> list[int]:

@@ -18,6 +18,7 @@ from metatl.common.arguments import check_type, config_error, did_you_mean
 from metatl.common.files import write_json
 from metatl.common.forks import refuse_forked_child
 from metatl.data.candidates import sample_candidate_sets
+from metatl.data.full_users import leave_out_full_users
 from metatl.data.interactions import Interactions
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError
 from metatl.models import SYSTEMS, System, find_system
@@ -337,8 +338,9 @@ def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
         return sample_candidate_sets(split, split.validation, n=VALIDATION_NEGATIVES, seed=seed)
     except NoNegativeError:
         # A small catalogue has fewer negatives. Selecting weights only compares MRRs on the same candidates.
-        fewest = int((split.num_items - split.cold.distinct_items[split.validation]).min())
-        return sample_candidate_sets(split, split.validation, n=max(1, fewest), seed=seed)
+        users = leave_out_full_users(split.cold, split.validation, "validation")
+        fewest = int((split.num_items - split.cold.distinct_items[users]).min())
+        return sample_candidate_sets(split, users, n=min(VALIDATION_NEGATIVES, fewest), seed=seed)
 
 
 def _fit_system(

@@ -24,7 +24,7 @@ from metatl.exceptions import RunError
 from metatl.models.trainable import TensorBatch
 from metatl.ranking.rank import candidate_metrics
 from metatl.runs.checkpoints import CheckpointFiles, TrainingState, training_tensors
-from metatl.training.batches import alternate, make_sampler, part_seeds
+from metatl.training.batches import alternate, check_negatives, make_sampler, part_seeds
 from metatl.training.cuda_graphs import GraphedStep
 from metatl.training.device_batches import DeviceBatches
 from metatl.training.item_start import start_items
@@ -124,7 +124,15 @@ def train(
         After Ctrl-C, SIGTERM or SIGHUP, once a checkpoint is saved.
     RunError
         If a checkpoint is damaged, the loss is not finite, or torch.compile fails.
+    NoNegativeError
+        If every training user has had every item and the settings ask for negatives.
+
+    Warns
+    -----
+    MetatlWarning
+        If some training users have had every item: they are left out where negatives are drawn.
     """
+    check_negatives(batches, split.train, config)
     files = None if directory is None else CheckpointFiles(directory)
     checkpoint = files.load_last() if files is not None and resume else None
     state = TrainingState() if checkpoint is None else checkpoint.state

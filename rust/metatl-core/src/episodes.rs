@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::batches::{Batch, BatchSampler};
 use crate::interactions::Interactions;
-use crate::negatives::draw_uniform;
+use crate::negatives::{draw_uniform, with_negatives};
 use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk, work};
 use crate::rng::{Key, Rng, Stage};
 
@@ -36,7 +36,8 @@ pub struct EpisodeSettings {
 
 /// Draws batches of tasks. A batch is a function of (seed, step) and the settings.
 ///
-/// A task's user is uniform among the users with at least K + 1 rows. With probability `window_share`, the items
+/// A task's user is uniform among the users with at least K + 1 rows; if negatives are drawn, users without one are
+/// left out. With probability `window_share`, the items
 /// are a uniformly drawn window of K + 1 consecutive rows; otherwise they are a uniformly drawn set of K + 1
 /// rows, in time order. With probability `shuffle_share`, the items are then shuffled.
 /// Negatives are uniform over the items that the user has no interaction with; shared negatives are uniform
@@ -50,12 +51,12 @@ pub struct EpisodeSettings {
 pub struct EpisodeSampler {
     interactions: Arc<Interactions>,
     settings: EpisodeSettings,
-    /// The users with enough rows.
+    /// The users with enough rows and, if negatives are drawn, at least one negative.
     users: Vec<i64>,
 }
 
 impl EpisodeSampler {
-    /// A new sampler. It is an error if there is no user to draw, or if a user has no negative.
+    /// A new sampler. It is an error if there is no user to draw.
     pub fn new(interactions: Arc<Interactions>, settings: EpisodeSettings) -> Result<Self, Error> {
         let EpisodeSettings { k, negatives, .. } = settings;
         if k == 0 {
@@ -83,15 +84,11 @@ impl EpisodeSampler {
                 format_args!("a user with at least k + 1 = {} rows", k as u128 + 1),
             ));
         }
-        let num_items = interactions.num_items();
-        let full = |&&user: &&i64| interactions.members(user as usize).len() as u64 == num_items;
-        if let (true, Some(&user)) = (negatives > 0, users.iter().find(full)) {
-            return Err(Error::NoNegative {
-                user,
-                needed: 1,
-                available: 0,
-            });
-        }
+        let users = if negatives > 0 {
+            with_negatives(&interactions, users)?
+        } else {
+            users
+        };
         Ok(Self {
             interactions,
             settings,

@@ -1,7 +1,7 @@
 //! Negatives: items that a user has not interacted with, drawn with replacement.
 
 use crate::Error;
-use crate::interactions::{check_ids, sort_distinct};
+use crate::interactions::{Interactions, check_ids, sort_distinct};
 use crate::parallel::{Interrupt, allocate, for_each_chunk, rows_per_chunk};
 use crate::rng::{Key, Rng, Stage, hash};
 
@@ -42,6 +42,24 @@ pub(crate) fn draw_uniform(negatives: &mut [i64], members: &[i64], num_items: u6
     let available = num_items - members.len() as u64;
     for negative in negatives {
         *negative = outside(members, rng.below(available));
+    }
+}
+
+/// The users who have a negative. It is an error if none of them has one.
+pub(crate) fn with_negatives(
+    interactions: &Interactions,
+    mut users: Vec<i64>,
+) -> Result<Vec<i64>, Error> {
+    let first = users.first().copied();
+    let num_items = interactions.num_items();
+    users.retain(|&user| (interactions.members(user as usize).len() as u64) < num_items);
+    match first {
+        Some(user) if users.is_empty() => Err(Error::NoNegative {
+            user,
+            needed: 1,
+            available: 0,
+        }),
+        _ => Ok(users),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::Error;
 use crate::batches::{Batch, BatchSampler};
 use crate::interactions::Interactions;
-use crate::negatives::draw_uniform;
+use crate::negatives::{draw_uniform, with_negatives};
 use crate::parallel::{Interrupt, for_each_chunk, rows_per_chunk, work};
 use crate::rng::{Key, Rng, Stage};
 use crate::weighted::AliasTable;
@@ -44,14 +44,14 @@ pub struct SequenceSettings {
 /// Draws batches of sequences. A batch is a function of (seed, step) and the settings.
 ///
 /// A sequence begins at slot 0; the slots after its end hold −1. Negatives are uniform over the items that the
-/// user has no interaction with. Slots after the end of a sequence have negatives too, so that a sequence of one
-/// item can use the negatives of its first slot. Shared negatives are drawn with replacement from all items,
-/// uniformly or by weight.
+/// user has no interaction with; users without a negative are left out if negatives are drawn. Slots after the end
+/// of a sequence have negatives too, so that a sequence of one item can use the negatives of its first slot. Shared
+/// negatives are drawn with replacement from all items, uniformly or by weight.
 #[derive(Debug)]
 pub struct SequenceSampler {
     interactions: Arc<Interactions>,
     settings: SequenceSettings,
-    /// The users with enough rows.
+    /// The users with enough rows and, if negatives are drawn, at least one negative.
     users: Vec<i64>,
     /// For `Draw::Row`: number of rows of all users up to and including this user that can end a sequence.
     ends: Vec<u64>,
@@ -60,7 +60,7 @@ pub struct SequenceSampler {
 }
 
 impl SequenceSampler {
-    /// A new sampler. It is an error if there is no user to draw, or if a user has no negative.
+    /// A new sampler. It is an error if there is no user to draw.
     ///
     /// Shared negatives are drawn in proportion to `weights`, one per item.
     pub fn new(
@@ -101,15 +101,11 @@ impl SequenceSampler {
                 format_args!("a user with at least shortest = {shortest} rows"),
             ));
         }
-        let num_items = interactions.num_items();
-        let full = |&&user: &&i64| interactions.members(user as usize).len() as u64 == num_items;
-        if let (true, Some(&user)) = (settings.negatives > 0, users.iter().find(full)) {
-            return Err(Error::NoNegative {
-                user,
-                needed: 1,
-                available: 0,
-            });
-        }
+        let users = if settings.negatives > 0 {
+            with_negatives(&interactions, users)?
+        } else {
+            users
+        };
         let ends = users
             .iter()
             .scan(0, |total, &user| {
@@ -118,7 +114,7 @@ impl SequenceSampler {
             })
             .collect();
         let weighted = weights
-            .map(|weights| AliasTable::new(weights, num_items))
+            .map(|weights| AliasTable::new(weights, interactions.num_items()))
             .transpose()?;
         Ok(Self {
             interactions,
