@@ -214,7 +214,7 @@ def recommend(
 
 
 def _has_all(histories: Histories, num_items: int) -> np.ndarray:
-    """Tell which histories hold every item: their lists are empty, and models that need a negative find none."""
+    """Tell which histories hold every item: their lists are empty, and no negative is left for them."""
     has_all = histories.lengths >= num_items
     rows = histories.select(np.flatnonzero(has_all))
     row_of = np.repeat(np.arange(len(rows)), rows.lengths)
