@@ -185,7 +185,7 @@ pub(crate) fn to_matrix<T: Element>(
     rows: usize,
     columns: usize,
 ) -> PyResult<Bound<'_, PyArray2<T>>> {
-    reshape(PyArray1::from_vec(py, values), [rows, columns])
+    reshape(&PyArray1::from_vec(py, values), [rows, columns])
 }
 
 /// A Python array of shape (`tables`, `rows`, `columns`) that owns `values`.
@@ -196,14 +196,14 @@ pub(crate) fn to_tables<T: Element>(
     rows: usize,
     columns: usize,
 ) -> PyResult<Bound<'_, PyArray3<T>>> {
-    reshape(PyArray1::from_vec(py, values), [tables, rows, columns])
+    reshape(&PyArray1::from_vec(py, values), [tables, rows, columns])
 }
 
 /// Numpy has its own limits for shapes, which also hold where there is no element.
-fn reshape<T: Element, const N: usize>(
-    array: Bound<'_, PyArray1<T>>,
+fn reshape<'py, T: Element, const N: usize>(
+    array: &Bound<'py, PyArray1<T>>,
     shape: [usize; N],
-) -> PyResult<Bound<'_, PyArray<T, Dim<[usize; N]>>>>
+) -> PyResult<Bound<'py, PyArray<T, Dim<[usize; N]>>>>
 where
     [usize; N]: IntoDimension<Dim = Dim<[usize; N]>>,
     Dim<[usize; N]>: Dimension,
