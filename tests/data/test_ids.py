@@ -162,9 +162,7 @@ def test_ids_are_found_by_their_text_and_by_their_integer():
     assert find_ids(mixed, pl.Series(["1000.0", "A"])).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(
-    "value", [None, [1], {"a": 1}, float("nan"), float("inf"), np.float32(2**24), 2.0**53, np.arange(2)]
-)
+@pytest.mark.parametrize("value", [[1], {"a": 1}, np.float32(2**24), -(2.0**53), np.arange(2)])
 def test_what_cannot_be_an_id_is_refused(value):
     with pytest.raises(ArgumentTypeError, match=r"^found .* as an item id"):
         id_text(value)

@@ -14,6 +14,7 @@ Ids of one source are looked up in those of another by their text, then by the i
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -379,7 +380,8 @@ def id_text(value: Any) -> str:
     Raises
     ------
     ArgumentTypeError
-        If the value is None or a container, or is a float that is not finite or may have been rounded.
+        If the value is a container, or a float that may have been rounded. None and NaN are texts that no
+        catalogue has.
     """
     bits = {2: 11, 4: 24}.get(getattr(getattr(value, "dtype", None), "itemsize", 8), 53)
     try:
@@ -389,11 +391,13 @@ def id_text(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, float):
-        if not abs(value) < 2**bits:
+        if not math.isfinite(value):
+            return str(value)
+        if abs(value) >= 2**bits:
             found = f"{value!r} as an item id: floats from 2^{bits} on are rounded"
             raise ArgumentTypeError(f"found {found}, expected an integer or text")
         return str(int(value)) if value.is_integer() else str(value)
-    if value is None or isinstance(value, (list, tuple, dict, set)):
+    if isinstance(value, (list, tuple, dict, set)):
         raise ArgumentTypeError(f"found {type(value).__name__} as an item id, expected an integer or text")
     return str(value).strip(BLANKS)
 
