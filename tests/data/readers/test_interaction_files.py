@@ -161,7 +161,7 @@ def whole_gzip():
 BAD_TEXT = [
     (b"", ": found an empty file, expected a header and interactions"),
     (b"\n\r\n\n", ": found an empty file, expected a header and interactions"),
-    (HEADER, ": found the header 'user', 'item', 'timestamp' but no rows, expected interactions"),
+    (HEADER, ": found the header 'user', 'item', 'timestamp' but no rows, expected rows"),
     (HEADER.strip() + b"\r\n\r\n", ": found the header 'user', 'item', 'timestamp' but no rows"),
     (b"foo,item,time\n1,2,3", ", line 1: found no user column among 'foo', 'item', 'time'; expected one"),
     (b"\nuser,foo,time\n1,2,3", ", line 2: found no item column among 'user', 'foo'"),

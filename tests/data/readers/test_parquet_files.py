@@ -14,7 +14,6 @@ from metatl.common.memory import memory_bytes
 from metatl.data.candidates import CandidateSets
 from metatl.data.readers.interaction_files import read_interactions
 from metatl.data.readers.parquet_files import default_max_bytes, open_parquet, read_column_names, read_parquet
-from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.exceptions import DataError
 
 
@@ -175,7 +174,7 @@ def test_a_small_file_of_many_rows_is_refused_before_it_is_unpacked(tmp_path, mo
     )
     assert read_parquet(path, ["a"], max_bytes=31_000_000).rows.height == 10**6
     monkeypatch.setattr("metatl.data.readers.parquet_files.memory_bytes", lambda: 30_000_000)
-    for load in (read_interactions, CandidateSets.load, evaluate_scores):
+    for load in (read_interactions, CandidateSets.load):
         with pytest.raises(DataError, match=r"a\.parquet"):
             load(path)
     assert_refused(path, "expected at most 22 MB for the memory of this machine")
