@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -70,3 +71,45 @@ def test_every_kernel_that_takes_an_array_is_here():
     here = {name.split(",")[0] for _, names in GROUPS for name in names}
     # A class or a function of the module that is new has to be added to one of the two.
     assert here | without == {name for name in dir(_metatl) if not name.startswith("_")}
+
+
+def test_the_memory_of_a_borrowed_array_is_not_freed():
+    """Numpy frees it if told not to count references, but not under a weak one."""
+    script = """
+        import sys, threading, time
+        import numpy as np
+        from metatl import _metatl
+
+        queries, table = np.zeros((2000, 64), np.float32), np.zeros((100_000, 64), np.float32)
+        excluded = np.zeros(2001, np.int64), np.zeros(0, np.int64)
+        settings = {"item_bias": None, "similarity": "dot", "overrides": None, "num_threads": 1}
+        refused = []
+
+        def resize():
+            while not refused:
+                time.sleep(0.01)
+                if started.is_set():
+                    try:
+                        table.resize((1, 1), refcheck=False)
+                    except ValueError:
+                        refused.append(True)
+                    else:
+                        return
+
+        for items in (table, table[:]):
+            started = threading.Event()
+            thread = threading.Thread(target=resize)
+            refused.clear()
+            thread.start()
+            started.set()
+            _metatl.top_n(queries, items, 5, *excluded, **settings)
+            thread.join()
+            assert refused
+        del items
+        # Nothing is held after the call.
+        table.resize((1, 1), refcheck=False)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr}"

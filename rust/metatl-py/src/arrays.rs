@@ -3,20 +3,23 @@
 //! type is wrong. Nothing is ever cast.
 //!
 //! A kernel runs without the interpreter's lock, so another Python thread can write to an array that is borrowed
-//! ([`vector`], [`matrix`]); `metatl_core` says what is assumed of that. Ids, offsets, counts and weights are copied
+//! ([`vector`], [`matrix`]), though not free its memory ([`Held`]); `metatl_core` says what is assumed of that. Ids, offsets, counts and weights are copied
 //! ([`vector_copy`], [`matrix_copy`]) wherever the copy is small beside the kernel's work. The others are the rows of
 //! `group_by_user`, the items of `Interactions`, the candidates of `rank_candidates` and the counts of `ranks`, whose
 //! kernels take care of it themselves.
 
+use std::ops::Deref;
+
 use metatl_core::Error;
 use numpy::{
     Element, Ix1, Ix2, PyArray, PyArray1, PyArray2, PyArray3, PyArrayDescrMethods, PyArrayMethods,
-    PyReadonlyArray, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
-    dtype,
+    PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods, dtype,
     ndarray::{Dim, Dimension, IntoDimension},
 };
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyWeakrefReference;
 
 use crate::error::{ArgumentTypeError, to_py};
 
@@ -56,16 +59,54 @@ fn unconverted(
 pub(crate) fn vector<'py, T: Element>(
     argument: &'static str,
     value: &Bound<'py, PyAny>,
-) -> PyResult<PyReadonlyArray1<'py, T>> {
-    borrow::<T, Ix1>(argument, value, 1)
+) -> PyResult<Vector<'py, T>> {
+    Held::new(borrow(argument, value, 1)?)
 }
 
 /// A two-dimensional, C-contiguous array of `T`.
 pub(crate) fn matrix<'py, T: Element>(
     argument: &'static str,
     value: &Bound<'py, PyAny>,
-) -> PyResult<PyReadonlyArray2<'py, T>> {
-    borrow::<T, Ix2>(argument, value, 2)
+) -> PyResult<Matrix<'py, T>> {
+    Held::new(borrow(argument, value, 2)?)
+}
+
+/// A borrowed array whose memory stays where it is.
+///
+/// `ndarray.resize(…, refcheck=False)` frees the memory of an array under anyone who reads it, but not while there is
+/// a weak reference to the array. A view reads the memory of its base.
+pub(crate) struct Held<'py, T: Element, D: Dimension> {
+    array: PyReadonlyArray<'py, T, D>,
+    _references: [Option<Bound<'py, PyWeakrefReference>>; 2],
+}
+
+/// A held array of one dimension.
+pub(crate) type Vector<'py, T> = Held<'py, T, Ix1>;
+
+/// A held array of two dimensions.
+pub(crate) type Matrix<'py, T> = Held<'py, T, Ix2>;
+
+impl<'py, T: Element, D: Dimension> Held<'py, T, D> {
+    fn new(array: PyReadonlyArray<'py, T, D>) -> PyResult<Self> {
+        let base = array.getattr(intern!(array.py(), "base"))?;
+        let base = base.is_instance_of::<PyUntypedArray>().then_some(base);
+        let references = [
+            Some(PyWeakrefReference::new(&array)?),
+            base.as_ref().map(PyWeakrefReference::new).transpose()?,
+        ];
+        Ok(Self {
+            array,
+            _references: references,
+        })
+    }
+}
+
+impl<'py, T: Element, D: Dimension> Deref for Held<'py, T, D> {
+    type Target = PyReadonlyArray<'py, T, D>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.array
+    }
 }
 
 /// A copy of a one-dimensional array of `T`.
@@ -73,7 +114,7 @@ pub(crate) fn vector_copy<T: Element + Copy>(
     argument: &'static str,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<T>> {
-    copy(vector(argument, value)?.as_slice()?)
+    copy(borrow::<T, Ix1>(argument, value, 1)?.as_slice()?)
 }
 
 /// A copy of a two-dimensional, C-contiguous array of `T`, row by row, and its shape.
@@ -81,7 +122,7 @@ pub(crate) fn matrix_copy<T: Element + Copy>(
     argument: &'static str,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<(Vec<T>, [usize; 2])> {
-    let array = matrix(argument, value)?;
+    let array = borrow::<T, Ix2>(argument, value, 2)?;
     let shape = [array.shape()[0], array.shape()[1]];
     Ok((copy(array.as_slice()?)?, shape))
 }

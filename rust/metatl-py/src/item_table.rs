@@ -3,8 +3,7 @@
 use metatl_core::parallel::work;
 use metatl_core::ranking::{self, ItemTable, Matrix};
 use numpy::{
-    Element, PyArray1, PyArray2, PyArrayDescrMethods, PyReadonlyArray1, PyReadonlyArray2,
-    PyUntypedArray, PyUntypedArrayMethods, dtype,
+    Element, PyArray1, PyArray2, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -59,11 +58,11 @@ fn rounding_work(item_table: Matrix) -> u64 {
 
 /// The borrowed arrays of an item table.
 pub(crate) enum ItemTableArrays<'py> {
-    Float32(PyReadonlyArray2<'py, f32>),
-    Bf16(PyReadonlyArray2<'py, u16>),
+    Float32(arrays::Matrix<'py, f32>),
+    Bf16(arrays::Matrix<'py, u16>),
     Int8 {
-        codes: PyReadonlyArray2<'py, i8>,
-        scales: PyReadonlyArray1<'py, f32>,
+        codes: arrays::Matrix<'py, i8>,
+        scales: arrays::Vector<'py, f32>,
     },
 }
 
@@ -107,7 +106,7 @@ impl<'py> ItemTableArrays<'py> {
 /// An array as a matrix of the core.
 pub(crate) fn to_matrix<'a, T: Element>(
     argument: &'static str,
-    array: &'a PyReadonlyArray2<T>,
+    array: &'a arrays::Matrix<T>,
 ) -> PyResult<Matrix<'a, T>> {
     let (rows, columns) = (array.shape()[0], array.shape()[1]);
     Matrix::new(argument, array.as_slice()?, rows, columns).map_err(to_py)

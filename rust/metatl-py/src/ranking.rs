@@ -6,7 +6,7 @@ use metatl_core::ranking::{
     self, Comparisons, ItemLists, ItemTable, Matrix, Overrides, Scoring, Similarity, TopN,
 };
 use metatl_core::simd::Level;
-use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
 use crate::error::to_py;
@@ -191,15 +191,15 @@ pub(crate) fn top_n_scores<'py>(
 
 /// The arguments of a [`Scoring`].
 struct ScoringArrays<'py> {
-    queries: PyReadonlyArray2<'py, f32>,
+    queries: arrays::Matrix<'py, f32>,
     item_table: ItemTableArrays<'py>,
-    item_bias: Option<PyReadonlyArray1<'py, f32>>,
+    item_bias: Option<arrays::Vector<'py, f32>>,
     similarity: Similarity,
     overrides: Option<OverrideArrays<'py>>,
 }
 
 /// Offsets, items and rows.
-type OverrideArrays<'py> = (Vec<i64>, Vec<i64>, PyReadonlyArray2<'py, f32>);
+type OverrideArrays<'py> = (Vec<i64>, Vec<i64>, arrays::Matrix<'py, f32>);
 
 impl<'py> ScoringArrays<'py> {
     fn new(
