@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import warnings
 
 import click
@@ -117,3 +119,23 @@ def test_a_library_that_is_missing_keeps_its_traceback():
 
     with pytest.raises(ImportError, match="no module named x"):
         CliRunner().invoke(command, [], catch_exceptions=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+@pytest.mark.parametrize("mebibytes", [300, 1000, 4096])
+def test_a_low_limit_of_the_address_space_is_one_line(mebibytes):
+    import resource
+
+    limit = mebibytes * 2**20
+    command = "from metatl.cli.metatl.main import main; main(['stats', 'wines'], prog_name='metatl')"
+    result = subprocess.run(
+        [sys.executable, "-c", command],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"Error: out of memory: found a limit of \d\.\d GiB on .* \(ulimit -v\).*\n", result.stderr
+    )

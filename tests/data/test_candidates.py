@@ -182,8 +182,8 @@ def test_too_few_items_and_bad_arguments(split):
     for options, message in [
         ({"n": 0}, "n: found 0"),
         ({"n": 2.5}, "n: found 2.5, expected a whole number of at least 1"),
-        ({"kind": "other"}, "kind: found 'other', expected 'uniform' or 'popularity'"),
-        ({"exclude": "none"}, "exclude: found 'none', expected 'all' or 'history'"),
+        ({"kind": "other"}, "kind: found 'other', expected one of uniform, popularity"),
+        ({"exclude": "none"}, "exclude: found 'none', expected one of all, history"),
         ({"seed": -1}, "seed"),
     ]:
         with pytest.raises(InvalidArgumentError, match=message):

@@ -153,7 +153,7 @@ def test_a_missing_column_and_an_empty_table():
 
 
 def test_an_unknown_rule_for_repeats_is_refused():
-    with pytest.raises(InvalidArgumentError, match="repeats: found 'last', expected 'first' or 'all'"):
+    with pytest.raises(InvalidArgumentError, match="repeats: found 'last', expected one of first, all"):
         Interactions.from_frame(table([(1, "a", 1)]), repeats="last")
 
 

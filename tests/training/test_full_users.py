@@ -138,3 +138,23 @@ def test_without_full_users_there_is_no_warning():
     users = np.arange(OTHERS.num_users)
     assert (leave_out_full_users(OTHERS, users, "training") == users).all()
     assert len(leave_out_full_users(OTHERS, users[:0], "training")) == 0
+
+
+def test_one_user_with_almost_everything_does_not_decide_for_all():
+    rows = with_full_users(early=(), late=["almost"]).to_frame()
+    first = OTHERS.item_ids.to_list()[0]
+    rows = rows.filter((pl.col("user_id") != "almost") | (pl.col("item_id") != first))
+    data = metatl.Interactions.from_frame(rows)
+    settings = metatl.SplitSettings(validation_share=0.9)
+    split = settings.split(data)
+    validation = split.validation
+    almost = split.cold.distinct_items[validation] == ITEMS - 1
+    assert almost.sum() == 1
+    message = (
+        rf"^user almost: found {ITEMS - 1} of {ITEMS} items, which leaves 1 negatives of \d+; left out of"
+    )
+    with pytest.warns(MetatlWarning, match=message):
+        run = metatl.fit(data, model="popularity", device="cpu", split=settings)
+    fewest = int((ITEMS - split.cold.distinct_items[validation[~almost]]).min())
+    sets = sample_candidate_sets(split, validation[~almost], n=fewest, seed=0)
+    assert run.record.validation_candidates_sha256 == sets.sha256

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metatl.cli.address_space import check_address_space
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -47,7 +49,7 @@ def one_line_errors() -> Iterator[None]:
     except MemoryError as error:
         raise _Failure(f"out of memory: {error or 'the settings ask for too much'}") from None
     except ImportError as error:
-        # The loader's words where a library does not fit into the memory, as under `ulimit -v`.
+        # The loader's words where a library does not fit into the memory.
         if not any(words in str(error) for words in ("failed to map segment", "allocate memory")):
             raise
         raise _Failure(f"out of memory: {str(error).splitlines()[0]}; allow more") from None
@@ -132,6 +134,7 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command of the group."""
         with _one_line_usage_errors(), one_line_errors():
+            check_address_space()
             return super().invoke(ctx)
 
 

@@ -90,6 +90,36 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
+def check_choice(
+    argument: str,
+    value: object,
+    choices: Iterable[str],
+    error: type[MetatlError] = InvalidArgumentError,
+) -> None:
+    """Raise an error unless the value is one of the choices.
+
+    Parameters
+    ----------
+    argument : str
+        Name of the argument, for the error.
+    value : object
+        What was found.
+    choices : iterable of str
+        The values that are right.
+    error : type, optional
+        The type of the error.
+
+    Raises
+    ------
+    MetatlError
+        Of the type `error`. It lists the choices and suggests one that is close.
+    """
+    known = list(choices)
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise error(f"{argument}: found {value!r}, expected one of {', '.join(known)}{hint}")
+
+
 # What is expected, by the type of a problem of pydantic; `{}` stands for its limit.
 _EXPECTED = {
     "int_parsing": "a whole number",

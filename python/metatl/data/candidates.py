@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metatl import _metatl
-from metatl.common.arguments import check_type, whole_number
+from metatl.common.arguments import check_choice, check_type, whole_number
 from metatl.common.files import TABLE_ENDINGS, write_parquet
 from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_ids, add_json
@@ -329,10 +329,8 @@ def sample_candidate_sets(
             "split.test"
         )
     n = whole_number("n", n, 1)
-    if kind not in ("uniform", "popularity"):
-        raise InvalidArgumentError(f"kind: found {kind!r}, expected 'uniform' or 'popularity'")
-    if exclude not in ("all", "history"):
-        raise InvalidArgumentError(f"exclude: found {exclude!r}, expected 'all' or 'history'")
+    check_choice("kind", kind, ("uniform", "popularity"))
+    check_choice("exclude", exclude, ("all", "history"))
     num_users = split.cold.num_users
     if len(users) > 0 and not 0 <= users.min() <= users.max() < num_users:
         raise InvalidArgumentError(

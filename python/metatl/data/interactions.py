@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from metatl import _metatl
+from metatl.common.arguments import check_choice
 from metatl.common.forks import refuse_forked_child
 from metatl.common.row_faults import RowFaults
 from metatl.data.column_names import find_columns
@@ -206,10 +207,8 @@ class Interactions:
         InvalidArgumentError
             If `repeats`, `bad_rows` or `timestamp_unit` is not one of the values of :meth:`from_frame`.
         """
-        if repeats not in ("first", "all"):
-            raise InvalidArgumentError(f"repeats: found {repeats!r}, expected 'first' or 'all'")
-        if bad_rows not in ("error", "skip"):
-            raise InvalidArgumentError(f"bad_rows: found {bad_rows!r}, expected 'error' or 'skip'")
+        check_choice("repeats", repeats, ("first", "all"))
+        check_choice("bad_rows", bad_rows, ("error", "skip"))
         if isinstance(null_values, str):
             raise InvalidArgumentError(
                 f"null_values: found the text {null_values!r}, expected a list of texts"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import polars as pl
 
+from metatl.common.arguments import check_choice
 from metatl.common.row_faults import RowFaults
 from metatl.data.ids import BLANKS, refuse_first, significand_bits
-from metatl.exceptions import DataError, InvalidArgumentError, MetatlWarning
+from metatl.exceptions import DataError, MetatlWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +127,8 @@ def to_microseconds(
     >>> to_microseconds(pl.Series([20130701]), "YYYYMMDD").to_list()
     [1372636800000000]
     """
-    if unit is not None and unit not in get_args(TimestampUnit):
-        expected = ", ".join(get_args(TimestampUnit))
-        raise InvalidArgumentError(f"timestamp_unit: found {unit!r}, expected one of {expected}")
+    if unit is not None:
+        check_choice("timestamp_unit", unit, get_args(TimestampUnit))
     if faults is None:
         faults = RowFaults()
         microseconds = to_microseconds(column, unit, faults, null_values=null_values)

@@ -15,9 +15,9 @@ import numpy as np
 from scipy import special
 
 from metatl import _metatl
-from metatl.common.arguments import did_you_mean
+from metatl.common.arguments import check_choice, did_you_mean
 from metatl.exceptions import ConfigError
-from metatl.metrics.names import DEFAULT_METRICS
+from metatl.metrics.names import DEFAULT_METRICS, TIE_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,6 +135,7 @@ def user_metrics(
         (B, M) float64, C-contiguous.
     """
     cutoffs = sorted({metric.cutoff for metric in metrics if metric.cutoff is not None})
+    check_choice("ties", ties, TIE_RULES)
     values = _metatl.user_metrics(greater, equal, ties=ties, cutoffs=np.array(cutoffs, np.int64))
     columns = ["MRR", *(f"{kind}@{cutoff}" for kind in ("HR", "NDCG", "MRR") for cutoff in cutoffs)]
     return np.ascontiguousarray(values[:, [columns.index(metric.name) for metric in metrics]])
@@ -155,6 +156,7 @@ def ranks(greater: np.ndarray, equal: np.ndarray, *, ties: TieRule = "worst") ->
     ndarray
         (B,) float64.
     """
+    check_choice("ties", ties, TIE_RULES)
     return _metatl.ranks(greater, equal, ties=ties)
 
 

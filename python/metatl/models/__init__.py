@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from metatl.common.arguments import did_you_mean
+from metatl.common.arguments import check_choice, did_you_mean
 from metatl.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -206,10 +206,7 @@ def find_system(name: str, preset: str = "tuned") -> System:
     ConfigError
         If no system has that name, or the system has no such preset; the message lists the valid names.
     """
-    if name not in SYSTEMS:
-        raise ConfigError(
-            f"model: found {name!r}, expected one of {', '.join(SYSTEMS)}{did_you_mean(name, SYSTEMS)}"
-        )
+    check_choice("model", name, SYSTEMS, ConfigError)
     system = SYSTEMS[name]
     if preset not in system.presets:
         raise ConfigError(

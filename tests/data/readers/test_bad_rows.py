@@ -145,7 +145,7 @@ def test_a_file_of_bad_rows_only_is_an_error(tmp_path):
 
 def test_unknown_choices_are_refused():
     frame = {"user_id": [1], "item_id": [1], "timestamp": [1]}
-    with pytest.raises(InvalidArgumentError, match="bad_rows: found 'drop', expected 'error' or 'skip'"):
+    with pytest.raises(InvalidArgumentError, match="bad_rows: found 'drop', expected one of error, skip"):
         metatl.Interactions.from_frame(frame, bad_rows="drop")
     with pytest.raises(InvalidArgumentError, match="null_values: found the text 'NA', expected a list"):
         metatl.Interactions.from_frame(frame, null_values="NA")

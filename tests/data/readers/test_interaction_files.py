@@ -327,5 +327,5 @@ def test_reading_needs_no_torch(tmp_path):
 
 def test_an_unknown_rule_for_repeats_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nu,i,1\n")
-    with pytest.raises(InvalidArgumentError, match=r"^repeats: found 'last', expected 'first' or 'all'$"):
+    with pytest.raises(InvalidArgumentError, match=r"^repeats: found 'last', expected one of first, all$"):
         read_interactions(tmp_path / "a.csv", repeats="last")

@@ -159,9 +159,9 @@ def test_one_long_text_in_many_rows_is_refused():
     )
     assert read_parquet(content, max_bytes=10**9).rows.height == 40_000
     content = written(pl.DataFrame({"a": [["x" * 5_000] * 40_000]}))
-    with pytest.raises(DataError, match="found 1 rows that take 200 MB, expected at most 100 MB"):
+    with pytest.raises(DataError, match="page of column 'a' that takes 200 MB, expected at most 100 MB"):
         in_blocks(content, max_bytes=100_000_000)
-    assert_refused(content, "found 1 rows that take 200 MB", max_bytes=100_000_000)
+    assert_refused(content, "found a page of column 'a' that takes 200 MB", max_bytes=100_000_000)
 
 
 def test_a_small_file_of_many_rows_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):

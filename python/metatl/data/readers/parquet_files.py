@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from metatl.common.column_errors import quoted
 from metatl.common.forks import refuse_forked_child
 from metatl.common.memory import memory_bytes
 from metatl.common.panics import reports_of_panics_dropped
+from metatl.data.readers.parquet_pages import check_pages
 from metatl.data.readers.regular_files import check_file
 from metatl.data.time_zones import in_utc, unknown_zones_accepted
 from metatl.exceptions import DataError
@@ -111,6 +112,8 @@ def read_parquet(
                 raise DataError(f"found no column {name!r} among {quoted(list(schema))}")
         num_rows = int(table.select(pl.len()).collect().item())
         _check_size(num_rows * _row_bytes(schema, wanted), num_rows, limit)
+        with _open(source) as file:
+            check_pages(file, set(wanted), limit)
         rows = table.select(wanted).collect()
         # Rows can share one long text, which is in memory once until an operation copies it.
         _check_size(sum(_text_bytes(column) for column in rows), num_rows, limit)
@@ -148,6 +151,8 @@ def open_parquet(source: ParquetSource, *, max_bytes: int | None = None) -> Parq
         num_rows = int(table.select(pl.len()).collect().item())
 
     def blocks(columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        with _errors_named(source), _open(source) as file:
+            check_pages(file, set(columns), limit)
         row_bytes = max(1, _row_bytes(schema, columns))
         height = max(1, min(_BLOCK_ROWS, min(_BLOCK_BYTES, limit) // row_bytes))
         for start in range(0, num_rows, height):
@@ -212,11 +217,15 @@ def read_metadata(source: ParquetSource) -> dict[str, str]:
         return pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else Path(source))
 
 
+def _open(source: ParquetSource) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+
+
 def _scan(source: ParquetSource) -> tuple[pl.LazyFrame, dict[str, pl.DataType]]:
     """Check the marks at both ends of a file, and read its schema."""
     if not isinstance(source, bytes):
         check_file(source)
-    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+    with _open(source) as file:
         start = file.read(len(_MAGIC))
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - len(_MAGIC)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import polars as pl
 
-from metatl.common.arguments import check_type
+from metatl.common.arguments import check_choice, check_type
 from metatl.common.forks import refuse_forked_child
 from metatl.data.ids import normalise
 from metatl.evaluation.measures import Evaluation
@@ -192,10 +192,7 @@ def extreme_users(
     InvalidArgumentError
         If the metric is not one of the columns.
     """
-    if metric not in differences.columns[3:]:
-        raise InvalidArgumentError(
-            f"metric: found {metric!r}, expected one of {', '.join(differences.columns[3:])}"
-        )
+    check_choice("metric", metric, differences.columns[3:])
     groups = differences.partition_by("system", "ranking", maintain_order=True) or [differences]
     gainers, losers = (
         pl.concat(
@@ -229,10 +226,8 @@ def _values_of_users(evaluations: Sequence[Comparable]) -> list[PerUser]:
 
 
 def _shared_rankings(evaluations: Sequence[PerUser], ranking: str | None) -> tuple[str, ...]:
-    if ranking is not None and ranking not in PER_USER_RANKINGS:
-        raise InvalidArgumentError(
-            f"ranking: found {ranking!r}, expected one of {', '.join(PER_USER_RANKINGS)}"
-        )
+    if ranking is not None:
+        check_choice("ranking", ranking, PER_USER_RANKINGS)
     rankings = {record.system: set(frame["ranking"].unique()) for record, frame in evaluations}
     shared = tuple(name for name in PER_USER_RANKINGS if all(name in names for names in rankings.values()))
     if ranking is None and shared:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union, get_args
 
 import numpy as np
 
+from metatl.common.arguments import check_choice
 from metatl.common.forks import refuse_forked_child
 from metatl.common.timings import Timings
 from metatl.data.histories import Histories
@@ -139,8 +140,7 @@ def evaluate_embeddings(
         If a metric, the similarity or a column to slice by is unknown.
     """
     refuse_forked_child()
-    if similarity not in get_args(Similarity):
-        raise ConfigError(f"similarity: found {similarity!r}, expected one of dot, l2, squared_l2")
+    check_choice("similarity", similarity, get_args(Similarity), ConfigError)
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     timings = Timings()
     with timings.stage("read"):

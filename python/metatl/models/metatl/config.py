@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from metatl.common.arguments import check_choice
 from metatl.exceptions import ConfigError
 from metatl.models.contract import EpisodeSettings
 from metatl.models.metatl.inner_loop import Adapt, SupportReduction  # noqa: TC001 (pydantic reads the annotations)
@@ -189,8 +190,7 @@ class MetaTLConfig(TrainingConfig):
         pydantic.ValidationError
             If a changed field is unknown, out of range or inconsistent with other fields.
         """
-        if name not in PRESETS:
-            raise ConfigError(f"preset: found {name!r}, expected one of {', '.join(PRESETS)}")
+        check_choice("preset", name, PRESETS, ConfigError)
         return cls(**{**PRESETS[name], **changes})
 
     @model_validator(mode="after")
