@@ -51,6 +51,12 @@ _Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 _TieRule: TypeAlias = Literal["worst", "mean", "best"]
 # offsets (B + 1,), items (N,), rows (N, d): item vectors that hold for one query alone
 _Overrides: TypeAlias = tuple[_Ids, _Ids, _Rows]
+
+# Weights of the head and the tail, bias, and the two factors of the skip.
+_Learner: TypeAlias = tuple[_Rows, _Rows, _Rows, tuple[_Rows, _Rows] | None]
+
+# Steps, rates, inverse temperature, mean over pairs, margin; common, own and drawn own negatives.
+_InnerLoop: TypeAlias = tuple[int, _Rows, float, bool, float | None, int, int, int]
 # (B,) each: negatives scored above the target, negatives scored the same
 _Comparisons: TypeAlias = tuple[_Ids, _Ids]
 # users (B,), items (B, pairs + 1), negatives (B, pairs, negatives), shared negatives (shared_negatives,)
@@ -77,6 +83,23 @@ def group_by_user(
     keep_repeats: bool,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Ids, _Ids]: ...
+def tabulate_transitions(
+    item_table: _Rows, learner: _Learner, *, num_threads: int | None = None
+) -> tuple[_Rows, _Rows]: ...
+def encode_transitions(
+    indptr: _Ids,
+    items: _Ids,
+    item_table: _Rows,
+    learner: _Learner,
+    inner: _InnerLoop,
+    mean_transition: _Rows,
+    *,
+    terms: tuple[_Rows, _Rows] | None,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    seed: int,
+    num_threads: int | None = None,
+) -> _Rows: ...
 def sample_support_negatives(
     histories: _Ids, count: int, num_items: int, *, seed: int, num_threads: int | None = None
 ) -> _Ids: ...

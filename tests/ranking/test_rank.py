@@ -146,7 +146,7 @@ def test_results_do_not_depend_on_the_blocks(model, monkeypatch):
     ]
     candidates = generator.integers(0, NUM_ITEMS, size=(40, 11))
     whole = rank_candidates(model, ragged(rows), candidates)
-    monkeypatch.setattr("metatl.ranking.rank.ENCODE_BLOCK_ITEMS", 7)
+
     monkeypatch.setattr("metatl.ranking.encoders.ENCODE_BLOCK_ITEMS", 7)
     monkeypatch.setattr("metatl.ranking.encoders.SCORE_BLOCK_BYTES", 4 * NUM_ITEMS * 3)
     blocks = list(encode_blocks(model, ragged(rows)))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from metatl.data.histories import Histories
+
 Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
 """score(q, e) = q·e, -‖q - e‖ or -‖q - e‖², in each case plus the item's bias."""
 
@@ -125,6 +127,53 @@ class Encoded(NamedTuple):
 
     queries: Tensor
     overrides: Overrides | None
+
+
+class QueryEncoder(Protocol):
+    """A fitted factorised model as arrays: it encodes without torch."""
+
+    @property
+    def item_table(self) -> np.ndarray:
+        """(I, d) float32, C-contiguous, one vector per item."""
+        ...
+
+    @property
+    def item_bias(self) -> np.ndarray | None:
+        """(I,) float32, added to the score of each item; None for no bias."""
+        ...
+
+    @property
+    def similarity(self) -> Similarity:
+        """Similarity of a query and an item vector."""
+        ...
+
+    def encode(self, histories: Histories, *, seed: int, num_threads: int | None) -> np.ndarray:
+        """Encode histories of any lengths.
+
+        Parameters
+        ----------
+        histories : Histories
+            B rows of at least one item, oldest first.
+        seed : int
+            Seed of the support negatives, for models that use them.
+        num_threads : int or None
+            Threads of the kernels.
+
+        Returns
+        -------
+        ndarray
+            (B, d) float32, the queries.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodesWithoutTorch(Protocol):
+    """A model in torch that may have the same encoder as arrays."""
+
+    def query_encoder(self, *, num_threads: int | None = None) -> QueryEncoder | None:
+        """Return the encoder with the model's present weights; None if these settings need torch."""
+        ...
 
 
 @runtime_checkable

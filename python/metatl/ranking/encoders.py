@@ -1,4 +1,4 @@
-"""Encoders: turn histories of equal length into blocks, for each kind of model."""
+"""Encoders: turn histories into blocks, for each kind of model."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from metatl import _metatl
-from metatl.exceptions import InvalidArgumentError
-from metatl.models.contract import PairwiseModel, ScoringModel
+from metatl.models.contract import EncodesWithoutTorch, PairwiseModel, ScoringModel
 from metatl.ranking.blocks import Block, FactorisedBlock, PairwiseBlock, ScoredBlock, to_array
-from metatl.ranking.item_tables import ItemFormat, ItemTable, check_has_item_vectors
+from metatl.ranking.item_tables import ItemFormat, ItemTable, as_item_table, check_has_item_vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import Tensor
 
     from metatl.common.timings import Timings
-    from metatl.models.contract import Encoded, FactorisedModel, Model
+    from metatl.data.histories import Histories
+    from metatl.models.contract import Encoded, FactorisedModel, Model, QueryEncoder
     from metatl.ranking.cuda_blocks import Catalogue, CudaBlock
 
 ENCODE_BLOCK_ITEMS = 2**15
@@ -40,31 +42,32 @@ PAIR_BLOCK = 2**18
 """Pairs of a user and an item in one block, for models that score pairs."""
 
 
+ARRAY_BLOCK_USERS = 2**14
+"""Users in one block of an encoder without torch, which takes histories of any lengths at once."""
+
+
 class Encoder(Protocol):
-    """Turns histories of equal length into a block."""
+    """Turns histories into blocks."""
 
     @property
     def num_items(self) -> int:
         """I, size of the catalogue."""
         ...
 
-    @property
-    def max_rows(self) -> int:
-        """Most histories in one call of `encode`."""
-        ...
-
-    def encode(self, histories: np.ndarray) -> Block:
-        """Encode or score histories.
+    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+        """Encode or score histories, block by block.
 
         Parameters
         ----------
-        histories : ndarray
-            (b, L) int64, oldest item first; b is at most `max_rows`.
+        histories : Histories
+            B rows of at least one item, oldest first.
 
-        Returns
-        -------
-        Block
-            Ranks items for the b users.
+        Yields
+        ------
+        rows : ndarray
+            (b,) int64, ascending indices of rows.
+        block : Block
+            Ranks items for these users.
         """
         ...
 
@@ -105,12 +108,98 @@ def make_encoder(
         return PairwiseEncoder(model, seed, num_threads, timings)
     if isinstance(model, ScoringModel):
         return ScoringEncoder(model, num_threads, timings)
+    arrays = model.query_encoder(num_threads=num_threads) if isinstance(model, EncodesWithoutTorch) else None
+    if arrays is not None:
+        return ArrayEncoder.of(arrays, item_table, seed, num_threads, timings)
     if item_table == "float32" and ranks_on_cuda(model.item_table.device):
         from metatl.ranking.cuda_blocks import Catalogue
 
         catalogue = Catalogue.of(model.item_table, model.item_bias, model.similarity)
         return CudaEncoder(model, catalogue, seed, num_threads, timings)
     return FactorisedEncoder.of(model, item_table, seed, num_threads, timings)
+
+
+class _MatrixEncoder(Protocol):
+    """An encoder that takes histories of one length at a time."""
+
+    @property
+    def timings(self) -> Timings: ...
+
+    @property
+    def max_rows(self) -> int: ...
+
+    def encode(self, histories: np.ndarray) -> Block: ...
+
+
+def _equal_lengths(encoder: _MatrixEncoder, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+    for rows, matrix in histories.blocks(encoder.max_rows, ENCODE_BLOCK_ITEMS):
+        with encoder.timings.stage("encode"):
+            block = encoder.encode(matrix)
+        yield rows, block
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayEncoder:
+    """Encoder of a factorised model without torch.
+
+    Attributes
+    ----------
+    arrays : QueryEncoder
+        The model.
+    item_table : ItemTable
+        (I, d), the vectors that the kernels rank with.
+    seed : int
+        Seed of the support negatives.
+    num_threads : int or None
+        Threads of the kernels.
+    timings : Timings
+        Collects the seconds of the stages ``encode`` and ``rank``.
+    """
+
+    arrays: QueryEncoder
+    item_table: ItemTable
+    seed: int
+    num_threads: int | None
+    timings: Timings
+
+    @classmethod
+    def of(
+        cls,
+        arrays: QueryEncoder,
+        item_table: ItemFormat | ItemTable,
+        seed: int,
+        num_threads: int | None,
+        timings: Timings,
+    ) -> ArrayEncoder:
+        """Build the encoder; see :func:`make_encoder` for the parameters and errors."""
+        table = as_item_table(arrays.item_table, item_table, num_threads=num_threads)
+        return cls(arrays, table, seed, num_threads, timings)
+
+    @property
+    def num_items(self) -> int:
+        """I, size of the catalogue."""
+        return len(self.item_table)
+
+    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, FactorisedBlock]]:
+        """See :meth:`Encoder.blocks`."""
+        for start in range(0, len(histories), ARRAY_BLOCK_USERS):
+            rows = np.arange(start, min(start + ARRAY_BLOCK_USERS, len(histories)))
+            with self.timings.stage("encode"):
+                block = self.encode(histories.select(rows))
+            yield rows, block
+
+    def encode(self, histories: Histories) -> FactorisedBlock:
+        """Encode b histories of any lengths as one block."""
+        arrays = self.arrays
+        return FactorisedBlock(
+            arrays.encode(histories, seed=self.seed, num_threads=self.num_threads),
+            self.item_table,
+            arrays.item_bias,
+            arrays.similarity,
+            None,
+            self.num_threads,
+            self.timings,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +220,12 @@ class ScoringEncoder:
         """Rows of scores that fit in `SCORE_BLOCK_BYTES`, at least 1."""
         return max(1, SCORE_BLOCK_BYTES // (4 * self.num_items))
 
+    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+        """See :meth:`Encoder.blocks`."""
+        return _equal_lengths(self, histories)
+
     def encode(self, histories: np.ndarray) -> ScoredBlock:
-        """See :meth:`Encoder.encode`."""
+        """Encode (b, L) int64 histories of one length; b is at most `max_rows`."""
         return ScoredBlock(np.ascontiguousarray(self.model.score(histories)), self.num_threads, self.timings)
 
 
@@ -155,8 +248,12 @@ class PairwiseEncoder:
         """Users whose pairs with the whole catalogue are at most `PAIR_BLOCK`, at least 1."""
         return max(1, PAIR_BLOCK // self.num_items)
 
+    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+        """See :meth:`Encoder.blocks`."""
+        return _equal_lengths(self, histories)
+
     def encode(self, histories: np.ndarray) -> PairwiseBlock:
-        """See :meth:`Encoder.encode`; the model adapts to the histories."""
+        """Adapt to (b, L) int64 histories of one length; b is at most `max_rows`."""
         model = self.model
         adapted = model.adapt(
             *_model_inputs(model, model.device, histories, model.num_items, self.seed, self.num_threads)
@@ -201,14 +298,7 @@ class FactorisedEncoder:
         timings: Timings,
     ) -> FactorisedEncoder:
         """Build the encoder; see :func:`make_encoder` for the parameters and errors."""
-        if not isinstance(item_table, ItemTable):
-            item_table = ItemTable.of(model, item_table, num_threads=num_threads)
-        shape = tuple(model.item_table.shape)
-        if item_table.numbers.shape != shape:
-            raise InvalidArgumentError(
-                f"item_table: found the shape {item_table.numbers.shape}, expected {shape}, that of "
-                "the model's item vectors"
-            )
+        item_table = as_item_table(to_array(model.item_table), item_table, num_threads=num_threads)
         item_bias = None if model.item_bias is None else to_array(model.item_bias)
         return cls(model, item_table, item_bias, seed, num_threads, timings)
 
@@ -222,8 +312,12 @@ class FactorisedEncoder:
         """Histories in a block of `ENCODE_BLOCK_ITEMS` or `ACCELERATOR_BLOCK_ITEMS` if each has one item."""
         return _max_rows(self.model)
 
+    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+        """See :meth:`Encoder.blocks`."""
+        return _equal_lengths(self, histories)
+
     def encode(self, histories: np.ndarray) -> FactorisedBlock:
-        """See :meth:`Encoder.encode`."""
+        """Encode (b, L) int64 histories of one length; b is at most `max_rows`."""
         return self.block(_encode(self.model, histories, self.seed, self.num_threads))
 
     def block(self, encoded: Encoded) -> FactorisedBlock:
@@ -277,8 +371,12 @@ class CudaEncoder:
         """Histories in a block of `ACCELERATOR_BLOCK_ITEMS` if each has one item."""
         return _max_rows(self.model)
 
+    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+        """See :meth:`Encoder.blocks`."""
+        return _equal_lengths(self, histories)
+
     def encode(self, histories: np.ndarray) -> CudaBlock:
-        """See :meth:`Encoder.encode`; the encoded histories stay on the device."""
+        """Encode (b, L) int64 histories of one length on the device, where they stay."""
         from metatl.ranking.cuda_blocks import CudaBlock
 
         encoded = _encode(self.model, histories, self.seed, self.num_threads)

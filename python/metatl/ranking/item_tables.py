@@ -7,9 +7,10 @@ docs/item_precision.md shows how rounding changes ranks and how much memory it s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from metatl import _metatl
+from metatl.common.arguments import check_choice
 from metatl.exceptions import InvalidArgumentError
 from metatl.models.contract import PairwiseModel, ScoringModel
 
@@ -141,13 +142,7 @@ class ItemTable:
             If a table that is rounded contains NaN.
         """
         item_table = check_has_item_vectors(model).item_table.detach().cpu().contiguous().numpy()
-        if item_format == "float32":
-            return cls.float32(item_table)
-        if item_format == "bf16":
-            return cls.bf16(item_table, num_threads=num_threads)
-        if item_format == "int8":
-            return cls.int8(item_table, num_threads=num_threads)
-        raise InvalidArgumentError(f"item_table: found {item_format!r}, expected float32, bf16 or int8")
+        return as_item_table(item_table, item_format, num_threads=num_threads)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -161,6 +156,46 @@ class ItemTable:
     def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The arrays in the form that the ranking kernels accept: `numbers`, or `numbers` and `scales`."""
         return self.numbers if self.scales is None else (self.numbers, self.scales)
+
+
+def as_item_table(
+    vectors: np.ndarray, item_table: ItemFormat | ItemTable, *, num_threads: int | None = None
+) -> ItemTable:
+    """Return the item vectors of a model in a number format.
+
+    Parameters
+    ----------
+    vectors : ndarray
+        (I, d) float32, C-contiguous.
+    item_table : {"float32", "bf16", "int8"} or ItemTable
+        The number format, or a table that was made from the vectors before.
+    num_threads : int, optional
+        Threads of the kernel.
+
+    Returns
+    -------
+    ItemTable
+        (I, d).
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the format is unknown, the table has another shape, or the vectors cannot be rounded.
+    NotANumberError
+        If vectors that are rounded contain NaN.
+    """
+    if isinstance(item_table, ItemTable):
+        if item_table.numbers.shape != vectors.shape:
+            raise InvalidArgumentError(
+                f"item_table: found the shape {item_table.numbers.shape}, expected {vectors.shape}, that of "
+                "the model's item vectors"
+            )
+        return item_table
+    check_choice("item_table", item_table, get_args(ItemFormat))
+    if item_table == "float32":
+        return ItemTable.float32(vectors)
+    round_to = ItemTable.bf16 if item_table == "bf16" else ItemTable.int8
+    return round_to(vectors, num_threads=num_threads)
 
 
 def check_has_item_vectors(model: Model) -> FactorisedModel:

@@ -13,7 +13,7 @@ from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.ranking.blocks import RankCounts, TopItems, check_items
-from metatl.ranking.encoders import ENCODE_BLOCK_ITEMS, make_encoder
+from metatl.ranking.encoders import make_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,10 +206,7 @@ def encode_blocks(
     keep_freed_memory()
     encoder = make_encoder(model, seed=seed, item_table=item_table, num_threads=num_threads, timings=timings)
     check_items("histories", histories.items, encoder.num_items)
-    for rows, matrix in histories.blocks(encoder.max_rows, ENCODE_BLOCK_ITEMS):
-        with timings.stage("encode"):
-            block = encoder.encode(matrix)
-        yield rows, block
+    yield from encoder.blocks(histories)
 
 
 def _as_histories(histories: Histories | np.ndarray) -> Histories:

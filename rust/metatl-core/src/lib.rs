@@ -34,6 +34,7 @@ pub mod ranking;
 pub mod rng;
 pub mod sequences;
 pub mod simd;
+pub mod transitions;
 mod weighted;
 
 pub use error::Error;

@@ -512,6 +512,44 @@ pub fn count(level: Level, scores: &[f32], threshold: f32) -> Counts {
     dispatch!(level, count(scores, threshold))
 }
 
+/// Adds σ(left + right) to the sums, number by number.
+///
+/// # Panics
+/// If the three differ in length.
+pub fn add_sigmoids(level: Level, left: &[f32], right: &[f32], sums: &mut [f32]) {
+    check_equal_lengths(left, right, sums);
+    dispatch!(level, add_sigmoids(left, right, sums));
+}
+
+/// Adds left · right to the sums, number by number.
+///
+/// # Panics
+/// If the three differ in length.
+pub fn add_products(level: Level, left: &[f32], right: &[f32], sums: &mut [f32]) {
+    check_equal_lengths(left, right, sums);
+    dispatch!(level, add_products(left, right, sums));
+}
+
+fn check_equal_lengths(left: &[f32], right: &[f32], sums: &[f32]) {
+    assert!(
+        left.len() == sums.len() && right.len() == sums.len(),
+        "{} and {} numbers for {} sums",
+        left.len(),
+        right.len(),
+        sums.len()
+    );
+}
+
+/// Adds rows of the table, each times its weight, to the sums.
+///
+/// # Panics
+/// If the table lacks one of the rows, there are not as many weights as rows, or the sums are not as long as a row.
+pub fn add_rows(level: Level, weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
+    assert_eq!(weights.len(), rows.len(), "weights and rows");
+    assert_eq!(sums.len(), table.columns, "sums and rows differ in length");
+    dispatch!(level, add_rows(weights, table, rows, sums));
+}
+
 /// How many bits of the words are 1.
 #[must_use]
 pub fn ones(level: Level, words: &[u64]) -> u64 {
@@ -547,6 +585,21 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn sequential_squared_distance(left: &[f32], right: &[f32]) -> f32 {
             scalar::sequential_squared_distance_of::<true>(left, right)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn add_sigmoids(left: &[f32], right: &[f32], sums: &mut [f32]) {
+            scalar::add_sigmoids_of::<true>(left, right, sums);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn add_products(left: &[f32], right: &[f32], sums: &mut [f32]) {
+            scalar::add_products_of::<true>(left, right, sums);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
+            scalar::add_rows_of::<true>(weights, table, rows, sums);
         }
 
         #[target_feature(enable = $features)]

@@ -19,6 +19,7 @@ mod randomisation;
 mod ranking;
 mod rng;
 mod sequences;
+mod transitions;
 
 use pyo3::prelude::*;
 
@@ -26,7 +27,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _metatl {
     // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, item_table,
-    // metrics, negatives, parallel, randomisation, ranking, rng, sequences.
+    // metrics, negatives, parallel, randomisation, ranking, rng, sequences, transitions.
 
     #[pymodule_export]
     use crate::batches::{BatchPrefetcher, BatchSampler};
@@ -58,4 +59,6 @@ mod _metatl {
     use crate::rng::random_order;
     #[pymodule_export]
     use crate::sequences::SequenceSampler;
+    #[pymodule_export]
+    use crate::transitions::{encode_transitions, tabulate_transitions};
 }

@@ -33,6 +33,7 @@ from metatl.models.metatl.inner_loop import Adapted, InnerLoop, adapt
 from metatl.models.metatl.losses import Geometry, PairLoss, exclude
 from metatl.models.metatl.support import Slots, Support
 from metatl.models.metatl.transition import Mlp, OneLayer
+from metatl.models.metatl.transition_encoder import TransitionEncoder
 from metatl.models.support_negatives import check_negatives, deal
 from metatl.models.trainable import TensorBatch, TrainableModel
 
@@ -268,6 +269,20 @@ class MetaTL(TrainableModel):
         if self.log_temperature is not None:
             return bias * self.log_temperature.detach().exp()
         return bias * self.config.temperature
+
+    def query_encoder(self, *, num_threads: int | None = None) -> TransitionEncoder | None:
+        """Return the encoder without torch, with the present weights; None if `encode` is needed.
+
+        Parameters
+        ----------
+        num_threads : int, optional
+            Threads of the kernels.
+        """
+        weight = self.embedding.weight
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            return None
+        tensors = {name: tensor.numpy() for name, tensor in self.state_dict().items()}
+        return TransitionEncoder.of(self.config, tensors, num_threads=num_threads)
 
     @torch.no_grad()
     def encode(self, histories: Tensor, negatives: Tensor | None = None) -> Encoded:

@@ -61,7 +61,7 @@ impl<'a, T> Matrix<'a, T> {
 
     /// One row.
     #[inline]
-    pub(super) fn row(&self, index: usize) -> &'a [T] {
+    pub(crate) fn row(&self, index: usize) -> &'a [T] {
         &self.values[index * self.columns..][..self.columns]
     }
 }
@@ -69,7 +69,7 @@ impl<'a, T> Matrix<'a, T> {
 impl<'a> Matrix<'a> {
     /// The matrix as an argument of the vector kernels.
     #[inline]
-    pub(super) fn table(&self) -> Table<'a> {
+    pub(crate) fn table(&self) -> Table<'a> {
         Table::new(self.values, self.rows, self.columns)
     }
 }
@@ -123,6 +123,11 @@ impl<'a> ItemLists<'a> {
         Ok(Self { offsets, items })
     }
 
+    /// Number of lists.
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
     /// The range of one query's list in `items`.
     #[inline]
     fn range(&self, query: usize) -> Range<usize> {
@@ -131,7 +136,7 @@ impl<'a> ItemLists<'a> {
 
     /// The list of one query.
     #[inline]
-    pub(super) fn list(&self, query: usize) -> &'a [i64] {
+    pub(crate) fn list(&self, query: usize) -> &'a [i64] {
         &self.items[self.range(query)]
     }
 }

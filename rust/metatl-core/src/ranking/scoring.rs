@@ -34,7 +34,7 @@ impl Similarity {
     }
 
     /// Whether the score uses the distance and not its square.
-    pub(super) fn takes_root(self) -> bool {
+    pub(crate) fn takes_root(self) -> bool {
         self == Self::L2
     }
 }

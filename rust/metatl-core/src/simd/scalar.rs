@@ -250,6 +250,94 @@ fn widen<T: Copy>(numbers: &[T], values: &mut [f32], number: impl Fn(T) -> f32) 
     }
 }
 
+/// Numbers of a row that are summed at a time, over all rows: enough to hide the latency of the additions.
+const SUMMED_AT_ONCE: usize = 64;
+
+#[inline(always)]
+pub(super) fn add_rows_of<const FUSED: bool>(
+    weights: &[f32],
+    table: Table,
+    rows: &[i64],
+    sums: &mut [f32],
+) {
+    for (block, sums) in sums.chunks_mut(SUMMED_AT_ONCE).enumerate() {
+        let part = block * SUMMED_AT_ONCE..block * SUMMED_AT_ONCE + sums.len();
+        let of_row = |row: i64| &table.values[row as usize * table.columns..][part.clone()];
+        if let Some(sums) = sums.first_chunk_mut::<SUMMED_AT_ONCE>() {
+            let mut registers = *sums;
+            for (&weight, &row) in weights.iter().zip(rows) {
+                for (sum, &number) in registers.iter_mut().zip(of_row(row)) {
+                    *sum = multiply_add::<FUSED>(weight, number, *sum);
+                }
+            }
+            *sums = registers;
+        } else {
+            for (&weight, &row) in weights.iter().zip(rows) {
+                for (sum, &number) in sums.iter_mut().zip(of_row(row)) {
+                    *sum = multiply_add::<FUSED>(weight, number, *sum);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
+    add_rows_of::<false>(weights, table, rows, sums);
+}
+
+#[inline(always)]
+pub(super) fn add_products_of<const FUSED: bool>(left: &[f32], right: &[f32], sums: &mut [f32]) {
+    for ((sum, &left), &right) in sums.iter_mut().zip(left).zip(right) {
+        *sum = multiply_add::<FUSED>(left, right, *sum);
+    }
+}
+
+pub(super) fn add_products(left: &[f32], right: &[f32], sums: &mut [f32]) {
+    add_products_of::<false>(left, right, sums);
+}
+
+#[inline(always)]
+pub(super) fn add_sigmoids_of<const FUSED: bool>(left: &[f32], right: &[f32], sums: &mut [f32]) {
+    for ((sum, &left), &right) in sums.iter_mut().zip(left).zip(right) {
+        *sum += 1.0 / (1.0 + exp::<FUSED>(-(left + right)));
+    }
+}
+
+pub(super) fn add_sigmoids(left: &[f32], right: &[f32], sums: &mut [f32]) {
+    add_sigmoids_of::<false>(left, right, sums);
+}
+
+/// eˣ to about 2⁻²³, in operations that compilers turn into vector instructions, unlike `f32::exp`.
+///
+/// With n = round(x / ln 2), eˣ = 2ⁿ eʳ and |r| ≤ ln 2 / 2, where the Taylor polynomial of degree 7 is exact to 2⁻²⁷.
+#[inline(always)]
+fn exp<const FUSED: bool>(x: f32) -> f32 {
+    /// Adding and subtracting 1.5 · 2²³ rounds to a whole number, which then is in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts: products of the first with whole numbers up to 2⁷ are exact.
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    // Beyond, e⁻ˣ is 0 or infinite beside 1.
+    let x = if x > 88.0 { 88.0 } else { x };
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = multiply_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = multiply_add::<FUSED>(n, -LN_2[0], x);
+    let r = multiply_add::<FUSED>(n, -LN_2[1], r);
+    let mut sum = 1.0 / 5040.0;
+    for coefficient in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        sum = multiply_add::<FUSED>(sum, r, coefficient);
+    }
+    sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()))
+}
+
 #[inline(always)]
 pub(super) fn ones(words: &[u64]) -> u64 {
     words.iter().map(|word| u64::from(word.count_ones())).sum()

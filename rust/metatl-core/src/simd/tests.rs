@@ -318,3 +318,62 @@ properties! {
         }
     }
 }
+
+#[test]
+fn sigmoids_are_those_of_double_precision() {
+    let mut inputs: Vec<f32> = (-4000..4000).map(|step| step as f32 / 37.0).collect();
+    inputs.extend([
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        0.0,
+        -0.0,
+        1e-30,
+        1e30,
+        -1e30,
+    ]);
+    let zeros = vec![0.0; inputs.len()];
+    for level in Level::available() {
+        let mut sums = zeros.clone();
+        add_sigmoids(level, &inputs, &zeros, &mut sums);
+        for (&input, &sum) in inputs.iter().zip(&sums) {
+            let expected = 1.0 / (1.0 + (-f64::from(input)).exp());
+            let error = (f64::from(sum) - expected).abs();
+            assert!(
+                error <= 4e-7 * expected + 1e-37,
+                "{level}: {input} -> {sum}"
+            );
+        }
+        let mut of_nan = [1.0];
+        add_sigmoids(level, &[f32::NAN], &[0.0], &mut of_nan);
+        assert!(of_nan[0].is_nan());
+    }
+}
+
+proptest! {
+    #[test]
+    fn weighted_rows_add_up(
+        columns in 1usize..150,
+        rows in prop::collection::vec(0i64..5, 0..9),
+        seed in any::<u64>(),
+    ) {
+        // Sums of small integers are exact, so that every order gives the same.
+        let values = integers(seed, 5 * columns);
+        let weights = integers(seed ^ 1, rows.len());
+        let start = integers(seed ^ 2, columns);
+        let mut expected = start.clone();
+        for (weight, &row) in weights.iter().zip(&rows) {
+            for (sum, value) in expected.iter_mut().zip(&values[row as usize * columns..]) {
+                *sum += weight * value;
+            }
+        }
+        let products: Vec<f32> = (0..columns).map(|k| start[k] + values[k] * values[columns + k]).collect();
+        for level in Level::available() {
+            let mut sums = start.clone();
+            add_rows(level, &weights, Table::new(&values, 5, columns), &rows, &mut sums);
+            prop_assert_eq!(&sums, &expected);
+            let mut sums = start.clone();
+            add_products(level, &values[..columns], &values[columns..2 * columns], &mut sums);
+            prop_assert_eq!(&sums, &products);
+        }
+    }
+}
