@@ -228,7 +228,7 @@ def test_a_model_is_ranked_with_its_rounded_table(item_format):
 def test_a_table_that_does_not_fit_the_model_is_an_error():
     model, histories = Vectors(torch.zeros(30, 4)), np.zeros((2, 1), np.int64)
     with pytest.raises(
-        InvalidArgumentError, match=r"^item_table: found 'int4', expected float32, bf16 or int8"
+        InvalidArgumentError, match=r"^item_table: found 'int4', expected one of float32, bf16, int8"
     ):
         list(encode_blocks(model, histories, item_table="int4"))
     other = ItemTable.int8(np.zeros((29, 4), np.float32))

@@ -31,6 +31,11 @@ class System:
         Module of the model class and the config class.
     model, config : str
         Names of these two classes.
+    config_module : str or None
+        Module of the config class; None for that of the model class.
+    query_encoder : str or None
+        Module and class of the encoder without torch, as in `metatl.models.metatl.x:Encoder`; None if the
+        model class itself does without torch, or has no such encoder.
     presets : tuple of str
         Names of the presets; `tuned` is the default of every system.
     batches : {"episodes", "sequences"} or None
@@ -52,6 +57,8 @@ class System:
     batches: Batches | None = None
     compiles: bool = False
     revision: int = 1
+    config_module: str | None = None
+    query_encoder: str | None = None
 
     def model_class(self) -> Any:
         """Import the model class. This also imports torch if the model uses it."""
@@ -59,8 +66,16 @@ class System:
 
     def config_class(self) -> type[BaseModel]:
         """Import the config class."""
-        config: type[BaseModel] = getattr(importlib.import_module(self.module), self.config)
+        module = importlib.import_module(self.config_module or self.module)
+        config: type[BaseModel] = getattr(module, self.config)
         return config
+
+    def query_encoder_class(self) -> Any:
+        """Import the class of the encoder without torch; None if there is none."""
+        if self.query_encoder is None:
+            return None
+        module, _, name = self.query_encoder.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
 SYSTEMS = {
@@ -75,6 +90,8 @@ SYSTEMS = {
             ("paper", "official", "tuned"),
             batches="episodes",
             compiles=True,
+            config_module="metatl.models.metatl.config",
+            query_encoder="metatl.models.metatl.transition_encoder:TransitionEncoder",
         ),
         System(
             "popularity",

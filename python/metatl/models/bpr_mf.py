@@ -27,9 +27,9 @@ from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
 from metatl.models.dropout import dropout
-from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch, TrainableModel
-from metatl.models.training_config import PairConfig
+from metatl.models.training_config import NextItemLoss, PairConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ Karatzoglou, *Recurrent neural networks with top-k gains for session-based recom
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -17,7 +17,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-NextItemLoss: TypeAlias = Literal["softmax", "binary", "bpr", "bpr_max", "top1_max"]
+    from metatl.models.training_config import NextItemLoss
 
 
 def next_item_loss(

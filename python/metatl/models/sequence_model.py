@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from metatl.models.contract import NO_ITEM, Encoded, SequenceSettings, Similarity
-from metatl.models.next_item_losses import NextItemLoss, next_item_loss
+from metatl.models.next_item_losses import next_item_loss
 from metatl.models.trainable import TensorBatch, TrainableModel
-from metatl.models.training_config import BaselineConfig
+from metatl.models.training_config import BaselineConfig, NextItemLoss
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
 from metatl.models.contract import EpisodeSettings
-from metatl.models.next_item_losses import NextItemLoss  # noqa: TC001 (pydantic reads the annotation)
 from metatl.models.preset_config import CheckedConfig, PresetConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from metatl.models.contract import SequenceSettings
+
+NextItemLoss: TypeAlias = Literal["softmax", "binary", "bpr", "bpr_max", "top1_max"]
 
 
 class TrainingConfig(CheckedConfig):

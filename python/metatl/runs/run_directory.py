@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -55,6 +56,8 @@ from metatl.runs.checkpoints import load_checkpoint
 from metatl.runs.run_files import PREVIOUS, has_run, is_finished, replacement_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from metatl.data.interactions import Interactions
@@ -395,6 +398,34 @@ def _interrupted(path: Path) -> MissingRunError | None:
     return None
 
 
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """The files of a run, without its model.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is stored.
+    record : RunRecord
+        The content of `run.json`.
+    config : BaseModel
+        The settings of the system.
+    tensors : dict of str to ndarray
+        The arrays of the best weights.
+    item_ids : polars.Series
+        (I,) raw item ids.
+    item_counts : ndarray
+        (I,) int64, training interactions per item.
+    """
+
+    path: Path
+    record: RunRecord
+    config: BaseModel
+    tensors: dict[str, NDArray[Any]]
+    item_ids: pl.Series
+    item_counts: NDArray[np.int64]
+
+
 def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     """Load a run with its best weights.
 
@@ -418,13 +449,47 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
     InvalidArgumentError
         If `path` is not a path.
     """
+    stored = read_stored_run(path)
+    system = find_system(stored.record.model, stored.record.preset)
+    with tensors_fit(stored.path):
+        model = system.model_class().from_tensors(stored.config, stored.record.num_items, stored.tensors)
+    return Run(
+        path=stored.path,
+        record=stored.record,
+        config=stored.config,
+        model=to_device(model, device),
+        item_ids=stored.item_ids,
+        item_counts=stored.item_counts,
+    )
+
+
+def read_stored_run(path: str | Path) -> StoredRun:
+    """Read the files of a run with its best weights, without torch.
+
+    Parameters
+    ----------
+    path : str or Path
+        The directory of the run.
+
+    Returns
+    -------
+    StoredRun
+        The files' content, of one run even if another one replaces it meanwhile.
+
+    Raises
+    ------
+    RunError
+        If the directory holds no run, an unfinished one without weights, or a damaged one.
+    InvalidArgumentError
+        If `path` is not a path.
+    """
     refuse_forked_child()
     check_type("path", path, (str, os.PathLike), "the directory of a run")
     path = Path(path)
     while True:
         directory = _identity(path)
         try:
-            run = _read_run(path, device)
+            run = _read_files(path)
         except (RunError, OSError):
             if _identity(path) == directory:
                 raise
@@ -432,6 +497,18 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
             # `--overwrite` may have put another run here in between, so that the files are of both.
             if _identity(path) == directory:
                 return run
+
+
+@contextmanager
+def tensors_fit(path: Path) -> Iterator[None]:
+    """Turn whatever a model raises for tensors that do not fit its settings into an error of one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 (each model and library raises its own)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -442,7 +519,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _read_run(path: Path, device: str) -> Run:
+def _read_files(path: Path) -> StoredRun:
     record, items_sha256 = _read_record(path)
     if not (path / "best.safetensors").exists():
         if is_finished(path):
@@ -471,22 +548,8 @@ def _read_run(path: Path, device: str) -> Run:
         raise RunError(
             f"{path / 'run.json'}: {name}: found {first['input']!r}, {expected_by(first)}; train again"
         ) from None
-    try:
-        model = system.model_class().from_tensors(config, record.num_items, tensors)
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 (each model and library raises its own)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: best.safetensors does not fit run.json ({reason}); train again") from None
     item_ids, counts = _read_items(path / "items.parquet", record.num_items, items_sha256)
-    return Run(
-        path=path,
-        record=record,
-        config=config,
-        model=to_device(model, device),
-        item_ids=item_ids,
-        item_counts=counts,
-    )
+    return StoredRun(path, record, config, tensors, item_ids, counts)
 
 
 def _read_items(file: Path, num_items: int, sha256: str | None) -> tuple[pl.Series, NDArray[np.int64]]:

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from metatl.common.arguments import check_choice
 from metatl.exceptions import ConfigError
 from metatl.models.contract import EpisodeSettings
-from metatl.models.metatl.inner_loop import Adapt, SupportReduction  # noqa: TC001 (pydantic reads the annotations)
-from metatl.models.metatl.losses import Distance, Loss  # noqa: TC001
 from metatl.models.training_config import TrainingConfig
 
 Preset: TypeAlias = Literal["paper", "official", "tuned"]
+Adapt: TypeAlias = Literal["transition", "learner", "learner_and_embeddings"]
+SupportReduction: TypeAlias = Literal["sum", "mean", "batch_mean"]
+Distance: TypeAlias = Literal["squared_l2", "l2"]
+Loss: TypeAlias = Literal["margin", "softmax"]
 
 
 class MetaTLConfig(TrainingConfig):

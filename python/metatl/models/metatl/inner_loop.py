@@ -26,7 +26,7 @@ sequence and its negatives.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -38,11 +38,9 @@ from metatl.models.metatl.transition import Mlp, OneLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from metatl.models.metatl.config import Adapt, SupportReduction
     from metatl.models.metatl.losses import Geometry, PairLoss
     from metatl.models.metatl.support import PairCosts
-
-Adapt: TypeAlias = Literal["transition", "learner", "learner_and_embeddings"]
-SupportReduction: TypeAlias = Literal["sum", "mean", "batch_mean"]
 
 
 @dataclass(frozen=True)

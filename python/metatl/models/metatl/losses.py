@@ -9,7 +9,7 @@ inner steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -17,8 +17,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-Distance: TypeAlias = Literal["squared_l2", "l2"]
-Loss: TypeAlias = Literal["margin", "softmax"]
+    from metatl.models.metatl.config import Distance, Loss
 
 
 class Costs(NamedTuple):
