@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from metatl.evaluation.external.evaluate_lists import evaluate_lists
     from metatl.evaluation.external.evaluate_scores import evaluate_scores
     from metatl.ranking.item_tables import ItemTable
-    from metatl.ranking.recommend import recommend
     from metatl.runs.run_directory import Run, SplitSettings, load_run
+    from metatl.serving.recommender import Recommender, recommend
     from metatl.training.fit import fit
 
     __version__: str
@@ -32,6 +32,7 @@ _MODULES = {
     "ColdStartSplit": "metatl.data.split",
     "Interactions": "metatl.data.interactions",
     "ItemTable": "metatl.ranking.item_tables",
+    "Recommender": "metatl.serving.recommender",
     "Run": "metatl.runs.run_directory",
     "SplitSettings": "metatl.runs.run_directory",
     "cold_start_split": "metatl.data.split",
@@ -43,7 +44,7 @@ _MODULES = {
     "fit": "metatl.training.fit",
     "load_run": "metatl.runs.run_directory",
     "read_interactions": "metatl.data.readers.interaction_files",
-    "recommend": "metatl.ranking.recommend",
+    "recommend": "metatl.serving.recommender",
     "sample_candidate_sets": "metatl.data.candidates",
 }
 
@@ -52,6 +53,7 @@ __all__ = [
     "ColdStartSplit",
     "Interactions",
     "ItemTable",
+    "Recommender",
     "Run",
     "SplitSettings",
     "cold_start_split",

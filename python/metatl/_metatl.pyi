@@ -201,6 +201,21 @@ def top_n(
     item_bias: _Rows | None,
     similarity: _Similarity,
     overrides: _Overrides | None,
+    allowed: npt.NDArray[np.uint8] | None = None,
+    num_threads: int | None = None,
+) -> tuple[_Ids, _Rows]: ...
+def top_n_of(
+    queries: _Rows,
+    item_table: _ItemTable,
+    n: int,
+    candidates_indptr: _Ids,
+    candidates: _Ids,
+    excluded_indptr: _Ids,
+    excluded_items: _Ids,
+    *,
+    item_bias: _Rows | None,
+    similarity: _Similarity,
+    overrides: _Overrides | None,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Rows]: ...
 def round_to_bf16(item_table: _Rows, *, num_threads: int | None = None) -> npt.NDArray[np.uint16]: ...
@@ -222,6 +237,7 @@ def top_n_scores(
     excluded_indptr: _Ids,
     excluded_items: _Ids,
     *,
+    allowed: npt.NDArray[np.uint8] | None = None,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Rows]: ...
 def user_metrics(

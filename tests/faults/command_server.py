@@ -39,7 +39,7 @@ MODULES = (
     "metatl.experiments.report_files",
     "metatl.models.markov_chain",
     "metatl.models.metatl.model",
-    "metatl.ranking.recommend",
+    "metatl.serving.recommender",
     "metatl.training.fit",
     "metatl.training.outer_loop",
     "rich.table",

@@ -113,3 +113,21 @@ class Histories:
             for begin in range(0, len(group), size):
                 rows = group[begin : begin + size]
                 yield rows, self.items[self.indptr[rows, None] + np.arange(length)]
+
+
+def join_rows(first: Histories, second: Histories) -> Histories:
+    """Join two lists of rows, row by row.
+
+    Parameters
+    ----------
+    first, second : Histories
+        B rows each.
+
+    Returns
+    -------
+    Histories
+        B rows: the items of the first, then those of the second.
+    """
+    owners = [np.repeat(np.arange(len(part)), part.lengths) for part in (first, second)]
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    return Histories(first.indptr + second.indptr, np.concatenate([first.items, second.items])[order])

@@ -15,6 +15,7 @@ Ids of one source are looked up in those of another by their text, then by the i
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ _INTEGER = r"^(?:0|-?[1-9][0-9]*)(?:\.0*)?$|^-0\.0*$"
 # Formatters of numbers write a sign after the e; nobody's id has one.
 _EXPONENT = r"^-?[1-9](?:\.[0-9]+)?[eE]\+[0-9]{1,2}$"
 _NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+
+_ONE_INTEGER, _ONE_EXPONENT = (re.compile(pattern.replace("$", "")) for pattern in (_INTEGER, _EXPONENT))
 
 # Bits of the significand: from 2^bits on, not every integer is a float.
 _SIGNIFICANDS = {pl.Float16: 11, pl.Float32: 24, pl.Float64: 53}
@@ -209,6 +212,27 @@ def integer_digits(text: pl.Series) -> pl.Series:
         rows = np.flatnonzero(has_exponent.to_numpy())
         digits = digits.scatter(rows, written)
     return digits
+
+
+def spelt_integer(text: str) -> int | None:
+    """Return the integer that one text spells, as :func:`integer_digits` does for a column.
+
+    Parameters
+    ----------
+    text : str
+        Without white space around it.
+
+    Returns
+    -------
+    int or None
+        None if it spells none.
+    """
+    if _ONE_INTEGER.fullmatch(text):
+        return int(text.partition(".")[0])
+    if _ONE_EXPONENT.fullmatch(text):
+        value = Decimal(text)
+        return int(value) if value == int(value) else None
+    return None
 
 
 def refuse_first(bad: pl.Series, column: pl.Series, message: str, lines: pl.Series | None = None) -> None:

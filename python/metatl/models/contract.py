@@ -129,6 +129,24 @@ class Encoded(NamedTuple):
     overrides: Overrides | None
 
 
+class ShareOfScore(NamedTuple):
+    """What the parts of a history add to the score of an item.
+
+    Attributes
+    ----------
+    items : ndarray
+        (L,) float64, of each item of the history.
+    transitions : ndarray
+        (L - 1,) float64, of each transition; empty for a system without transitions.
+    adaptation : float
+        Of the inner step.
+    """
+
+    items: np.ndarray
+    transitions: np.ndarray
+    adaptation: float
+
+
 class QueryEncoder(Protocol):
     """A fitted factorised model as arrays: it encodes without torch."""
 
@@ -163,6 +181,25 @@ class QueryEncoder(Protocol):
         -------
         ndarray
             (B, d) float32, the queries.
+        """
+        ...
+
+    def explain(self, history: np.ndarray, item: int, *, seed: int) -> ShareOfScore | None:
+        """Divide what a history adds to the score of an item, beside an average item.
+
+        Parameters
+        ----------
+        history : ndarray
+            (L,) int64 with L ≥ 1, oldest item first.
+        item : int
+            The item.
+        seed : int
+            As for `encode`.
+
+        Returns
+        -------
+        ShareOfScore or None
+            None if the score is no sum of such parts.
         """
         ...
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from metatl import _metatl
+from metatl.data.histories import Histories, join_rows
 from metatl.exceptions import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from metatl.common.timings import Timings
-    from metatl.data.histories import Histories
     from metatl.models.contract import PairwiseModel, Similarity
     from metatl.ranking.item_tables import ItemTable
 
@@ -98,13 +98,36 @@ class Block(Protocol):
         """
         ...
 
-    def top_n(self, n: int, excluded: Histories) -> TopItems:
+    def top_n(self, n: int, excluded: Histories, allowed: np.ndarray | None = None) -> TopItems:
         """Find each user's n best items except the excluded ones.
 
         Parameters
         ----------
         n : int
             Items per user.
+        excluded : Histories
+            b rows of item indices.
+        allowed : ndarray, optional
+            Bool (I,), the items that any user may get; by default all.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If an item is outside the catalogue, or `allowed` is not such a mask.
+        NotANumberError
+            If a score that takes part is NaN.
+        """
+        ...
+
+    def top_n_of(self, n: int, candidates: Histories, excluded: Histories) -> TopItems:
+        """Find the n best of each user's candidates except the excluded items.
+
+        Parameters
+        ----------
+        n : int
+            Items per user.
+        candidates : Histories
+            b rows of item indices; a repeated one counts once.
         excluded : Histories
             b rows of item indices.
 
@@ -178,12 +201,30 @@ class FactorisedBlock(NamedTuple):
             )
         return RankCounts(*counts)
 
-    def top_n(self, n: int, excluded: Histories) -> TopItems:
+    def top_n(self, n: int, excluded: Histories, allowed: np.ndarray | None = None) -> TopItems:
         """See :meth:`Block.top_n`."""
         best = _metatl.top_n(
             self.queries,
             self.item_table.arrays,
             n,
+            excluded.indptr,
+            excluded.items,
+            item_bias=self.item_bias,
+            similarity=self.similarity,
+            overrides=self.overrides,
+            allowed=_as_bytes(allowed),
+            num_threads=self.num_threads,
+        )
+        return TopItems(*best)
+
+    def top_n_of(self, n: int, candidates: Histories, excluded: Histories) -> TopItems:
+        """See :meth:`Block.top_n_of`."""
+        best = _metatl.top_n_of(
+            self.queries,
+            self.item_table.arrays,
+            n,
+            candidates.indptr,
+            candidates.items,
             excluded.indptr,
             excluded.items,
             item_bias=self.item_bias,
@@ -227,12 +268,28 @@ class ScoredBlock(NamedTuple):
             )
         return RankCounts(*counts)
 
-    def top_n(self, n: int, excluded: Histories) -> TopItems:
+    def top_n(self, n: int, excluded: Histories, allowed: np.ndarray | None = None) -> TopItems:
         """See :meth:`Block.top_n`."""
         best = _metatl.top_n_scores(
-            self.scores, n, excluded.indptr, excluded.items, num_threads=self.num_threads
+            self.scores,
+            n,
+            excluded.indptr,
+            excluded.items,
+            allowed=_as_bytes(allowed),
+            num_threads=self.num_threads,
         )
         return TopItems(*best)
+
+    def top_n_of(self, n: int, candidates: Histories, excluded: Histories) -> TopItems:
+        """See :meth:`Block.top_n_of`."""
+        check_items("candidates", candidates.items, self.scores.shape[1])
+        listed = np.zeros(self.scores.shape, dtype=bool)
+        listed[np.repeat(np.arange(len(candidates)), candidates.lengths), candidates.items] = True
+        # All other items are excluded too.
+        rows, items = np.nonzero(~listed)
+        others = np.zeros(len(listed) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(rows, minlength=len(listed)), out=others[1:])
+        return self.top_n(n, join_rows(excluded, Histories(others, items)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,9 +327,13 @@ class PairwiseBlock:
         """See :meth:`Block.rank_catalogue`."""
         return self._catalogue.rank_catalogue(targets, excluded)
 
-    def top_n(self, n: int, excluded: Histories) -> TopItems:
+    def top_n(self, n: int, excluded: Histories, allowed: np.ndarray | None = None) -> TopItems:
         """See :meth:`Block.top_n`."""
-        return self._catalogue.top_n(n, excluded)
+        return self._catalogue.top_n(n, excluded, allowed)
+
+    def top_n_of(self, n: int, candidates: Histories, excluded: Histories) -> TopItems:
+        """See :meth:`Block.top_n_of`."""
+        return self._catalogue.top_n_of(n, candidates, excluded)
 
     @cached_property
     def _catalogue(self) -> ScoredBlock:
@@ -304,6 +365,15 @@ def to_array(tensor: Tensor) -> np.ndarray:
     """
     array: np.ndarray = tensor.detach().cpu().contiguous().numpy()
     return array
+
+
+def _as_bytes(allowed: np.ndarray | None) -> np.ndarray | None:
+    """Return a mask as the kernels take it, without a copy."""
+    if allowed is None:
+        return None
+    if allowed.dtype != np.bool_:
+        raise InvalidArgumentError(f"allowed: found an array of {allowed.dtype}, expected one of bool")
+    return allowed.view(np.uint8)
 
 
 def check_items(name: str, items: np.ndarray, num_items: int) -> None:

@@ -162,9 +162,13 @@ class CudaBlock:
             _check_numbers(nan.sum() + target_scores.isnan().sum())
             return _counts(greater, equal)
 
-    def top_n(self, n: int, excluded: Histories) -> TopItems:
+    def top_n(self, n: int, excluded: Histories, allowed: np.ndarray | None = None) -> TopItems:
         """See :meth:`metatl.ranking.blocks.Block.top_n`; runs on the CPU."""
-        return self.make_cpu_block().top_n(n, excluded)
+        return self.make_cpu_block().top_n(n, excluded, allowed)
+
+    def top_n_of(self, n: int, candidates: Histories, excluded: Histories) -> TopItems:
+        """See :meth:`metatl.ranking.blocks.Block.top_n_of`; runs on the CPU."""
+        return self.make_cpu_block().top_n_of(n, candidates, excluded)
 
     @cached_property
     def _queries_by_dimension(self) -> Tensor:

@@ -94,6 +94,7 @@ fn catalogue(criterion: &mut Criterion) {
                     &scoring,
                     black_box(10),
                     world.excluded(users),
+                    None,
                     &Interrupt::new(),
                 )
                 .unwrap()
@@ -129,7 +130,9 @@ fn item_tables(criterion: &mut Criterion) {
                 group.throughput(Throughput::Elements(users as u64));
                 group.bench_function(BenchmarkId::new("top_n", users), |bencher| {
                     let excluded = world.excluded(users);
-                    bencher.iter(|| top_n(&scoring, black_box(10), excluded, interrupt).unwrap());
+                    bencher.iter(|| {
+                        top_n(&scoring, black_box(10), excluded, None, interrupt).unwrap()
+                    });
                 });
                 group.bench_function(BenchmarkId::new("rank_catalogue", users), |bencher| {
                     let excluded = world.excluded(users);
@@ -176,6 +179,7 @@ fn scores(criterion: &mut Criterion) {
                 matrix(NUM_ITEMS),
                 black_box(10),
                 excluded,
+                None,
                 level,
                 &Interrupt::new(),
             )

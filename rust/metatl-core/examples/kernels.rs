@@ -165,7 +165,7 @@ fn ranking(world: &World, level: Level) -> Vec<Kernel<'_>> {
     let users = CATALOGUE_USERS;
     kernels.push(Kernel::new(format!("top_n/{level}"), users, move || {
         let scoring = world.scoring(users, Similarity::Dot, false, false, level);
-        black_box(top_n(&scoring, 10, world.excluded(users), &NONE).unwrap());
+        black_box(top_n(&scoring, 10, world.excluded(users), None, &NONE).unwrap());
     }));
     kernels.extend(item_tables(world, level));
     kernels.push(Kernel::new(
@@ -196,7 +196,7 @@ fn item_tables(world: &World, level: Level) -> Vec<Kernel<'_>> {
             format!("top_n/1/{format}/{level}"),
             1,
             move || {
-                black_box(top_n(&scoring(1), 10, world.excluded(1), &NONE).unwrap());
+                black_box(top_n(&scoring(1), 10, world.excluded(1), None, &NONE).unwrap());
             },
         ));
     }

@@ -19,7 +19,7 @@ mod scores;
 mod scoring;
 
 pub use candidates::{PRODUCTS_PER_NANOSECOND, rank_candidates};
-pub use catalogue::{rank_catalogue, top_n};
+pub use catalogue::{rank_catalogue, top_n, top_n_of};
 pub use inputs::{ItemLists, Matrix, Overrides};
 pub use item_table::ItemTable;
 pub use outputs::{Comparisons, TopN};

@@ -53,7 +53,8 @@ mod _metatl {
     use crate::randomisation::sign_flip_counts;
     #[pymodule_export]
     use crate::ranking::{
-        rank_candidates, rank_catalogue, rank_score_matrix, rank_scores, top_n, top_n_scores,
+        rank_candidates, rank_catalogue, rank_score_matrix, rank_scores, top_n, top_n_of,
+        top_n_scores,
     };
     #[pymodule_export]
     use crate::rng::random_order;

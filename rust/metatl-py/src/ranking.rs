@@ -90,7 +90,7 @@ pub(crate) fn rank_catalogue<'py>(
 /// The `n` best items of the catalogue for each query, without the excluded ones.
 #[pyfunction]
 #[pyo3(signature = (
-    queries, item_table, n, excluded_indptr, excluded_items, *, item_bias, similarity, overrides,
+    queries, item_table, n, excluded_indptr, excluded_items, *, item_bias, similarity, overrides, allowed = None,
     num_threads = None
 ))]
 pub(crate) fn top_n<'py>(
@@ -103,11 +103,13 @@ pub(crate) fn top_n<'py>(
     item_bias: Option<&Bound<'py, PyAny>>,
     similarity: &Bound<'py, PyAny>,
     overrides: Option<&Bound<'py, PyAny>>,
+    allowed: Option<&Bound<'py, PyAny>>,
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<TopNArrays<'py>> {
     let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
     let n = arrays::count("n", n)?;
     let excluded = Excluded::new(excluded_indptr, excluded_items)?;
+    let allowed = allowed.map(allowed_items).transpose()?;
 
     let scoring = scoring.parts()?;
     let queries = scoring.queries.rows();
@@ -117,7 +119,52 @@ pub(crate) fn top_n<'py>(
             .saturating_add(best_work(queries, n, scoring.item_table.rows()));
     let result = parallel::run(py, num_threads, work, |interrupt| {
         let excluded = excluded.check(queries, scoring.item_table.rows())?;
-        ranking::top_n(&scoring.check()?, n, excluded, interrupt)
+        ranking::top_n(
+            &scoring.check()?,
+            n,
+            excluded,
+            allowed.as_deref(),
+            interrupt,
+        )
+    })?;
+    to_top_n_arrays(py, result, queries, n)
+}
+
+/// The `n` best of each query's candidates, without the excluded ones.
+#[pyfunction]
+#[pyo3(signature = (
+    queries, item_table, n, candidates_indptr, candidates, excluded_indptr, excluded_items, *, item_bias, similarity,
+    overrides, num_threads = None
+))]
+pub(crate) fn top_n_of<'py>(
+    py: Python<'py>,
+    queries: &Bound<'py, PyAny>,
+    item_table: &Bound<'py, PyAny>,
+    n: &Bound<'py, PyAny>,
+    candidates_indptr: &Bound<'py, PyAny>,
+    candidates: &Bound<'py, PyAny>,
+    excluded_indptr: &Bound<'py, PyAny>,
+    excluded_items: &Bound<'py, PyAny>,
+    item_bias: Option<&Bound<'py, PyAny>>,
+    similarity: &Bound<'py, PyAny>,
+    overrides: Option<&Bound<'py, PyAny>>,
+    num_threads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<TopNArrays<'py>> {
+    let scoring = ScoringArrays::new(queries, item_table, item_bias, similarity, overrides)?;
+    let n = arrays::count("n", n)?;
+    let indptr = arrays::vector_copy::<i64>("candidates_indptr", candidates_indptr)?;
+    let candidates = arrays::vector_copy::<i64>("candidates", candidates)?;
+    let excluded = Excluded::new(excluded_indptr, excluded_items)?;
+
+    let scoring = scoring.parts()?;
+    let (queries, num_items) = (scoring.queries.rows(), scoring.item_table.rows());
+    let products = work(candidates.len(), scoring.queries.columns().max(8), 1);
+    let work = products.saturating_add(best_work(queries, n, candidates.len()));
+    let result = parallel::run(py, num_threads, work, |interrupt| {
+        let arguments = ["candidates_indptr", "candidates"];
+        let candidates = ItemLists::new(arguments, &indptr, &candidates, queries, num_items)?;
+        let excluded = excluded.check(queries, num_items)?;
+        ranking::top_n_of(&scoring.check()?, n, candidates, excluded, interrupt)
     })?;
     to_top_n_arrays(py, result, queries, n)
 }
@@ -166,27 +213,35 @@ pub(crate) fn rank_score_matrix<'py>(
 
 /// The `n` best items of each row of scores, without the excluded ones.
 #[pyfunction]
-#[pyo3(signature = (scores, n, excluded_indptr, excluded_items, *, num_threads = None))]
+#[pyo3(signature = (scores, n, excluded_indptr, excluded_items, *, allowed = None, num_threads = None))]
 pub(crate) fn top_n_scores<'py>(
     py: Python<'py>,
     scores: &Bound<'py, PyAny>,
     n: &Bound<'py, PyAny>,
     excluded_indptr: &Bound<'py, PyAny>,
     excluded_items: &Bound<'py, PyAny>,
+    allowed: Option<&Bound<'py, PyAny>>,
     num_threads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<TopNArrays<'py>> {
     let scores = arrays::matrix("scores", scores)?;
     let n = arrays::count("n", n)?;
     let excluded = Excluded::new(excluded_indptr, excluded_items)?;
+    let allowed = allowed.map(allowed_items).transpose()?;
     let level = level()?;
 
     let scores = to_matrix("scores", &scores)?;
     let work = score_work(scores).saturating_add(best_work(scores.rows(), n, scores.columns()));
     let result = parallel::run(py, num_threads, work, |interrupt| {
         let excluded = excluded.check(scores.rows(), scores.columns())?;
-        ranking::top_n_scores(scores, n, excluded, level, interrupt)
+        ranking::top_n_scores(scores, n, excluded, allowed.as_deref(), level, interrupt)
     })?;
     to_top_n_arrays(py, result, scores.rows(), n)
+}
+
+/// A mask of items: numbers, because a `bool` of numpy may have any byte as its value.
+fn allowed_items(value: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
+    let bytes = arrays::vector_copy::<u8>("allowed", value)?;
+    Ok(bytes.into_iter().map(|byte| byte != 0).collect())
 }
 
 /// The arguments of a [`Scoring`].

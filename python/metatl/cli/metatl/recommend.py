@@ -17,8 +17,8 @@ from metatl.cli.outputs import check_outputs, check_table_names
 
 if TYPE_CHECKING:
     from metatl.ranking.item_tables import ItemFormat
-    from metatl.ranking.recommend import Recommendations
     from metatl.runs.run_directory import Run
+    from metatl.serving.recommendations import Recommendations
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -96,7 +96,8 @@ def _answer_one(run: Run, history: list[Any], top: int, item_table: ItemFormat, 
     from rich.console import Console
     from rich.table import Table
 
-    from metatl.ranking.recommend import find_names, recommend
+    from metatl.serving.recommendations import find_names
+    from metatl.serving.recommender import recommend
 
     answer = recommend(run, [history], top=top, item_table=item_table, num_threads=threads)
     if answer.unknown_items[0]:
@@ -156,7 +157,8 @@ def _answer_file(
 ) -> None:
     """Write the items for every user of a file."""
     from metatl.common.files import write_table
-    from metatl.ranking.recommend import find_names, recommend
+    from metatl.serving.recommendations import find_names
+    from metatl.serving.recommender import recommend
 
     if reading.columns is None:
         recorded = run.record

@@ -6,19 +6,20 @@ setting of the model. The kernel is `metatl_core::transitions`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from metatl import _metatl
+from metatl.data.histories import Histories
+from metatl.models.contract import ShareOfScore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from typing_extensions import Self
 
-    from metatl.data.histories import Histories
     from metatl.models.contract import Similarity
     from metatl.models.metatl.config import MetaTLConfig
 
@@ -200,6 +201,39 @@ class TransitionEncoder:
             seed=seed,
             num_threads=num_threads,
         )
+
+    def explain(self, history: np.ndarray, item: int, *, seed: int) -> ShareOfScore | None:
+        """See :meth:`metatl.models.contract.QueryEncoder.explain`.
+
+        The score -‖q - e‖² = 2 q·e - ‖q‖² - ‖e‖² depends on the history through q·e, which is linear in the
+        parts of q = i_L + tr. Each part x adds 2 x·(e - ē), where ē is the mean item vector: what it adds
+        beyond an average item. With the distance ‖q - e‖ the score is no such sum.
+        """
+        if self.similarity != "squared_l2":
+            return None
+        rows = self.item_table[history].astype(np.float64)
+        direction = 2 * (self.item_table[item].astype(np.float64) - self.item_table.mean(axis=0))
+        if len(history) == 1:
+            share = direction @ (rows[0] + self.mean_transition)
+            return ShareOfScore(np.array([share]), np.zeros(0), 0.0)
+        one = Histories.from_matrix(np.ascontiguousarray(history[None]))
+        before = replace(self, inner=self.inner._replace(steps=0)).encode(one, seed=seed, num_threads=1)
+        after = self.encode(one, seed=seed, num_threads=1)
+        pairs = len(history) - 1
+        of_items = np.zeros_like(rows)
+        of_items[-1] = rows[-1]
+        if self.learner.skip is not None:
+            # Eq. 1 with the skip: c₁ ⊙ h + c₂ ⊙ t of each pair belongs to its items.
+            of_items[:-1] += self.learner.skip[0] * rows[:-1] / pairs
+            of_items[1:] += self.learner.skip[1] * rows[1:] / pairs
+        z = (
+            rows[:-1] @ self.learner.head_weight.T.astype(np.float64)
+            + rows[1:] @ self.learner.tail_weight.T.astype(np.float64)
+            + self.learner.bias
+        )
+        of_transitions = 1 / (1 + np.exp(-z)) / pairs
+        adaptation = float(direction @ (after[0].astype(np.float64) - before[0]))
+        return ShareOfScore(of_items @ direction, of_transitions @ direction, adaptation)
 
 
 def _inner_loop(

@@ -20,12 +20,15 @@ use self::panel::blocks_of_zeros;
 use self::plan::{CHUNK_QUERIES, Piece, Plan};
 use self::tiles::Tiles;
 use super::best::Best;
-use super::inputs::{ItemLists, check_targets, sort_distinct};
+use super::inputs::{ItemLists, check_allowed, check_targets, sort_distinct};
 use super::outputs::{Comparisons, TopN, check_nan};
 use super::scoring::Scoring;
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
 use crate::simd::{self, Counts, QUERIES};
+
+/// Candidates that are scored between two checks of the interrupt flag.
+const CHUNK_CANDIDATES: usize = 1 << 12;
 
 /// Compares the score of each query's target with the scores of all other items except the excluded ones.
 pub fn rank_catalogue(
@@ -67,13 +70,16 @@ pub fn rank_catalogue(
     Ok(result)
 }
 
-/// The `n` best items of the catalogue for each query, without the excluded ones.
+/// The `n` best items of the catalogue for each query, without the excluded ones, and for all queries without those
+/// that are not allowed.
 pub fn top_n(
     scoring: &Scoring,
     n: usize,
     excluded: ItemLists,
+    allowed: Option<&[bool]>,
     interrupt: &Interrupt,
 ) -> Result<TopN, Error> {
+    check_allowed(allowed, scoring.item_table.rows())?;
     let queries = scoring.queries.rows();
     let mut result = TopN {
         items: allocate(queries, n)?,
@@ -92,7 +98,8 @@ pub fn top_n(
         interrupt,
         || (),
         |(), _, (piece, best)| {
-            let piece_nan = select_from_piece(&piece, scoring, n, excluded, best, interrupt)?;
+            let piece_nan =
+                select_from_piece(&piece, scoring, n, excluded, allowed, best, interrupt)?;
             nan.fetch_add(piece_nan, Ordering::Relaxed);
             Ok(())
         },
@@ -106,6 +113,58 @@ pub fn top_n(
             .unwrap_or_else(|| Best::new(n))
             .write(&mut result.items[row.clone()], &mut result.scores[row]);
     }
+    Ok(result)
+}
+
+/// The `n` best of each query's candidates, without the excluded ones. A repeated candidate counts once. Scores have
+/// the same bits as those of [`top_n`].
+pub fn top_n_of(
+    scoring: &Scoring,
+    n: usize,
+    candidates: ItemLists,
+    excluded: ItemLists,
+    interrupt: &Interrupt,
+) -> Result<TopN, Error> {
+    let queries = scoring.queries.rows();
+    let mut result = TopN {
+        items: allocate(queries, n)?,
+        scores: allocate(queries, n)?,
+    };
+    let nan = AtomicU64::new(0);
+    // With n = 0 there are no outputs, but NaN still have to be counted.
+    let mut outputs = result
+        .items
+        .chunks_mut(n.max(1))
+        .zip(result.scores.chunks_mut(n.max(1)));
+    let chunks = (0..queries).map(|query| (query, outputs.next().unwrap_or_default()));
+    for_each_chunk(
+        chunks,
+        interrupt,
+        <[Vec<i64>; 2]>::default,
+        |[listed, left_out], _, (query, (items, scores))| {
+            sort_distinct(candidates.list(query), listed);
+            sort_distinct(excluded.list(query), left_out);
+            listed.retain(|item| left_out.binary_search(item).is_err());
+            let (norm, mut buffer) = (scoring.query_norm(query), Vec::new());
+            let mut best = Best::new(n);
+            let mut query_nan = 0;
+            for part in listed.chunks(CHUNK_CANDIDATES) {
+                interrupt.check()?;
+                for &item in part {
+                    let row = scoring.item_row(query, item as usize, &mut buffer);
+                    let score = scoring.pair_score(query, norm, item as usize, row);
+                    query_nan += u64::from(score.is_nan());
+                    best.offer(item, score);
+                }
+            }
+            if query_nan != 0 {
+                nan.fetch_add(query_nan, Ordering::Relaxed);
+            }
+            best.write(items, scores);
+            Ok(())
+        },
+    )?;
+    check_nan(nan.into_inner())?;
     Ok(result)
 }
 
@@ -138,7 +197,7 @@ fn count_piece(
         }
     });
     let mut block_counts = vec![[Counts::default(); QUERIES]; thresholds.len()];
-    tiles.for_each(&changes, interrupt, |block, items, tile| {
+    let left_out = tiles.for_each(&changes, None, interrupt, |block, items, tile| {
         let counts = &mut block_counts[block];
         simd::count_tile(scoring.level, tile, items.len(), &thresholds[block], counts);
     })?;
@@ -146,7 +205,7 @@ fn count_piece(
         nan += of_query.nan;
         *counts = of_query;
     }
-    Ok(nan - changes.left_out)
+    Ok(nan - left_out)
 }
 
 /// Writes the `n` best items of a piece for each query to `best`, and returns the number of NaN.
@@ -155,6 +214,7 @@ fn select_from_piece(
     scoring: &Scoring,
     n: usize,
     excluded: ItemLists,
+    allowed: Option<&[bool]>,
     best: &mut [Option<Best>],
     interrupt: &Interrupt,
 ) -> Result<u64, Error> {
@@ -165,11 +225,11 @@ fn select_from_piece(
     let mut selected: Vec<Best> = piece.queries.clone().map(|_| Best::new(n)).collect();
     let mut blocks: Vec<_> = selected.chunks_mut(QUERIES).map(BestOfBlock::new).collect();
     let mut nan = 0;
-    tiles.for_each(&changes, interrupt, |block, items, tile| {
+    let left_out = tiles.for_each(&changes, allowed, interrupt, |block, items, tile| {
         nan += blocks[block].offer_tile(scoring.level, items, tile);
     })?;
     for (best, selected) in best.iter_mut().zip(selected) {
         *best = Some(selected);
     }
-    Ok(nan - changes.left_out)
+    Ok(nan - left_out)
 }

@@ -182,6 +182,18 @@ pub(super) fn check_targets(
         .try_for_each(|(position, &target)| check_item("targets", target, position, num_items))
 }
 
+/// Checks that there is one value for each item.
+pub(super) fn check_allowed(allowed: Option<&[bool]>, num_items: usize) -> Result<(), Error> {
+    match allowed {
+        Some(allowed) if allowed.len() != num_items => Err(Error::invalid(
+            "allowed",
+            format_args!("{} values", allowed.len()),
+            format_args!("{num_items}, one for each item"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Rows that replace rows of the item table for one query: those that its inner step changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Overrides<'a> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::best::Best;
-use super::inputs::{ItemLists, Matrix, check_targets, sort_distinct};
+use super::inputs::{ItemLists, Matrix, check_allowed, check_targets, sort_distinct};
 use super::outputs::{Comparisons, TopN, check_nan};
 use crate::Error;
 use crate::parallel::{Interrupt, allocate, for_each_chunk};
@@ -63,14 +63,20 @@ pub fn rank_score_matrix(
     })
 }
 
-/// The `n` best items of each row, without the excluded ones.
+/// The `n` best items of each row, without the excluded ones, and for all rows without those that are not allowed.
 pub fn top_n_scores(
     scores: Matrix,
     n: usize,
     excluded: ItemLists,
+    allowed: Option<&[bool]>,
     level: Level,
     interrupt: &Interrupt,
 ) -> Result<TopN, Error> {
+    check_allowed(allowed, scores.columns())?;
+    let disallowed: Vec<i64> = (0..)
+        .zip(allowed.unwrap_or_default())
+        .filter_map(|(item, &allowed)| (!allowed).then_some(item))
+        .collect();
     let mut result = TopN {
         items: allocate(scores.rows(), n)?,
         scores: allocate(scores.rows(), n)?,
@@ -93,6 +99,11 @@ pub fn top_n_scores(
         |left_out, _, (first, (items, best_scores))| {
             for offset in 0..rows.min(scores.rows() - first) {
                 sort_distinct(excluded.list(first + offset), left_out);
+                if !disallowed.is_empty() {
+                    left_out.extend_from_slice(&disallowed);
+                    left_out.sort_unstable();
+                    left_out.dedup();
+                }
                 let row = scores.row(first + offset);
                 let mut best = Best::new(n);
                 let mut row_nan = 0;

@@ -393,7 +393,7 @@ type Rankings = (
 
 /// Every way of ranking.
 fn rank_all(scoring: &Scoring, world: &World, n: usize, interrupt: &Interrupt) -> Rankings {
-    let best = top_n(scoring, n, world.excluded(), interrupt);
+    let best = top_n(scoring, n, world.excluded(), None, interrupt);
     (
         rank_candidates(scoring, &world.candidates, world.width, interrupt),
         rank_catalogue(scoring, &world.targets, world.excluded(), interrupt),
@@ -448,8 +448,71 @@ properties! {
             let expected = world.expected_top_n(similarity, n);
             for level in Level::available() {
                 let scoring = world.scoring(similarity, level);
-                let found = top_n(&scoring, n, world.excluded(), &Interrupt::new());
+                let found = top_n(&scoring, n, world.excluded(), None, &Interrupt::new());
                 prop_assert_eq!(found.as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    fn filters_leave_out_as_lists_of_excluded_items_do(
+        shape in shapes(),
+        n in 0usize..20,
+        share in 0u64..5,
+        rough in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::new(&shape);
+        if rough {
+            world.roughen(seed, Roughness::Sizes);
+        }
+        let mut rng = Rng::new(seed, Stage::Split, 2, 0);
+        let allowed: Vec<bool> = (0..world.num_items).map(|_| rng.below(4) < share).collect();
+        // The items of a filtered panel may be NaN for everybody.
+        let filtered: Vec<usize> = (0..world.num_items).filter(|&item| !allowed[item]).collect();
+        let written_out = |of_query: &dyn Fn(usize) -> Vec<i64>| {
+            let mut lists = Lists { offsets: vec![0], items: vec![] };
+            for query in 0..world.num_queries() {
+                lists.items.extend(of_query(query));
+                lists.offsets.push(lists.items.len() as i64);
+            }
+            lists
+        };
+        let left_out = written_out(&|query| {
+            let filtered = filtered.iter().map(|&item| item as i64);
+            world.excluded.of(query).iter().copied().chain(filtered).collect()
+        });
+        let listed = written_out(&|_| {
+            let items = (0..world.num_items).filter(|&item| allowed[item]);
+            // In another order, and twice.
+            items.clone().rev().chain(items).map(|item| item as i64).collect()
+        });
+        fn lists_of<'a>(lists: &'a Lists, world: &World) -> ItemLists<'a> {
+            ItemLists::new(NAMES, &lists.offsets, &lists.items, world.num_queries(), world.num_items)
+                .unwrap()
+        }
+        let interrupt = &Interrupt::new();
+        for similarity in SIMILARITIES {
+            for level in Level::available() {
+                let scoring = world.scoring(similarity, level);
+                let expected = top_n(&scoring, n, lists_of(&left_out, &world), None, interrupt);
+                let excluded = world.excluded();
+                for threads in [1, 3] {
+                    let kernel = |interrupt: &Interrupt| {
+                        top_n(&scoring, n, excluded, Some(&allowed), interrupt)
+                    };
+                    prop_assert_eq!(&parallel::run(threads, u64::MAX, kernel, || true), &expected);
+                    let kernel = |interrupt: &Interrupt| {
+                        top_n_of(&scoring, n, lists_of(&listed, &world), excluded, interrupt)
+                    };
+                    prop_assert_eq!(&parallel::run(threads, u64::MAX, kernel, || true), &expected);
+                }
+                let scores = world.score_matrix(similarity);
+                let matrix =
+                    Matrix::new("scores", &scores, world.num_queries(), world.num_items).unwrap();
+                let expected =
+                    top_n_scores(matrix, n, lists_of(&left_out, &world), None, level, interrupt);
+                let found = top_n_scores(matrix, n, excluded, Some(&allowed), level, interrupt);
+                prop_assert_eq!(found, expected);
             }
         }
     }
@@ -533,7 +596,7 @@ properties! {
                 prop_assert_eq!(found.as_ref(), Ok(&first));
                 let found = rank_score_matrix(matrix, &world.targets, excluded, level, interrupt);
                 prop_assert_eq!(found.as_ref(), Ok(&in_catalogue));
-                let found = top_n_scores(matrix, n, excluded, level, interrupt);
+                let found = top_n_scores(matrix, n, excluded, None, level, interrupt);
                 prop_assert_eq!(found.as_ref(), Ok(&best));
             }
         }
@@ -566,7 +629,7 @@ fn threads_do_not_change_a_thing() {
                 });
                 assert_eq!(found.as_ref(), Ok(&in_catalogue));
                 let found = on_threads(threads, |interrupt| {
-                    top_n(&scoring, 20, world.excluded(), interrupt)
+                    top_n(&scoring, 20, world.excluded(), None, interrupt)
                 });
                 assert_eq!(found.as_ref(), Ok(&best));
                 let found = on_threads(threads, |interrupt| {
@@ -737,7 +800,7 @@ fn large_numbers_do_not_become_nan() {
             )
             .unwrap();
             let excluded = ItemLists::new(NAMES, &[0, 0], &[], 1, 5).unwrap();
-            let found = top_n(&scoring, 5, excluded, &Interrupt::new()).unwrap();
+            let found = top_n(&scoring, 5, excluded, None, &Interrupt::new()).unwrap();
             // (1e30)² is infinite as well.
             assert_eq!(found.items, [0, 4, 1, 2, 3]);
             assert_eq!(found.scores[..2], [0.0, 0.0]);
@@ -762,7 +825,7 @@ fn an_interrupt_ends_a_long_ranking() {
     interrupt.raise();
     let found = rank_catalogue(&scoring, &world.targets, world.excluded(), &interrupt);
     assert_eq!(found, Err(Error::Interrupted));
-    let found = top_n(&scoring, 3, world.excluded(), &interrupt);
+    let found = top_n(&scoring, 3, world.excluded(), None, &interrupt);
     assert_eq!(found, Err(Error::Interrupted));
     let found = rank_candidates(&scoring, &world.candidates, 3, &interrupt);
     assert_eq!(found, Err(Error::Interrupted));

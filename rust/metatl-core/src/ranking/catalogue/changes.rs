@@ -8,8 +8,6 @@ use crate::simd::{LANES, QueryCoordinates};
 pub(super) struct Changes {
     /// Sorted by panel, then by query: the order of the tiles.
     pub(super) sorted: Vec<Change>,
-    /// Number of changes that leave an item out. Each writes one NaN into a tile.
-    pub(super) left_out: u64,
 }
 
 /// One score of a tile that is replaced.
@@ -20,6 +18,8 @@ pub(super) struct Change {
     /// The query, counted from the first query of the piece.
     pub(super) query: usize,
     pub(super) score: f32,
+    /// Whether the item is left out: then the score is NaN.
+    pub(super) left_out: bool,
 }
 
 impl Changes {
@@ -33,22 +33,21 @@ impl Changes {
     ) -> Self {
         let mut sorted = Vec::new();
         let mut items = Vec::new();
-        let mut left_out = 0;
-        let change = |item: usize, offset, score| {
+        let change = |item: usize, offset, score, left_out| {
             let lane = (item - piece.items.start) % LANES;
             Change {
                 first_item: item - lane,
                 lane,
                 query: offset,
                 score,
+                left_out,
             }
         };
         for (offset, query) in piece.queries.clone().enumerate() {
             leave_out(query, &mut items);
             for item in items.iter().map(|&item| item as usize) {
                 if piece.items.contains(&item) {
-                    sorted.push(change(item, offset, f32::NAN));
-                    left_out += 1;
+                    sorted.push(change(item, offset, f32::NAN, true));
                 }
             }
             let Some(overrides) = scoring.overrides else {
@@ -59,11 +58,11 @@ impl Changes {
                     let row = overrides.row(query, position);
                     let norm = query_norms.as_flattened()[offset];
                     let score = scoring.pair_score(query, norm, item as usize, row);
-                    sorted.push(change(item as usize, offset, score));
+                    sorted.push(change(item as usize, offset, score, false));
                 }
             }
         }
         sorted.sort_unstable_by_key(|change| (change.first_item, change.query));
-        Self { sorted, left_out }
+        Self { sorted }
     }
 }

@@ -42,13 +42,17 @@ impl<'a> Tiles<'a> {
         &self.norms
     }
 
-    /// Calls `visit` (block of queries, items, scores) for every tile, panel by panel.
+    /// Calls `visit` (block of queries, items, scores) for every tile, panel by panel, and returns how many scores
+    /// became NaN because their item is left out.
+    ///
+    /// An item that is not `allowed` is left out for every query. A panel without an allowed item is not visited.
     pub(super) fn for_each(
         &self,
         changes: &Changes,
+        allowed: Option<&[bool]>,
         interrupt: &Interrupt,
         mut visit: impl FnMut(usize, Range<usize>, &Tile),
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let scoring = self.scoring;
         let dimension = scoring.queries.columns();
         let queries = self.pack_queries();
@@ -58,9 +62,18 @@ impl<'a> Tiles<'a> {
         let mut changes = changes.sorted.iter().peekable();
         let mut tile = Tile::EMPTY;
         let next_part = (LANES * dimension).div_ceil(self.norms.len().max(1)).max(1);
+        let mut left_out = 0;
         for first in self.items.clone().step_by(LANES) {
             interrupt.check()?;
             let items = first..(first + LANES).min(self.items.end);
+            let allowed = allowed.map(|allowed| &allowed[items.clone()]);
+            if allowed.is_some_and(|allowed| !allowed.contains(&true)) {
+                while changes
+                    .next_if(|change| change.first_item == first)
+                    .is_some()
+                {}
+                continue;
+            }
             let rows = scoring.rows_of(items.clone(), &mut buffer);
             if transposed {
                 panel.fill(scoring, rows, items.len());
@@ -85,12 +98,19 @@ impl<'a> Tiles<'a> {
                 while let Some(change) = changes
                     .next_if(|change| change.first_item == first && change.query / QUERIES == block)
                 {
-                    tile.0[change.query % QUERIES][change.lane] = change.score;
+                    if allowed.is_none_or(|allowed| allowed[change.lane]) {
+                        tile.0[change.query % QUERIES][change.lane] = change.score;
+                        left_out += u64::from(change.left_out);
+                    }
+                }
+                if let Some(allowed) = allowed {
+                    let queries = (self.queries.len() - block * QUERIES).min(QUERIES);
+                    left_out += leave_out(allowed, &mut tile.0[..queries]);
                 }
                 visit(block, items.clone(), &tile);
             }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// The dot products of a few queries with untransposed rows, and the items' squared norms.
@@ -148,4 +168,16 @@ impl<'a> Tiles<'a> {
             simd::add_bias_to_tile(level, rows, &panel.item_bias);
         }
     }
+}
+
+/// Writes NaN as the score of every item that is not allowed, and returns how many.
+fn leave_out(allowed: &[bool], rows: &mut [[f32; LANES]]) -> u64 {
+    let mut left_out = 0;
+    for lane in (0..allowed.len()).filter(|&lane| !allowed[lane]) {
+        for scores in &mut *rows {
+            scores[lane] = f32::NAN;
+        }
+        left_out += rows.len() as u64;
+    }
+    left_out
 }

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import metatl
 from metatl.evaluation.evaluate_runs import rank_users
 from metatl.exceptions import InvalidArgumentError
-from metatl.ranking.recommend import MAX_HISTORY, find_names, recommend
 from metatl.runs.run_directory import Run
+from metatl.serving.recommendations import find_names
+from metatl.serving.recommender import MAX_HISTORY, recommend
 
 ITEM_IDS = pl.Series([7, 9, 10, 100, 101, 205, 1000])
 COUNTS = np.array([5, 5, 1, 9, 0, 2, 3])

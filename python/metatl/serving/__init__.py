@@ -1,0 +1,1 @@
+"""Serving: a fitted system that answers for new users."""

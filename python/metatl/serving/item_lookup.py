@@ -1,0 +1,90 @@
+"""Looking up raw item ids, a few at a time and without a pass over the catalogue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from metatl.data.ids import id_text, spelt_integer
+from metatl.exceptions import ArgumentTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+UNKNOWN = -1
+
+
+class ItemLookup:
+    """The raw ids of a catalogue, by the rule of `metatl.data.ids`: it finds what `find_ids` finds.
+
+    Parameters
+    ----------
+    item_ids : polars.Series
+        (I,) distinct, ascending: Int64 or String.
+    """
+
+    def __init__(self, item_ids: pl.Series) -> None:
+        self._integers = item_ids.to_numpy() if item_ids.dtype == pl.Int64 else None
+        self._texts: dict[str, int] = {}
+        if self._integers is None:
+            self._texts = {text: index for index, text in enumerate(item_ids.to_list())}
+
+    def find(self, ids: Sequence[Any], argument: Callable[[int], str]) -> NDArray[np.int64]:
+        """Look up ids.
+
+        Parameters
+        ----------
+        ids : sequence
+            (N,) raw ids: integers, texts, or numbers and arrays that hold one id.
+        argument : callable
+            Position in `ids` to the name of that id's argument, for errors.
+
+        Returns
+        -------
+        ndarray
+            (N,) int64, indices in the catalogue; -1 for an unknown id.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If a value cannot be an id.
+        """
+        types = set(map(type, ids))
+        if types == {int} and self._integers is not None:
+            try:
+                return _find_integers(self._integers, np.array(ids, dtype=np.int64))
+            except OverflowError:
+                pass
+        if types == {str} and self._integers is None:
+            found = np.array([self._texts.get(text, UNKNOWN) for text in ids], dtype=np.int64)
+            for position in np.flatnonzero(found == UNKNOWN).tolist():
+                found[position] = self._find_one(ids[position], position, argument)
+            return found
+        return np.array(
+            [self._find_one(value, position, argument) for position, value in enumerate(ids)], dtype=np.int64
+        )
+
+    def _find_one(self, value: Any, position: int, argument: Callable[[int], str]) -> int:
+        try:
+            text = id_text(value)
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"{argument(position)}: {error}") from None
+        if self._integers is None and text in self._texts:
+            return self._texts[text]
+        integer = spelt_integer(text)
+        if integer is None:
+            return UNKNOWN
+        if self._integers is None:
+            return self._texts.get(str(integer), UNKNOWN)
+        if not -(2**63) <= integer < 2**63:
+            return UNKNOWN
+        return int(_find_integers(self._integers, np.array([integer]))[0])
+
+
+def _find_integers(integers: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    nearest = np.minimum(np.searchsorted(integers, wanted), len(integers) - 1)
+    return np.where(integers[nearest] == wanted, nearest, UNKNOWN)

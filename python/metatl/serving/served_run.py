@@ -1,0 +1,143 @@
+"""A run that is ready to answer: all that does not depend on the user, made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metatl.common.timings import Timings
+from metatl.models import find_system
+from metatl.ranking.encoders import ArrayEncoder, make_encoder
+from metatl.ranking.item_tables import ItemTable
+from metatl.runs.run_directory import Run, load_run, read_stored_run, tensors_fit
+from metatl.serving.item_lookup import ItemLookup
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from metatl.ranking.encoders import Encoder
+    from metatl.ranking.item_tables import ItemFormat
+    from metatl.runs.run_directory import RunRecord
+
+SEED = 0
+"""Seed of the support negatives: those of the validation and of the default evaluation."""
+
+LARGE_CATALOGUE = 65_536
+"""From so many items on, the default item table is bf16: reading it takes half the time."""
+
+
+@dataclass(frozen=True, eq=False)
+class ServedRun:
+    """A run that answers.
+
+    Attributes
+    ----------
+    path : Path or None
+        Its directory; None for a run that is not stored.
+    record : RunRecord
+        The content of `run.json`.
+    item_ids : polars.Series
+        (I,) raw item ids.
+    item_counts : ndarray
+        (I,) int64, training interactions per item.
+    encoder : Encoder
+        Encodes or scores histories.
+    item_format : {"float32", "bf16", "int8"}
+        Number format of the item table.
+    """
+
+    path: Path | None
+    record: RunRecord
+    item_ids: pl.Series
+    item_counts: NDArray[np.int64]
+    encoder: Encoder
+    item_format: ItemFormat
+
+    @cached_property
+    def lookup(self) -> ItemLookup:
+        """The raw ids."""
+        return ItemLookup(self.item_ids)
+
+    @cached_property
+    def by_popularity(self) -> NDArray[np.int64]:
+        """(I,) int64, the items from the most popular to the least; ties by lower index."""
+        return np.argsort(-self.item_counts, kind="stable")
+
+    @cached_property
+    def directions(self) -> NDArray[np.float32]:
+        """(I, d) float32, the item vectors scaled to length 1, for similar items; zeros stay zeros."""
+        vectors: NDArray[np.float32] = self.encoder.arrays.item_table  # type: ignore[attr-defined]
+        lengths = np.sqrt(np.einsum("id,id->i", vectors, vectors))
+        scaled: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, np.float32(1))[:, None]
+        return scaled
+
+    @property
+    def num_items(self) -> int:
+        """I, size of the catalogue."""
+        return len(self.item_ids)
+
+
+def serve_stored_run(
+    path: str | Path, item_table: ItemFormat | None, num_threads: int | None, device: str
+) -> ServedRun:
+    """Make a stored run ready, without torch if its system can do without.
+
+    Parameters
+    ----------
+    path : str or Path
+        The directory of the run.
+    item_table : {"float32", "bf16", "int8"} or None
+        Number format of the item vectors. By default float32, and bf16 from 65,536 items on.
+    num_threads : int or None
+        Threads of the kernels.
+    device : str
+        Where a model in torch computes.
+
+    Returns
+    -------
+    ServedRun
+        The run.
+
+    Raises
+    ------
+    RunError
+        See :func:`metatl.load_run`.
+    InvalidArgumentError
+        If the format is unknown, or the system has no item vectors to round.
+    """
+    stored = read_stored_run(path)
+    encoder_class = find_system(stored.record.model, stored.record.preset).query_encoder_class()
+    if encoder_class is not None:
+        with tensors_fit(stored.path):
+            arrays = encoder_class.of(stored.config, stored.tensors, num_threads=num_threads)
+        if arrays is not None:
+            item_format = _format(item_table, stored.record.num_items)
+            encoder = ArrayEncoder.of(arrays, item_format, SEED, num_threads, Timings())
+            return ServedRun(
+                stored.path, stored.record, stored.item_ids, stored.item_counts, encoder, item_format
+            )
+    return serve_run(load_run(path, device=device), item_table, num_threads)
+
+
+def serve_run(run: Run, item_table: ItemFormat | ItemTable | None, num_threads: int | None) -> ServedRun:
+    """Make a run in memory ready; see :func:`serve_stored_run`."""
+    if item_table is None:
+        has_vectors = hasattr(run.model, "item_table")
+        item_table = _format(None, len(run.item_ids)) if has_vectors else "float32"
+    encoder = make_encoder(
+        run.model, seed=SEED, item_table=item_table, num_threads=num_threads, timings=Timings()
+    )
+    item_format = item_table.format if isinstance(item_table, ItemTable) else item_table
+    return ServedRun(run.path, run.record, run.item_ids, run.item_counts, encoder, item_format)
+
+
+def _format(item_table: ItemFormat | None, num_items: int) -> ItemFormat:
+    if item_table is not None:
+        return item_table
+    return "bf16" if num_items >= LARGE_CATALOGUE else "float32"
