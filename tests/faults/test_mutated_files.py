@@ -27,6 +27,22 @@ def test_mutated_files_are_read_or_refused(worker, name):
     assert not outcomes.failures, str(outcomes)
 
 
+# Files that no longer do what they once did.
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("wide scores, parquet", 505),
+        ("per-user file", 500433),
+        ("per-user file", 500608),
+        ("metrics.json", 500027),
+        ("archive", 502322),
+    ],
+)
+def test_files_that_were_read_wrongly(worker, name, number):
+    outcomes = worker.read(name, 1, number)
+    assert not outcomes.failures, str(outcomes)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("name", list(READERS))
 def test_a_hundred_thousand_mutated_files(worker, name, capsys):

@@ -51,19 +51,25 @@ class Histories:
         """(B,) int64, items per row."""
         return np.diff(self.indptr)
 
-    def select(self, rows: np.ndarray) -> Histories:
+    def select(self, rows: np.ndarray | slice) -> Histories:
         """Select rows.
 
         Parameters
         ----------
-        rows : ndarray
-            (M,) int64, indices of rows.
+        rows : ndarray or slice
+            (M,) int64, indices of rows; or consecutive ones, whose items are not copied.
 
         Returns
         -------
         Histories
             The M rows, in this order.
         """
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            if stop - start == len(self):
+                return self
+            bounds = self.indptr[start : stop + 1]
+            return Histories(bounds - bounds[0], self.items[bounds[0] : bounds[-1]])
         lengths = self.lengths[rows]
         indptr = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(lengths, out=indptr[1:])

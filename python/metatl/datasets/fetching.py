@@ -136,8 +136,9 @@ def _extract(archive: Path, member: str, target: Path) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
+        reason = " ".join(str(error).split())[:120]
         raise DataError(
-            f"found a damaged zip archive ({error}); delete it to download it again", file=str(archive)
+            f"found a damaged zip archive ({reason}); delete it to download it again", file=str(archive)
         ) from None
 
 

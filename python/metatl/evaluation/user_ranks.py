@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from metatl.common.timings import Timings
     from metatl.data.histories import Histories
     from metatl.ranking.blocks import Block
+    from metatl.ranking.encoders import Rows
 
 
 class UserRanks(NamedTuple):
@@ -36,7 +37,7 @@ class UserRanks(NamedTuple):
 
 
 def rank_blocks(
-    blocks: Iterable[tuple[np.ndarray, Block]],
+    blocks: Iterable[tuple[Rows, Block]],
     *,
     targets: np.ndarray,
     candidates: np.ndarray | None,
@@ -49,8 +50,9 @@ def rank_blocks(
 
     Parameters
     ----------
-    blocks : iterable of (ndarray, Block)
-        The rows (b,) int64 of some of the B users, and the block that ranks them. Each user is in one block.
+    blocks : iterable of (ndarray or slice, Block)
+        The rows (b,) int64 of some of the B users, or consecutive ones, and the block that ranks them. Each
+        user is in one block.
     targets : ndarray
         (B,) int64, the item that each user chose next.
     candidates : ndarray or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,9 @@ PAIR_BLOCK = 2**18
 """Pairs of a user and an item in one block, for models that score pairs."""
 
 
+Rows: TypeAlias = np.ndarray | slice
+"""Some of the rows of the histories of a call."""
+
 ARRAY_BLOCK_USERS = 2**14
 """Users in one block of an encoder without torch, which takes histories of any lengths at once."""
 
@@ -54,7 +57,7 @@ class Encoder(Protocol):
         """I, size of the catalogue."""
         ...
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, Block]]:
         """Encode or score histories, block by block.
 
         Parameters
@@ -64,8 +67,8 @@ class Encoder(Protocol):
 
         Yields
         ------
-        rows : ndarray
-            (b,) int64, ascending indices of rows.
+        rows : ndarray or slice
+            (b,) int64, ascending indices of rows, or consecutive rows.
         block : Block
             Ranks items for these users.
         """
@@ -131,7 +134,7 @@ class _MatrixEncoder(Protocol):
     def encode(self, histories: np.ndarray) -> Block: ...
 
 
-def _equal_lengths(encoder: _MatrixEncoder, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+def _equal_lengths(encoder: _MatrixEncoder, histories: Histories) -> Iterator[tuple[Rows, Block]]:
     for rows, matrix in histories.blocks(encoder.max_rows, ENCODE_BLOCK_ITEMS):
         with encoder.timings.stage("encode"):
             block = encoder.encode(matrix)
@@ -180,10 +183,10 @@ class ArrayEncoder:
         """I, size of the catalogue."""
         return len(self.item_table)
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, FactorisedBlock]]:
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, FactorisedBlock]]:
         """See :meth:`Encoder.blocks`."""
         for start in range(0, len(histories), ARRAY_BLOCK_USERS):
-            rows = np.arange(start, min(start + ARRAY_BLOCK_USERS, len(histories)))
+            rows = slice(start, min(start + ARRAY_BLOCK_USERS, len(histories)))
             with self.timings.stage("encode"):
                 block = self.encode(histories.select(rows))
             yield rows, block
@@ -220,7 +223,7 @@ class ScoringEncoder:
         """Rows of scores that fit in `SCORE_BLOCK_BYTES`, at least 1."""
         return max(1, SCORE_BLOCK_BYTES // (4 * self.num_items))
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, Block]]:
         """See :meth:`Encoder.blocks`."""
         return _equal_lengths(self, histories)
 
@@ -248,7 +251,7 @@ class PairwiseEncoder:
         """Users whose pairs with the whole catalogue are at most `PAIR_BLOCK`, at least 1."""
         return max(1, PAIR_BLOCK // self.num_items)
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, Block]]:
         """See :meth:`Encoder.blocks`."""
         return _equal_lengths(self, histories)
 
@@ -312,7 +315,7 @@ class FactorisedEncoder:
         """Histories in a block of `ENCODE_BLOCK_ITEMS` or `ACCELERATOR_BLOCK_ITEMS` if each has one item."""
         return _max_rows(self.model)
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, Block]]:
         """See :meth:`Encoder.blocks`."""
         return _equal_lengths(self, histories)
 
@@ -371,7 +374,7 @@ class CudaEncoder:
         """Histories in a block of `ACCELERATOR_BLOCK_ITEMS` if each has one item."""
         return _max_rows(self.model)
 
-    def blocks(self, histories: Histories) -> Iterator[tuple[np.ndarray, Block]]:
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, Block]]:
         """See :meth:`Encoder.blocks`."""
         return _equal_lengths(self, histories)
 

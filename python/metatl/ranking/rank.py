@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metatl.data.split import ColdStartSplit
     from metatl.models.contract import Model
     from metatl.ranking.blocks import Block
+    from metatl.ranking.encoders import Rows
     from metatl.ranking.item_tables import ItemFormat, ItemTable
 
 
@@ -165,7 +166,7 @@ def encode_blocks(
     item_table: ItemFormat | ItemTable = "float32",
     num_threads: int | None = None,
     timings: Timings | None = None,
-) -> Iterator[tuple[np.ndarray, Block]]:
+) -> Iterator[tuple[Rows, Block]]:
     """Encode or score the users, block by block; each block can be ranked in several ways.
 
     Parameters
@@ -186,8 +187,8 @@ def encode_blocks(
 
     Yields
     ------
-    rows : ndarray
-        (b,) int64, the indices of the block's histories.
+    rows : ndarray or slice
+        The block's histories: (b,) int64, or consecutive ones.
     block : Block
         Ranks items for these b users.
 

@@ -322,7 +322,7 @@ def read_metrics(path: Path) -> dict[str, float]:
     try:
         metrics = json.loads(file.read_bytes())["validation"]
         return {str(name): float(value) for name, value in metrics.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:120]
         raise RunError(f"{file}: found no metrics in JSON ({reason}); train again") from None
 

@@ -142,7 +142,7 @@ def scores_of(served: ServedRun, histories: Histories, items: Sequence[int]) -> 
     wanted, column_of = np.unique(np.asarray(items, dtype=np.int64), return_inverse=True)
     scores = np.empty((len(histories), len(wanted)), dtype=np.float32)
     for rows, block in served.encoder.blocks(histories):
-        users = len(rows)
+        users = len(histories.select(rows))
         nothing = Histories(np.zeros(users + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
         best = block.top_n_of(len(wanted), Histories.from_matrix(np.tile(wanted, (users, 1))), nothing)
         of_rows = np.empty((users, len(wanted)), dtype=np.float32)

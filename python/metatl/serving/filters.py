@@ -17,6 +17,7 @@ from metatl.serving.raw_histories import as_list, flatten
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from metatl.ranking.encoders import Rows
     from metatl.serving.item_lookup import ItemLookup
 
 ItemFilter: TypeAlias = Any
@@ -44,8 +45,10 @@ class Filters:
     excluded: Histories | None = None
     candidates: Histories | None = None
 
-    def select(self, rows: NDArray[np.int64]) -> Filters:
-        """Select the filters of some users (b,)."""
+    def select(self, rows: Rows) -> Filters:
+        """Select the filters of some users."""
+        if self.excluded is None and self.candidates is None:
+            return self
         return Filters(
             self.allowed,
             None if self.excluded is None else self.excluded.select(rows),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = -1
 
+_SMALL_CATALOGUE = 2**17
+"""Up to so many integers are looked up in a dictionary: for a few ids it is faster than a binary search."""
+
 
 class ItemLookup:
     """The raw ids of a catalogue, by the rule of `metatl.data.ids`: it finds what `find_ids` finds.
@@ -29,9 +34,9 @@ class ItemLookup:
 
     def __init__(self, item_ids: pl.Series) -> None:
         self._integers = item_ids.to_numpy() if item_ids.dtype == pl.Int64 else None
-        self._texts: dict[str, int] = {}
-        if self._integers is None:
-            self._texts = {text: index for index, text in enumerate(item_ids.to_list())}
+        self._index: dict[Any, int] = {}
+        if self._integers is None or len(item_ids) <= _SMALL_CATALOGUE:
+            self._index = {value: index for index, value in enumerate(item_ids.to_list())}
 
     def find(self, ids: Sequence[Any], argument: Callable[[int], str]) -> NDArray[np.int64]:
         """Look up ids.
@@ -55,12 +60,12 @@ class ItemLookup:
         """
         types = set(map(type, ids))
         if types == {int} and self._integers is not None:
-            try:
+            if self._index:
+                return self._get(ids)
+            with suppress(OverflowError):
                 return _find_integers(self._integers, np.array(ids, dtype=np.int64))
-            except OverflowError:
-                pass
         if types == {str} and self._integers is None:
-            found = np.array([self._texts.get(text, UNKNOWN) for text in ids], dtype=np.int64)
+            found = self._get(ids)
             for position in np.flatnonzero(found == UNKNOWN).tolist():
                 found[position] = self._find_one(ids[position], position, argument)
             return found
@@ -68,18 +73,21 @@ class ItemLookup:
             [self._find_one(value, position, argument) for position, value in enumerate(ids)], dtype=np.int64
         )
 
+    def _get(self, ids: Sequence[Any]) -> NDArray[np.int64]:
+        return np.fromiter(map(self._index.get, ids, repeat(UNKNOWN)), dtype=np.int64, count=len(ids))
+
     def _find_one(self, value: Any, position: int, argument: Callable[[int], str]) -> int:
         try:
             text = id_text(value)
         except ArgumentTypeError as error:
             raise ArgumentTypeError(f"{argument(position)}: {error}") from None
-        if self._integers is None and text in self._texts:
-            return self._texts[text]
+        if self._integers is None and text in self._index:
+            return self._index[text]
         integer = spelt_integer(text)
         if integer is None:
             return UNKNOWN
         if self._integers is None:
-            return self._texts.get(str(integer), UNKNOWN)
+            return self._index.get(str(integer), UNKNOWN)
         if not -(2**63) <= integer < 2**63:
             return UNKNOWN
         return int(_find_integers(self._integers, np.array([integer]))[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -94,8 +94,7 @@ def flatten(argument: str, lists: Any) -> tuple[np.ndarray, list[Any]]:
     rows = lists if type(lists) is list else as_list(argument, lists)
     if not set(map(type, rows)) <= {list, tuple}:
         rows = [as_list(f"{argument}[{row}]", values) for row, values in enumerate(rows)]
-    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)), out=indptr[1:])
+    indptr = np.fromiter(accumulate(map(len, rows), initial=0), dtype=np.int64, count=len(rows) + 1)
     return indptr, list(chain.from_iterable(rows))
 
 
@@ -118,10 +117,10 @@ def _row_name(argument: str, indptr: np.ndarray, position: int) -> str:
 
 def _divide(indptr: np.ndarray, items: np.ndarray, text: Any) -> KnownHistories:
     """Divide items into known ones, and the texts of unknown ones by user."""
-    positions = np.flatnonzero(items < 0)
     unknown: list[tuple[str, ...]] = [()] * (len(indptr) - 1)
-    if len(positions) == 0:
+    if items.min(initial=0) >= 0:
         return KnownHistories(Histories(indptr, items), tuple(unknown))
+    positions = np.flatnonzero(items < 0)
     rows = np.searchsorted(indptr, positions, side="right") - 1
     for row, position in zip(rows, positions, strict=True):
         unknown[row] = (*unknown[row], text(int(position)))

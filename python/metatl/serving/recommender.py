@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from metatl.data.frames import FrameLike
     from metatl.data.interactions import Interactions
+    from metatl.ranking.blocks import Block, TopItems
+    from metatl.ranking.encoders import Rows
     from metatl.ranking.item_tables import ItemFormat, ItemTable
     from metatl.serving.filters import ItemFilter, Where
 
@@ -286,7 +288,8 @@ class Recommender:
         known, _ = look_up_histories(served.lookup, served.item_ids, histories)
         wanted = served.lookup.find(list(items), lambda position: f"items[{position}]")
         scores = np.full((len(known), len(wanted)), np.nan, dtype=np.float32)
-        users, columns = _can_adapt(served, known), np.flatnonzero(wanted >= 0)
+        users = np.arange(len(known))[_can_adapt(served, known)]
+        columns = np.flatnonzero(wanted >= 0)
         if len(users) and len(columns):
             latest = known.select(users).latest(MAX_HISTORY)
             scores[np.ix_(users, columns)] = scores_of(served, latest, wanted[columns].tolist())
@@ -353,7 +356,7 @@ class Recommender:
         index = int(served.lookup.find([item], lambda _: "item")[0])
         if index < 0:
             raise InvalidArgumentError(f"item: found {item!r}, expected an item of the run")
-        if len(_can_adapt(served, known)) == 0:
+        if len(known.select(_can_adapt(served, known))) == 0:
             raise InvalidArgumentError(
                 "history: found no known item, or every item; the list of such a user is that of popularity"
             )
@@ -410,26 +413,22 @@ def _recommend(
     *,
     include_history: bool,
 ) -> Recommendations:
+    users = _can_adapt(served, known)
+    rows, of_rows = known.select(users), filters.select(users)
+    latest = rows if len(rows.items) <= MAX_HISTORY else rows.latest(MAX_HISTORY)
+    answers = [
+        (block_rows, _best(block, top, rows.select(block_rows), of_rows.select(block_rows), include_history))
+        for block_rows, block in served.encoder.blocks(latest)
+    ]
+    if len(answers) == 1 and len(rows) == len(known):
+        return Recommendations(served.item_ids, *answers[0][1], known.lengths, unknown)
     items = np.full((len(known), top), -1, dtype=np.int64)
     scores = np.full((len(known), top), -np.inf, dtype=np.float32)
-    users = _can_adapt(served, known)
-    rows = known if len(users) == len(known) else known.select(users)
-    filters_of_rows = filters if len(users) == len(known) else filters.select(users)
-    latest = rows if len(rows.items) <= MAX_HISTORY else rows.latest(MAX_HISTORY)
-    for block_rows, block in served.encoder.blocks(latest):
-        is_all = len(block_rows) == len(rows)
-        of_block = filters_of_rows if is_all else filters_of_rows.select(block_rows)
-        excluded = _excluded(
-            rows if is_all else rows.select(block_rows), of_block.excluded, include_history=include_history
-        )
-        if of_block.candidates is not None:
-            candidates = _allowed_of(of_block.candidates, of_block.allowed)
-            best = block.top_n_of(top, candidates, excluded)
-        else:
-            best = block.top_n(top, excluded, of_block.allowed)
-        items[users[block_rows]], scores[users[block_rows]] = best
-    for user in np.setdiff1d(np.arange(len(known)), users) if len(users) < len(known) else ():
-        of_user = filters.of_user(int(user), served.num_items)
+    indices = np.arange(len(known))[users]
+    for block_rows, best in answers:
+        items[indices[block_rows]], scores[indices[block_rows]] = best
+    for user in np.setdiff1d(np.arange(len(known)), indices).tolist():
+        of_user = filters.of_user(user, served.num_items)
         if not include_history:
             of_user[known.items[known.indptr[user] : known.indptr[user + 1]]] = False
         popular = served.by_popularity[of_user[served.by_popularity]][:top]
@@ -437,15 +436,23 @@ def _recommend(
     return Recommendations(served.item_ids, items, scores, known.lengths, unknown)
 
 
-def _can_adapt(served: ServedRun, known: Histories) -> np.ndarray:
-    """Return the users (M,) with a known item; those who have had every item leave no negative."""
+def _best(block: Block, top: int, histories: Histories, filters: Filters, include_history: bool) -> TopItems:
+    excluded = _excluded(histories, filters.excluded, include_history=include_history)
+    if filters.candidates is not None:
+        return block.top_n_of(top, _allowed_of(filters.candidates, filters.allowed), excluded)
+    return block.top_n(top, excluded, filters.allowed)
+
+
+def _can_adapt(served: ServedRun, known: Histories) -> Rows:
+    """Return the users with a known item; those who have had every item leave no negative."""
     lengths = known.lengths
+    if lengths.min(initial=1) > 0 and lengths.max(initial=0) < served.num_items:
+        return slice(None)
     can = lengths > 0
     full = np.flatnonzero(lengths >= served.num_items)
-    if len(full):
-        rows = known.select(full)
-        row_of = np.repeat(np.arange(len(rows)), rows.lengths)
-        can[full] = count_distinct(row_of, rows.items, len(rows), served.num_items) < served.num_items
+    rows = known.select(full)
+    row_of = np.repeat(np.arange(len(rows)), rows.lengths)
+    can[full] = count_distinct(row_of, rows.items, len(rows), served.num_items) < served.num_items
     return np.flatnonzero(can)
 
 

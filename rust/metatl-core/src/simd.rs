@@ -506,6 +506,23 @@ pub fn count_tile(
     dispatch!(level, count_tile(tile, items, thresholds, counts));
 }
 
+/// Writes for each query which of the first `items` scores are above its threshold, as bits from the lowest on, and
+/// returns how many scores of these queries are NaN.
+///
+/// # Panics
+/// If `items` is more than a panel holds.
+#[must_use]
+pub fn above_in_tile(
+    level: Level,
+    tile: &Tile,
+    items: usize,
+    thresholds: &QueryCoordinates,
+    above: &mut [u32],
+) -> u64 {
+    assert!(items <= LANES, "{items} items in a panel of {LANES}");
+    dispatch!(level, above_in_tile(tile, items, thresholds, above))
+}
+
 /// Compares scores with a threshold.
 #[must_use]
 pub fn count(level: Level, scores: &[f32], threshold: f32) -> Counts {
@@ -519,6 +536,24 @@ pub fn count(level: Level, scores: &[f32], threshold: f32) -> Counts {
 pub fn add_sigmoids(level: Level, left: &[f32], right: &[f32], sums: &mut [f32]) {
     check_equal_lengths(left, right, sums);
     dispatch!(level, add_sigmoids(left, right, sums));
+}
+
+/// Writes left + right, number by number.
+///
+/// # Panics
+/// If the three differ in length.
+pub fn write_sums(level: Level, left: &[f32], right: &[f32], sums: &mut [f32]) {
+    check_equal_lengths(left, right, sums);
+    dispatch!(level, write_sums(left, right, sums));
+}
+
+/// Adds factor · row to the sums.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn add_scaled(level: Level, factor: f32, row: &[f32], sums: &mut [f32]) {
+    check_equal_lengths(row, row, sums);
+    dispatch!(level, add_scaled(factor, row, sums));
 }
 
 /// Adds left · right to the sums, number by number.
@@ -593,13 +628,18 @@ macro_rules! compile_plain_kernels {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn add_products(left: &[f32], right: &[f32], sums: &mut [f32]) {
-            scalar::add_products_of::<true>(left, right, sums);
+        pub(super) fn write_sums(left: &[f32], right: &[f32], sums: &mut [f32]) {
+            scalar::write_sums(left, right, sums);
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
-            scalar::add_rows_of::<true>(weights, table, rows, sums);
+        pub(super) fn add_scaled(factor: f32, row: &[f32], sums: &mut [f32]) {
+            scalar::add_scaled_of::<true>(factor, row, sums);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn add_products(left: &[f32], right: &[f32], sums: &mut [f32]) {
+            scalar::add_products_of::<true>(left, right, sums);
         }
 
         #[target_feature(enable = $features)]
@@ -624,6 +664,23 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn scores_from_squared_distances(distances: &mut [f32], root: bool) {
             scalar::scores_from_squared_distances(distances, root);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn above_in_tile(
+            tile: &Tile,
+            items: usize,
+            thresholds: &QueryCoordinates,
+            above: &mut [u32],
+        ) -> u64 {
+            let mut nan = 0;
+            for ((scores, &threshold), above) in tile.0.iter().zip(thresholds).zip(above) {
+                let (bits, not_numbers) = row_above(scores, threshold);
+                let compared = scalar::first_lanes(items);
+                *above = bits & compared;
+                nan += u64::from((not_numbers & compared).count_ones());
+            }
+            nan
         }
 
         #[target_feature(enable = $features)]

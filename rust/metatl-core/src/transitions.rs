@@ -389,6 +389,8 @@ impl<'a> Encoder<'a> {
             rows,
             distances,
             weights,
+            terms,
+            factors,
             point,
             gradient,
             ..
@@ -397,6 +399,11 @@ impl<'a> Encoder<'a> {
         let (shared, dealt) = drawn.split_at(common);
         // Of each pair: its tail, its own negatives, and those of all pairs.
         rows[1 + own..].copy_from_slice(shared);
+        // The rows of the gradient: the common negatives, whose weights add up over the pairs, then the others.
+        terms.clear();
+        terms.extend_from_slice(shared);
+        factors.clear();
+        factors.resize(common, 0.0);
         let weight = if self.inner.mean {
             1.0 / (history.len() - 1) as f32
         } else {
@@ -408,21 +415,20 @@ impl<'a> Encoder<'a> {
             for (position, row) in rows[1..=own].iter_mut().enumerate() {
                 *row = dealt[(index * own + position) % dealt.len()];
             }
-            point.copy_from_slice(self.row(pair[0]));
-            add(point, transition);
+            simd::write_sums(self.level, self.row(pair[0]), transition, point);
             let all_exist = simd::squared_distances(self.level, point, table, rows, distances);
             debug_assert!(all_exist);
             self.write_weights(rows, distances, weight, weights);
             // Σ w (point − row), the derivative of the pair's loss by the point.
-            let total: f32 = weights.iter().sum();
-            for (sum, coordinate) in gradient.iter_mut().zip(&*point) {
-                *sum += total * coordinate;
+            simd::add_scaled(self.level, weights.iter().sum(), point, gradient);
+            let (of_pair, of_common) = weights.split_at(1 + own);
+            for (factor, weight) in factors.iter_mut().zip(of_common) {
+                *factor -= weight;
             }
-            for weight in weights.iter_mut() {
-                *weight = -*weight;
-            }
-            simd::add_rows(self.level, weights, table, rows, gradient);
+            terms.extend_from_slice(&rows[..=own]);
+            factors.extend(of_pair.iter().map(|weight| -weight));
         }
+        simd::add_rows(self.level, factors, table, terms, gradient);
         let step = transition.iter_mut().zip(gradient).zip(self.inner.rates);
         for ((number, gradient), rate) in step {
             *number -= rate * *gradient;
@@ -495,6 +501,9 @@ struct Scratch {
     rows: Vec<i64>,
     distances: Vec<f32>,
     weights: Vec<f32>,
+    /// Rows of the gradient of a step, and their factors.
+    terms: Vec<i64>,
+    factors: Vec<f32>,
     point: Vec<f32>,
     gradient: Vec<f32>,
 }
@@ -515,6 +524,8 @@ impl Scratch {
             rows: vec![0; rows],
             distances: vec![0.0; rows],
             weights: vec![0.0; rows],
+            terms: Vec::new(),
+            factors: Vec::new(),
             point: vec![0.0; dimension],
             gradient: vec![0.0; dimension],
         }

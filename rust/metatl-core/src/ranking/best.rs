@@ -1,50 +1,48 @@
 //! The best of many scored items.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+/// Up to so many items are kept in order; more of them in a heap, where an insertion moves fewer of them.
+const KEPT_IN_ORDER: usize = 64;
 
 /// The best items so far, at most `size` of them. Of equal scores the lower item is better.
 pub(super) struct Best {
-    kept: BinaryHeap<Entry>,
+    /// In no order while there are fewer than `size`. Then in ascending order, or a heap whose first entry is the least.
+    kept: Vec<Entry>,
     size: usize,
 }
 
-/// A scored item. The greatest entry is the worst item, because a heap removes the greatest entry first.
-#[derive(Clone, Copy)]
-struct Entry {
-    score: f32,
-    item: i64,
+/// A scored item as one number: the better of two items is the greater number.
+///
+/// The upper half is the score, in a form that compares as integers do; the lower half is the complement of the item.
+type Entry = u128;
+
+const SIGN: u32 = 1 << 31;
+
+/// NaN never gets here.
+fn entry(item: i64, score: f32) -> Entry {
+    // 0 and −0 are a tie: −0 + 0 is 0.
+    let bits = (score + 0.0).to_bits();
+    let ordered = if bits & SIGN == 0 { bits | SIGN } else { !bits };
+    Entry::from(ordered) << 64 | Entry::from(!(item as u64))
 }
 
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // Not `total_cmp`: 0 and −0 are a tie. NaN never gets here.
-        let by_score = other.score.partial_cmp(&self.score);
-        by_score
-            .unwrap_or(Ordering::Equal)
-            .then(self.item.cmp(&other.item))
-    }
+fn score_of(entry: Entry) -> f32 {
+    let ordered = (entry >> 64) as u32;
+    f32::from_bits(if ordered & SIGN == 0 {
+        !ordered
+    } else {
+        ordered ^ SIGN
+    })
 }
 
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+fn item_of(entry: Entry) -> i64 {
+    !(entry as u64) as i64
 }
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Entry {}
 
 impl Best {
     /// Keeps the best `size` items.
     pub(super) fn new(size: usize) -> Self {
         Self {
-            kept: BinaryHeap::new(),
+            kept: Vec::with_capacity(size.min(KEPT_IN_ORDER)),
             size,
         }
     }
@@ -55,22 +53,43 @@ impl Best {
         if self.kept.len() < self.size {
             None
         } else {
-            Some(self.kept.peek().map_or(f32::INFINITY, |worst| worst.score))
+            Some(
+                self.kept
+                    .first()
+                    .map_or(f32::INFINITY, |&worst| score_of(worst)),
+            )
         }
     }
 
     /// Keeps an item if it is among the best. A NaN is ignored; the caller counts NaN.
     pub(super) fn offer(&mut self, item: i64, score: f32) {
-        if score.is_nan() {
-            return;
+        if !score.is_nan() {
+            self.insert(entry(item, score));
         }
-        let entry = Entry { score, item };
+    }
+
+    fn insert(&mut self, entry: Entry) {
         if self.kept.len() < self.size {
             self.kept.push(entry);
-        } else if let Some(mut worst) = self.kept.peek_mut()
-            && entry < *worst
-        {
-            *worst = entry;
+            if self.kept.len() == self.size {
+                // An ascending list is a heap too.
+                self.kept.sort_unstable();
+            }
+        } else if self.kept.first().is_some_and(|&worst| entry > worst) {
+            self.kept[0] = entry;
+            if self.size <= KEPT_IN_ORDER {
+                // The entries below move down by one.
+                let mut position = 0;
+                while let Some(&next) = self.kept.get(position + 1)
+                    && next < entry
+                {
+                    self.kept[position] = next;
+                    position += 1;
+                }
+                self.kept[position] = entry;
+            } else {
+                sift_down(&mut self.kept);
+            }
         }
     }
 
@@ -89,19 +108,39 @@ impl Best {
     /// The best items of both.
     pub(super) fn merge(mut self, other: Self) -> Self {
         for entry in other.kept {
-            self.offer(entry.item, entry.score);
+            self.insert(entry);
         }
         self
     }
 
     /// Writes the kept items and their scores, best first, and then −1 and −∞.
-    pub(super) fn write(self, items: &mut [i64], scores: &mut [f32]) {
+    pub(super) fn write(mut self, items: &mut [i64], scores: &mut [f32]) {
         items.fill(-1);
         scores.fill(f32::NEG_INFINITY);
-        let sorted = self.kept.into_sorted_vec();
-        for ((item, score), entry) in items.iter_mut().zip(scores).zip(sorted) {
-            *item = entry.item;
-            *score = entry.score;
+        self.kept.sort_unstable();
+        for ((item, score), &entry) in items.iter_mut().zip(scores).zip(self.kept.iter().rev()) {
+            *item = item_of(entry);
+            *score = score_of(entry);
         }
+    }
+}
+
+/// Moves the first entry of a heap down to where it belongs.
+fn sift_down(heap: &mut [Entry]) {
+    let mut position = 0;
+    loop {
+        let left = 2 * position + 1;
+        let Some(&of_left) = heap.get(left) else {
+            return;
+        };
+        let child = match heap.get(left + 1) {
+            Some(&of_right) if of_right < of_left => left + 1,
+            _ => left,
+        };
+        if heap[position] <= heap[child] {
+            return;
+        }
+        heap.swap(position, child);
+        position = child;
     }
 }

@@ -486,10 +486,6 @@ properties! {
             // In another order, and twice.
             items.clone().rev().chain(items).map(|item| item as i64).collect()
         });
-        fn lists_of<'a>(lists: &'a Lists, world: &World) -> ItemLists<'a> {
-            ItemLists::new(NAMES, &lists.offsets, &lists.items, world.num_queries(), world.num_items)
-                .unwrap()
-        }
         let interrupt = &Interrupt::new();
         for similarity in SIMILARITIES {
             for level in Level::available() {
@@ -601,6 +597,17 @@ properties! {
             }
         }
     }
+}
+
+fn lists_of<'a>(lists: &'a Lists, world: &World) -> ItemLists<'a> {
+    ItemLists::new(
+        NAMES,
+        &lists.offsets,
+        &lists.items,
+        world.num_queries(),
+        world.num_items,
+    )
+    .unwrap()
 }
 
 /// More queries and items than one piece of work has.

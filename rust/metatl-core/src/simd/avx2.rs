@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm_loadu_ps, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_add_ps, _mm256_and_si256,
     _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256, _mm256_castps128_ps256,
     _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps,
+    _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_movemask_ps,
     _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
     _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
     _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
@@ -17,6 +17,11 @@ use super::{
 };
 
 compile_plain_kernels!("avx2,fma,popcnt");
+
+#[target_feature(enable = "avx2,fma,popcnt")]
+pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
+    scalar::add_rows_of::<true>(weights, table, rows, sums);
+}
 
 const WIDTH: usize = 8;
 
@@ -263,6 +268,23 @@ fn add_integers(lanes: __m256i) -> u32 {
     let two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
     let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two));
     _mm_cvtsi128_si32(one) as u32
+}
+
+/// The scores above the threshold, and those that are NaN, as bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn row_above(scores: &[f32; LANES], threshold: f32) -> (u32, u32) {
+    let threshold = _mm256_set1_ps(threshold);
+    let (mut above, mut nan) = (0, 0);
+    for (part, scores) in scores.as_chunks::<WIDTH>().0.iter().enumerate() {
+        // SAFETY: eight numbers.
+        let scores = unsafe { _mm256_loadu_ps(scores.as_ptr()) };
+        let is_above = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(scores, threshold));
+        let is_nan = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(scores, scores));
+        above |= (is_above as u32) << (part * WIDTH);
+        nan |= (is_nan as u32) << (part * WIDTH);
+    }
+    (above, nan)
 }
 
 #[target_feature(enable = "avx2,fma,popcnt")]

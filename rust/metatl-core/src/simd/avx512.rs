@@ -2,10 +2,10 @@
 
 use std::arch::x86_64::{
     __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_storeu_ps, _mm512_add_ps,
-    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_cmp_ps_mask,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{
@@ -136,6 +136,58 @@ pub(super) fn count(scores: &[f32], threshold: f32) -> Counts {
         greater,
         equal,
         nan,
+    }
+}
+
+/// The scores above the threshold, and those that are NaN, as bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+fn row_above(scores: &[f32; LANES], threshold: f32) -> (u32, u32) {
+    let threshold = _mm512_set1_ps(threshold);
+    let (mut above, mut nan) = (0, 0);
+    for (half, scores) in scores.as_chunks::<WIDTH>().0.iter().enumerate() {
+        // SAFETY: sixteen numbers.
+        let scores = unsafe { _mm512_loadu_ps(scores.as_ptr()) };
+        let is_above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(scores, threshold);
+        let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(scores, scores);
+        above |= u32::from(is_above) << (half * WIDTH);
+        nan |= u32::from(is_nan) << (half * WIDTH);
+    }
+    (above, nan)
+}
+
+/// Registers of sums that all rows are added to before the next registers.
+const SUMMED_REGISTERS: usize = 8;
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
+    let (blocks, rest) = sums.as_chunks_mut::<{ SUMMED_REGISTERS * WIDTH }>();
+    let done = blocks.len() * SUMMED_REGISTERS * WIDTH;
+    for (block, sums) in blocks.iter_mut().enumerate() {
+        let first = block * SUMMED_REGISTERS * WIDTH;
+        // SAFETY: sixteen numbers of `sums`.
+        let mut registers: [__m512; SUMMED_REGISTERS] = std::array::from_fn(|index| unsafe {
+            _mm512_loadu_ps(sums.as_ptr().add(index * WIDTH))
+        });
+        for (&weight, &row) in weights.iter().zip(rows) {
+            let numbers = &table.values[row as usize * table.columns + first..][..sums.len()];
+            let weight = _mm512_set1_ps(weight);
+            for (index, register) in registers.iter_mut().enumerate() {
+                // SAFETY: sixteen of the numbers.
+                let numbers = unsafe { _mm512_loadu_ps(numbers.as_ptr().add(index * WIDTH)) };
+                *register = _mm512_fmadd_ps(weight, numbers, *register);
+            }
+        }
+        for (index, register) in registers.into_iter().enumerate() {
+            // SAFETY: as for the load.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(index * WIDTH), register) };
+        }
+    }
+    if !rest.is_empty() {
+        for (&weight, &row) in weights.iter().zip(rows) {
+            let numbers = &table.values[row as usize * table.columns + done..][..rest.len()];
+            scalar::add_scaled_of::<true>(weight, numbers, rest);
+        }
     }
 }
 

@@ -6,7 +6,14 @@ use std::arch::aarch64::{
 
 use super::{Counts, LANES, Lanes, QUERIES, QueryCoordinates, ROWS, Table, Tile, block_of_rows};
 
+use super::scalar::row_above;
+
 compile_plain_kernels!("neon");
+
+#[target_feature(enable = "neon")]
+pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
+    scalar::add_rows_of::<true>(weights, table, rows, sums);
+}
 
 #[target_feature(enable = "neon")]
 pub(super) fn sequential_dots(

@@ -183,6 +183,38 @@ pub(super) fn add_bias_to_tile(rows: &mut [[f32; LANES]], bias: &Lanes) {
     }
 }
 
+/// The bits of the first lanes of a panel.
+#[inline(always)]
+pub(super) fn first_lanes(items: usize) -> u32 {
+    u32::MAX.checked_shr((LANES - items) as u32).unwrap_or(0)
+}
+
+pub(super) fn above_in_tile(
+    tile: &Tile,
+    items: usize,
+    thresholds: &QueryCoordinates,
+    above: &mut [u32],
+) -> u64 {
+    let mut nan = 0;
+    for ((scores, &threshold), above) in tile.0.iter().zip(thresholds).zip(above) {
+        let (bits, not_numbers) = row_above(scores, threshold);
+        *above = bits & first_lanes(items);
+        nan += u64::from((not_numbers & first_lanes(items)).count_ones());
+    }
+    nan
+}
+
+/// The scores above the threshold, and those that are NaN, as bits.
+#[inline(always)]
+pub(super) fn row_above(scores: &[f32; LANES], threshold: f32) -> (u32, u32) {
+    let bits = |holds: &dyn Fn(f32) -> bool| {
+        scores.iter().enumerate().fold(0, |bits, (lane, &score)| {
+            bits | u32::from(holds(score)) << lane
+        })
+    };
+    (bits(&|score| score > threshold), bits(&f32::is_nan))
+}
+
 pub(super) fn count_tile(
     tile: &Tile,
     items: usize,
@@ -283,6 +315,24 @@ pub(super) fn add_rows_of<const FUSED: bool>(
 
 pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
     add_rows_of::<false>(weights, table, rows, sums);
+}
+
+#[inline(always)]
+pub(super) fn write_sums(left: &[f32], right: &[f32], sums: &mut [f32]) {
+    for ((sum, &left), &right) in sums.iter_mut().zip(left).zip(right) {
+        *sum = left + right;
+    }
+}
+
+#[inline(always)]
+pub(super) fn add_scaled_of<const FUSED: bool>(factor: f32, row: &[f32], sums: &mut [f32]) {
+    for (sum, &number) in sums.iter_mut().zip(row) {
+        *sum = multiply_add::<FUSED>(factor, number, *sum);
+    }
+}
+
+pub(super) fn add_scaled(factor: f32, row: &[f32], sums: &mut [f32]) {
+    add_scaled_of::<false>(factor, row, sums);
 }
 
 #[inline(always)]

@@ -319,6 +319,41 @@ properties! {
     }
 }
 
+proptest! {
+    #[test]
+    fn scores_above_a_threshold_are_found(
+        seed in any::<u64>(),
+        items in 0..=LANES,
+        queries in 0..=QUERIES,
+        special in 0usize..4,
+    ) {
+        let mut rng = Rng::new(seed, Stage::Split, 0, 0);
+        let specials = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+        let mut number = || match rng.below(8) as usize {
+            kind if kind < special => specials[kind],
+            kind => kind as f32 - 4.0,
+        };
+        let mut tile = Tile::EMPTY;
+        tile.0.as_flattened_mut().fill_with(&mut number);
+        let thresholds = std::array::from_fn(|_| number());
+        let compared = tile.0.iter().zip(thresholds).take(queries);
+        let mut nan = 0;
+        let expected: Vec<u32> = compared
+            .map(|(scores, threshold)| {
+                let scores = &scores[..items];
+                nan += scores.iter().filter(|score| score.is_nan()).count() as u64;
+                let above = scores.iter().enumerate().filter(|&(_, &score)| score > threshold);
+                above.map(|(lane, _)| 1 << lane).sum()
+            })
+            .collect();
+        for level in Level::available() {
+            let mut above = vec![7; queries];
+            prop_assert_eq!(above_in_tile(level, &tile, items, &thresholds, &mut above), nan);
+            prop_assert_eq!(&above, &expected);
+        }
+    }
+}
+
 #[test]
 fn sigmoids_are_those_of_double_precision() {
     let mut inputs: Vec<f32> = (-4000..4000).map(|step| step as f32 / 37.0).collect();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::ranking::best::Best;
-use crate::simd::{self, Counts, Level, QUERIES, QueryCoordinates, Tile};
+use crate::simd::{self, Level, QUERIES, QueryCoordinates, Tile};
 
 /// The best items so far, and what a score has to exceed to be among them.
 pub(super) struct BestOfBlock<'a> {
@@ -27,21 +27,29 @@ impl<'a> BestOfBlock<'a> {
 
     /// Offers the scores of a tile, and returns how many of them are NaN.
     pub(super) fn offer_tile(&mut self, level: Level, items: Range<usize>, tile: &Tile) -> u64 {
-        let mut counts = [Counts::default(); QUERIES];
-        let counts = &mut counts[..self.best.len()];
-        simd::count_tile(level, tile, items.len(), &self.thresholds, counts);
-        let mut nan = 0;
-        let mut offered = false;
-        for ((best, counts), scores) in self.best.iter_mut().zip(&*counts).zip(&tile.0) {
-            nan += counts.nan;
+        let mut above = [0; QUERIES];
+        let above = &mut above[..self.best.len()];
+        let nan = simd::above_in_tile(level, tile, items.len(), &self.thresholds, above);
+        if !self.all_full {
             // A score of −∞ exceeds no threshold, but a query that keeps too few items takes it.
-            if counts.greater > 0 || !self.all_full {
+            for (best, scores) in self.best.iter_mut().zip(&tile.0) {
                 best.offer_run(items.start, &scores[..items.len()]);
-                offered = true;
             }
-        }
-        if offered {
             self.update_thresholds();
+            return nan;
+        }
+        let queries = self.best.iter_mut().zip(&mut self.thresholds);
+        for ((best, threshold), (scores, &bits)) in queries.zip(tile.0.iter().zip(&*above)) {
+            let mut rest = bits;
+            while rest != 0 {
+                let lane = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                // The threshold has risen since the tile was compared.
+                if scores[lane] > *threshold {
+                    best.offer((items.start + lane) as i64, scores[lane]);
+                    *threshold = best.threshold().unwrap_or(f32::NEG_INFINITY);
+                }
+            }
         }
         nan
     }
