@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from metatl.training.outer_loop import Progress
 
 VALIDATION_NEGATIVES = 100
-_FEW_NEGATIVES = 0.1  # the share of validation users that may be left out for a lack of negatives
+_FEW_NEGATIVES = 0.1  # the quantile of the users' numbers of negatives that half of which a user must have
 
 
 def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
@@ -341,11 +341,12 @@ def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
     except NoNegativeError:
         # A small catalogue has fewer negatives. Selecting weights only compares MRRs on the same candidates.
         users = leave_out_full_users(split.cold, split.validation, "validation")
+        # Users with very many items must not decide how few negatives all others get.
         left = split.num_items - split.cold.distinct_items[users]
-        # The users with the most items must not decide how many negatives all others get.
-        n = min(VALIDATION_NEGATIVES, int(np.quantile(left, _FEW_NEGATIVES, method="lower")))
-        users = leave_out_full_users(split.cold, users, "validation", negatives=n)
-        return sample_candidate_sets(split, users, n=n, seed=seed)
+        usual = min(VALIDATION_NEGATIVES, int(np.quantile(left, _FEW_NEGATIVES, method="lower")))
+        users = leave_out_full_users(split.cold, users, "validation", negatives=(usual + 1) // 2)
+        fewest = int((split.num_items - split.cold.distinct_items[users]).min())
+        return sample_candidate_sets(split, users, n=min(VALIDATION_NEGATIVES, fewest), seed=seed)
 
 
 def _fit_system(
