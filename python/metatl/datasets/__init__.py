@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import polars as pl
+
     from metatl.data.frames import FrameLike
     from metatl.data.interactions import BadRows, Interactions
     from metatl.data.timestamps import TimestampUnit
 
-__all__ = ["BUNDLED", "item_names", "load", "source", "xwines"]
+__all__ = ["BUNDLED", "item_names", "item_table", "load", "source", "xwines"]
 
 BUNDLED = "wines"
 """Name of the bundled data set, wherever a command or a function takes data."""
@@ -37,6 +39,36 @@ def xwines() -> Interactions:
 
     with resources.as_file(resources.files(__name__) / "xwines_slim.tsv.gz") as path:
         return read_interactions(path)
+
+
+def item_table() -> pl.DataFrame:
+    """Load the table of the bundled wines.
+
+    Returns
+    -------
+    polars.DataFrame
+        1,007 rows: ``item_id``; as text ``title``, ``winery``, ``country``, ``region``, ``type``, ``grapes``,
+        ``body`` and ``acidity``; ``abv`` as a number.
+    """
+    import polars as pl
+
+    from metatl.common.forks import refuse_forked_child
+
+    refuse_forked_child()
+    with resources.as_file(resources.files(__name__) / "xwines_slim_wines.csv.gz") as path:
+        wines = pl.read_csv(path)
+    return wines.select(
+        pl.col("WineID").alias("item_id"),
+        pl.col("WineName").alias("title"),
+        pl.col("WineryName").alias("winery"),
+        pl.col("Country").alias("country"),
+        pl.col("RegionName").alias("region"),
+        pl.col("Type").alias("type"),
+        pl.col("Grapes").str.replace_all(r"[\['\"\]]", "").alias("grapes"),
+        pl.col("Body").alias("body"),
+        pl.col("Acidity").alias("acidity"),
+        pl.col("ABV").alias("abv"),
+    )
 
 
 def item_names() -> dict[int, str]:

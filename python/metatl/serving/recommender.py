@@ -170,6 +170,26 @@ class Recommender:
         with self._lock:
             self._reload(path)
 
+    def reload_if_replaced(self) -> bool:
+        """Load the run that has replaced the present one in its directory, if there is one.
+
+        Returns
+        -------
+        bool
+            Whether another run answers now.
+
+        Raises
+        ------
+        RunError
+            If it cannot be loaded; the present run goes on.
+        """
+        path = self.run.path
+        if path is None or _identity(path) in (self._seen, None):
+            return False
+        with self._lock:
+            self._reload(None)
+        return True
+
     def _reload(self, path: str | Path | None) -> None:
         directory = self.run.path if path is None else Path(path)
         if directory is None:
