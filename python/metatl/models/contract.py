@@ -165,6 +165,15 @@ class QueryEncoder(Protocol):
         """Similarity of a query and an item vector."""
         ...
 
+    @property
+    def inner_steps(self) -> int:
+        """Gradient steps that adapt to a history."""
+        ...
+
+    def without_inner_steps(self) -> QueryEncoder:
+        """Return the encoder that takes no gradient step."""
+        ...
+
     def encode(self, histories: Histories, *, seed: int, num_threads: int | None) -> np.ndarray:
         """Encode histories of any lengths.
 

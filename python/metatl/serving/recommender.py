@@ -227,6 +227,7 @@ class Recommender:
         candidates: ItemFilter | None = None,
         where: Where | None = None,
         include_history: bool = False,
+        inner_step: bool = True,
     ) -> Recommendations:
         """Recommend items to new users.
 
@@ -252,6 +253,9 @@ class Recommender:
             A condition on the columns of the item table: an expression, or values by column.
         include_history : bool
             Whether items of the history may be recommended again.
+        inner_step : bool
+            Whether MetaTL's inner step adapts to the history; without it, the list shows what the step
+            changes.
 
         Returns
         -------
@@ -281,7 +285,8 @@ class Recommender:
                 candidates=candidates,
                 where=None if where is None else select_items(items, where),
             )
-        return _recommend(served, known, unknown, top, filters, include_history=include_history)
+        answering = served if inner_step else served.without_inner_step
+        return _recommend(answering, known, unknown, top, filters, include_history=include_history)
 
     def scores(self, histories: Sequence[Sequence[Any]] | Interactions, items: Sequence[Any]) -> np.ndarray:
         """Score items for users.

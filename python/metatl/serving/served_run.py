@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metatl.common.timings import Timings
+from metatl.exceptions import InvalidArgumentError
 from metatl.models import find_system
 from metatl.ranking.encoders import ArrayEncoder, make_encoder
 from metatl.ranking.item_tables import ItemTable
@@ -76,6 +77,27 @@ class ServedRun:
         lengths = np.sqrt(np.einsum("id,id->i", vectors, vectors))
         scaled: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, np.float32(1))[:, None]
         return scaled
+
+    @property
+    def has_inner_step(self) -> bool:
+        """Whether an inner step adapts the model to a history, and can be left out."""
+        return isinstance(self.encoder, ArrayEncoder) and self.encoder.arrays.inner_steps > 0
+
+    @cached_property
+    def without_inner_step(self) -> ServedRun:
+        """The run that answers without the inner step: MetaTL−−.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If there is none to leave out.
+        """
+        if not isinstance(self.encoder, ArrayEncoder) or not self.has_inner_step:
+            raise InvalidArgumentError(
+                f"inner_step: found false, expected true: {self.record.model} has no inner step to leave out"
+            )
+        encoder = replace(self.encoder, arrays=self.encoder.arrays.without_inner_steps())
+        return replace(self, encoder=encoder)
 
     @property
     def num_items(self) -> int:

@@ -163,6 +163,15 @@ class TransitionEncoder:
             else None,
         )
 
+    @property
+    def inner_steps(self) -> int:
+        """Gradient steps that adapt to a history."""
+        return self.inner.steps
+
+    def without_inner_steps(self) -> Self:
+        """Return the encoder that takes no gradient step: MetaTL−−."""
+        return replace(self, inner=self.inner._replace(steps=0))
+
     def encode(self, histories: Histories, *, seed: int, num_threads: int | None) -> np.ndarray:
         """Adapt to users, and return their queries.
 
@@ -217,7 +226,7 @@ class TransitionEncoder:
             share = direction @ (rows[0] + self.mean_transition)
             return ShareOfScore(np.array([share]), np.zeros(0), 0.0)
         one = Histories.from_matrix(np.ascontiguousarray(history[None]))
-        before = replace(self, inner=self.inner._replace(steps=0)).encode(one, seed=seed, num_threads=1)
+        before = self.without_inner_steps().encode(one, seed=seed, num_threads=1)
         after = self.encode(one, seed=seed, num_threads=1)
         pairs = len(history) - 1
         of_items = np.zeros_like(rows)

@@ -6,14 +6,15 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -47,6 +48,7 @@ _FEW_USERS = 16
 """So few users are answered faster than a thread is woken."""
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
 
 
 def from_environment() -> Starlette:
@@ -96,6 +98,7 @@ class _Service:
             Route("/similar", self._counted(self.similar), methods=["POST"]),
             Route("/explain", self._counted(self.explain), methods=["POST"]),
             Route("/items", self._counted(self.items)),
+            Route("/columns", self._counted(self.columns)),
             Route("/health", self._unlimited(self.health)),
             Route("/ready", self._unlimited(self.ready)),
             Route("/metrics", self._unlimited(self.write_metrics)),
@@ -121,9 +124,9 @@ class _Service:
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             try:
-                reloaded = await run_in_threadpool(self.recommender.reload_if_replaced)
+                reloaded = await _in_thread(self.recommender.reload_if_replaced)
                 if reloaded:
-                    search = await run_in_threadpool(ItemSearch, self.recommender.run, self.recommender.items)
+                    search = await _in_thread(ItemSearch, self.recommender.run, self.recommender.items)
                     self.search = search
                     self.metrics.reloads.inc()
                     self._note_run()
@@ -204,10 +207,11 @@ class _Service:
                 allow=asked.allow,
                 where=asked.where,
                 include_history=asked.include_history,
+                inner_step=asked.inner_step,
             )
 
         few = len(histories) <= _FEW_USERS
-        lists = answer() if few else await run_in_threadpool(answer)
+        lists = answer() if few else await _in_thread(answer)
         self.metrics.users.inc(len(histories))
         users = [
             {
@@ -223,13 +227,13 @@ class _Service:
         asked = await self._read(request, SimilarRequest)
         self._check_count("ids", len(asked.ids), self.settings.max_items)
         self._check_count("top", asked.top, self.settings.max_items)
-        found = await run_in_threadpool(self.recommender.similar_items, asked.ids, asked.top)
+        found = await _in_thread(self.recommender.similar_items, asked.ids, asked.top)
         return _json({"items": [[self._item(one) for one in items] for items in found]})
 
     async def explain(self, request: Request) -> Response:
         asked = await self._read(request, ExplainRequest)
         self._check_count("history", len(asked.history), self.settings.max_items)
-        explained = await run_in_threadpool(self.recommender.explain, asked.history, asked.item)
+        explained = await _in_thread(self.recommender.explain, asked.history, asked.item)
         return _json(
             {
                 "item_id": explained.item_id,
@@ -247,8 +251,11 @@ class _Service:
             raise HTTPException(422, f"limit: found {limit!r:.40}, expected a whole number of at least 1")
         self._check_count("limit", int(limit), self.settings.max_items)
         query = request.query_params.get("query", "")
-        rows, total = await run_in_threadpool(self.search.find, query, int(limit))
+        rows, total = await _in_thread(self.search.find, query, int(limit))
         return _json({"items": rows, "total": total})
+
+    async def columns(self, _: Request) -> Response:
+        return _json({"columns": await _in_thread(self.search.columns)})
 
     def _item(self, recommended: Recommendation) -> dict[str, Any]:
         answer: dict[str, Any] = {"item_id": recommended.item_id, "score": recommended.score}
@@ -272,6 +279,7 @@ class _Service:
                 "preset": record.preset,
                 "items": served.num_items,
                 "item_table": served.item_format,
+                "inner_step": served.has_inner_step,
                 "dataset_fingerprint": record.dataset_fingerprint,
             }
         )
@@ -309,6 +317,11 @@ def load(settings: ServiceSettings) -> Recommender:
     return Recommender.load(
         settings.run, item_table=settings.item_table, items=items, threads=settings.threads
     )
+
+
+async def _in_thread(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
+    """Call a function in a thread, which is left to itself when the time of the request is over."""
+    return await anyio.to_thread.run_sync(partial(function, *arguments), abandon_on_cancel=True)
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 if TYPE_CHECKING:
     from metatl.serving.served_run import ServedRun
 
 _TITLES = ("title", "name", "item_name")
+_OFFERED_VALUES = 60
 
 
 class ItemSearch:
@@ -41,6 +43,16 @@ class ItemSearch:
         row = self.table.row(item, named=True)
         title = row.get(self.title)
         return {**row, "title": str(row["item_id"] if title is None else title)}
+
+    def columns(self) -> dict[str, list[str]]:
+        """Return the columns of few different texts, which filters can offer: name to sorted values."""
+        table = self.table.select(cs.string())
+        few = [
+            name
+            for name in table.columns
+            if name not in {"item_id", self.title} and 1 < table[name].n_unique() <= _OFFERED_VALUES
+        ]
+        return {name: table[name].drop_nulls().unique().sort().to_list() for name in few}
 
     def find(self, query: str, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Find the items that have all words of a query, anywhere in their texts.

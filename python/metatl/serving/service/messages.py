@@ -28,6 +28,7 @@ class RecommendRequest(BaseModel):
         default=None, description="Values, or lists of values, by column of the item table."
     )
     include_history: bool = Field(default=False, description="Whether items of the history may come again.")
+    inner_step: bool = Field(default=True, description="Whether MetaTL's inner step adapts to the history.")
 
 
 class RecommendedItem(BaseModel):
@@ -107,6 +108,12 @@ class ItemsAnswer(BaseModel):
 
     items: list[dict[str, Any]]
     total: int = Field(description="How many items match.")
+
+
+class ColumnsAnswer(BaseModel):
+    """Columns of the item table with few different texts, and these texts."""
+
+    columns: dict[str, list[str]]
 
 
 class ErrorAnswer(BaseModel):

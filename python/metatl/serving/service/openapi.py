@@ -25,7 +25,7 @@ POSTS: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
 def describe() -> dict[str, Any]:
     """Return the description as JSON: OpenAPI 3.1."""
     models = [model for _, *pair in POSTS.values() for model in pair]
-    models += [messages.ItemsAnswer, messages.ErrorAnswer]
+    models += [messages.ItemsAnswer, messages.ColumnsAnswer, messages.ErrorAnswer]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     paths: dict[str, Any] = {}
     for path, (summary, request, answer) in POSTS.items():
@@ -42,6 +42,12 @@ def describe() -> dict[str, Any]:
             "summary": "Find items by their words.",
             "parameters": query,
             "responses": _responses(_json(messages.ItemsAnswer)),
+        }
+    }
+    paths["/columns"] = {
+        "get": {
+            "summary": "The columns that filters can offer.",
+            "responses": _responses(_json(messages.ColumnsAnswer)),
         }
     }
     for path, summary, media in (
