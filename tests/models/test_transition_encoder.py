@@ -169,3 +169,39 @@ def test_tensors_of_other_shapes_are_refused(tensor):
     tensors[tensor] = np.zeros((3, 3), np.float32)
     with pytest.raises(InvalidArgumentError):
         build_and_encode(model.config, tensors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+def test_lists_of_ten_thousand_histories_are_those_of_torch(level, monkeypatch):
+    monkeypatch.setenv("METATL_SIMD", level)
+    torch.manual_seed(0)
+    items = 800
+    model = MetaTL(MetaTLConfig(inner_steps=2), items)
+    with torch.no_grad():
+        model.embedding.weight.normal_()
+        model.bias.normal_()
+        model.mean_transition.normal_()
+    model.eval()
+    try:
+        encoder = model.query_encoder()
+    except InvalidArgumentError:
+        pytest.skip("this processor has no such instructions")
+    generator = np.random.default_rng(0)
+    table = model.item_table.numpy().astype(float)
+    bias = model.item_bias.numpy()
+    for length in range(1, 51):
+        rows = generator.integers(0, items, (200, length))
+        negatives = _metatl.sample_support_negatives(rows, model.support_negatives, items, seed=0)
+        expected = model.encode(torch.from_numpy(rows), torch.from_numpy(negatives)).queries.numpy()
+        histories = Histories.from_matrix(rows)
+        queries = encoder.encode(histories, seed=0, num_threads=None)
+        scores, found = (
+            2 * q @ table.T - (table**2).sum(axis=1) - (q**2).sum(axis=1)[:, None] + bias
+            for q in (expected.astype(float), queries.astype(float))
+        )
+        np.testing.assert_allclose(found, scores, rtol=1e-5, atol=1e-5 * np.abs(scores).max())
+        lists = [np.argsort(-values, axis=1, kind="stable")[:, :10] for values in (scores, found)]
+        for row in np.flatnonzero((lists[0] != lists[1]).any(axis=1)):
+            # Only items whose scores are equal to 1e-5 may change places.
+            np.testing.assert_allclose(scores[row, lists[1][row]], scores[row, lists[0][row]], rtol=1e-5)
