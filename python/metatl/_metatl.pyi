@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 
 __all__ = [
     "BatchPrefetcher",
@@ -44,7 +44,7 @@ _Ids: TypeAlias = npt.NDArray[np.int64]
 _Weights: TypeAlias = npt.NDArray[np.float64]
 _Rows: TypeAlias = npt.NDArray[np.float32]
 # (I, d) float32; the bits of bfloat16; whole numbers (I, d) and their rows' scales (I,)
-_ItemTable: TypeAlias = _Rows | npt.NDArray[np.uint16] | tuple[npt.NDArray[np.int8], _Rows]
+_ItemTable: TypeAlias = _Rows | npt.NDArray[np.uint16] | tuple[npt.NDArray[np.int8], _Rows] | PanelTable
 _Metrics: TypeAlias = npt.NDArray[np.float64]
 _Counts: TypeAlias = npt.NDArray[np.int64]
 _Similarity: TypeAlias = Literal["dot", "l2", "squared_l2"]
@@ -218,6 +218,11 @@ def top_n_of(
     overrides: _Overrides | None,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Rows]: ...
+
+@final
+class PanelTable:
+    def __new__(cls, item_table: _ItemTable, *, num_threads: int | None = None) -> Self: ...
+
 def round_to_bf16(item_table: _Rows, *, num_threads: int | None = None) -> npt.NDArray[np.uint16]: ...
 def round_to_int8(
     item_table: _Rows, *, num_threads: int | None = None

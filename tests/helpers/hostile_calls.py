@@ -109,9 +109,15 @@ def wrong(name: str, value: Any, draw: random.Random) -> Any:
         "window_share": SHARES,
         "shuffle_share": SHARES,
         "resamples": numbers,  # many of them take for ever, and are no error
+        "steps": numbers,
         "interactions": (None, 3, "interactions"),
     }
-    by_type = {str: TEXTS, bool: (True, False, None, 1, "yes"), int: [*numbers, *HUGE]}
+    by_type = {
+        str: TEXTS,
+        bool: (True, False, None, 1, "yes"),
+        int: [*numbers, *HUGE],
+        float: [*numbers, *NUMBERS],
+    }
     return draw.choice(by_name.get(name) or by_type[type(value)])
 
 
@@ -243,8 +249,71 @@ def kernels() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             _metatl.rank_catalogue,
             {**of_table, "targets": targets, **excluded, **scoring},
         )
-        called[f"top_n, {name}"] = (_metatl.top_n, {**of_table, "n": 4, **excluded, **scoring})
+        called[f"top_n, {name}"] = (
+            _metatl.top_n,
+            {**of_table, "n": 4, **excluded, "allowed": (weights > 0).astype(np.uint8), **scoring},
+        )
+        called[f"top_n_of, {name}"] = (
+            _metatl.top_n_of,
+            {**of_table, "n": 4, "candidates_indptr": rows, "candidates": items, **excluded, **scoring},
+        )
+        called[f"PanelTable, {name}"] = (panels, {"item_table": numbers, "num_threads": 1})
+    called.update(transitions(table, rows, items, rng))
     return called
+
+
+def panels(item_table: Any, num_threads: Any) -> Any:
+    """The scores of an arranged table."""
+    arranged = _metatl.PanelTable(item_table, num_threads=num_threads)
+    first = item_table[0] if isinstance(item_table, tuple) else item_table
+    query, nothing = np.ones((1, first.shape[1]), np.float32), np.zeros(0, np.int64)
+    settings = {"item_bias": None, "similarity": "dot", "overrides": None, "num_threads": 1}
+    return _metatl.top_n(query, arranged, 3, np.zeros(2, np.int64), nothing, **settings)
+
+
+def transitions(
+    table: np.ndarray, rows: np.ndarray, items: np.ndarray, rng: np.random.Generator
+) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    dimension = table.shape[1]
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    weights = {name: numbers(dimension, dimension) for name in ("head_weight", "tail_weight")}
+    vectors = {name: numbers(dimension) for name in ("bias", "first_skip", "second_skip")}
+    learner = {"item_table": table, **weights, **vectors, "num_threads": 1}
+
+    def parts(given: dict[str, Any]) -> tuple[Any, ...]:
+        skip = given.pop("first_skip"), given.pop("second_skip")
+        return given.pop("head_weight"), given.pop("tail_weight"), given.pop("bias"), skip
+
+    def tabulate(item_table: Any, num_threads: Any, **given: Any) -> Any:
+        return _metatl.tabulate_transitions(item_table, parts(given), num_threads=num_threads)
+
+    def encode(indptr: Any, items: Any, item_table: Any, mean_transition: Any, **given: Any) -> Any:
+        learner = parts(given)
+        terms = given.pop("heads"), given.pop("tails")
+        inner = tuple(given.pop(name) for name in inner_loop)
+        return _metatl.encode_transitions(
+            indptr, items, item_table, learner, inner, mean_transition, terms=terms, **given
+        )
+
+    inner_loop = {"steps": 2, "rates": numbers(dimension), "inverse_temperature": 0.1, "mean": True}
+    inner_loop |= {"margin": 1.0, "common": 2, "own": 1, "own_drawn": 2}
+    heads, tails = tabulate(**learner)
+    encoded = {
+        **learner,
+        **inner_loop,
+        "indptr": rows,
+        "items": items,
+        "mean_transition": numbers(dimension),
+        "heads": heads,
+        "tails": tails,
+        "item_bias": numbers(len(table)),
+        "similarity": "l2",
+        "seed": 1,
+    }
+    return {"tabulate_transitions": (tabulate, learner), "encode_transitions": (encode, encoded)}
 
 
 def as_bytes(results: Any) -> list[Any]:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -89,10 +90,63 @@ def ranking_case(kernel: str, *, table: str = "float32", overridden: bool = Fals
             lambda: _metatl.rank_catalogue(queries, item_table, targets, *excluded, **settings),
             (ITEMS, ITEMS),
         )
+    if kernel == "top_n_of":
+        candidates = np.arange(USERS + 1) * 50, rng.integers(0, ITEMS, USERS * 50)
+        return Case(
+            [*arrays, *excluded, *candidates, candidates[1]],
+            lambda: _metatl.top_n_of(queries, item_table, 10, *candidates, *excluded, **settings),
+            (ITEMS, None),
+        )
+    if kernel == "PanelTable":
+        return Case(
+            [*arrays, *excluded],
+            lambda: _metatl.top_n(
+                queries, _metatl.PanelTable(item_table, num_threads=1), 10, *excluded, **settings
+            ),
+            (ITEMS, None),
+        )
+    allowed = rng.integers(0, 2, ITEMS).astype(np.uint8)
     return Case(
-        [*arrays, *excluded],
-        lambda: _metatl.top_n(queries, item_table, 10, *excluded, **settings),
+        [*arrays, *excluded, allowed],
+        lambda: _metatl.top_n(queries, item_table, 10, *excluded, allowed=allowed, **settings),
         (ITEMS, None),
+    )
+
+
+def transitions_case(kernel: str) -> Case:
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    table, skip = numbers(ITEMS, DIMENSION), (numbers(DIMENSION), numbers(DIMENSION))
+    learner = (numbers(DIMENSION, DIMENSION), numbers(DIMENSION, DIMENSION), numbers(DIMENSION), skip)
+    inner = (1, numbers(DIMENSION), 0.1, True, None, 8, 1, 2)
+    bias, mean = numbers(ITEMS), numbers(DIMENSION)
+    arrays = [table, *learner[:3], *skip]
+    if kernel == "tabulate_transitions":
+        call = partial(_metatl.tabulate_transitions, table, learner, num_threads=1)
+        return Case(arrays, call, (None, None))
+    indptr, items = np.arange(USERS + 1) * 4, rng.integers(0, ITEMS, USERS * 4)
+    terms = _metatl.tabulate_transitions(table, learner)
+    return Case(
+        [*arrays, *terms, inner[1], bias, mean, indptr, items, items],
+        lambda: (
+            _metatl.encode_transitions(
+                indptr,
+                items,
+                table,
+                learner,
+                inner,
+                mean,
+                terms=terms,
+                item_bias=bias,
+                similarity="squared_l2",
+                seed=0,
+                num_threads=1,
+            ),
+        ),
+        (None,),
     )
 
 
@@ -213,6 +267,11 @@ AT_EVERY_LEVEL: dict[str, Callable[[], Case]] = {
     "rank_catalogue": lambda: ranking_case("rank_catalogue"),
     "rank_catalogue, int8, overrides": lambda: ranking_case("rank_catalogue", table="int8", overridden=True),
     "top_n, overrides": lambda: ranking_case("top_n", overridden=True),
+    "top_n_of": lambda: ranking_case("top_n_of", overridden=True),
+    "PanelTable": lambda: ranking_case("PanelTable"),
+    "PanelTable, int8": lambda: ranking_case("PanelTable", table="int8"),
+    "encode_transitions": lambda: transitions_case("encode_transitions"),
+    "tabulate_transitions": lambda: transitions_case("tabulate_transitions"),
     "rank_scores": lambda: score_case("rank_scores"),
     "rank_score_matrix": lambda: score_case("rank_score_matrix"),
     "top_n_scores": lambda: score_case("top_n_scores"),

@@ -190,7 +190,7 @@ class FactorisedBlock(NamedTuple):
         with self.timings.stage("rank"):
             counts = _metatl.rank_catalogue(
                 self.queries,
-                self.item_table.arrays,
+                self.item_table.catalogue,
                 targets,
                 excluded.indptr,
                 excluded.items,
@@ -205,7 +205,7 @@ class FactorisedBlock(NamedTuple):
         """See :meth:`Block.top_n`."""
         best = _metatl.top_n(
             self.queries,
-            self.item_table.arrays,
+            self.item_table.catalogue,
             n,
             excluded.indptr,
             excluded.items,
@@ -221,7 +221,7 @@ class FactorisedBlock(NamedTuple):
         """See :meth:`Block.top_n_of`."""
         best = _metatl.top_n_of(
             self.queries,
-            self.item_table.arrays,
+            self.item_table.catalogue,
             n,
             candidates.indptr,
             candidates.items,

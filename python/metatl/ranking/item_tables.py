@@ -6,7 +6,7 @@ docs/item_precision.md shows how rounding changes ranks and how much memory it s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from metatl import _metatl
@@ -39,11 +39,14 @@ class ItemTable:
         numbers from -127 to 127.
     scales : ndarray or None
         (I,) float32, the factor of each row's whole numbers, for int8; None for the other formats.
+    panels : PanelTable or None
+        A copy of the numbers in the order in which full ranking and lists read them, made by `arranged`.
     """
 
     format: ItemFormat
     numbers: np.ndarray
     scales: np.ndarray | None = None
+    panels: _metatl.PanelTable | None = None
 
     @classmethod
     def float32(cls, item_table: np.ndarray) -> ItemTable:
@@ -151,6 +154,31 @@ class ItemTable:
     def nbytes(self) -> int:
         """Size of the arrays in bytes."""
         return self.numbers.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+    def arranged(self, *, num_threads: int | None = None) -> ItemTable:
+        """Arrange the table for lists of the whole catalogue: worth a copy if it ranks again and again.
+
+        Parameters
+        ----------
+        num_threads : int, optional
+            Threads of the kernel; by default `METATL_NUM_THREADS`, or one per available core.
+
+        Returns
+        -------
+        ItemTable
+            The same table; scores have the same bits.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If a scale is not finite.
+        """
+        return replace(self, panels=_metatl.PanelTable(self.arrays, num_threads=num_threads))
+
+    @property
+    def catalogue(self) -> np.ndarray | tuple[np.ndarray, np.ndarray] | _metatl.PanelTable:
+        """The table in the form that is best for kernels that read all of it."""
+        return self.arrays if self.panels is None else self.panels
 
     @property
     def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:

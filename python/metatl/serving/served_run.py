@@ -12,7 +12,7 @@ from metatl.common.timings import Timings
 from metatl.exceptions import InvalidArgumentError
 from metatl.models import find_system
 from metatl.ranking.encoders import ArrayEncoder, make_encoder
-from metatl.ranking.item_tables import ItemTable
+from metatl.ranking.item_tables import ItemTable, as_item_table
 from metatl.runs.run_directory import Run, load_run, read_stored_run, tensors_fit
 from metatl.serving.item_lookup import ItemLookup
 
@@ -140,7 +140,9 @@ def serve_stored_run(
             arrays = encoder_class.of(stored.config, stored.tensors, num_threads=num_threads)
         if arrays is not None:
             item_format = _format(item_table, stored.record.num_items)
-            encoder = ArrayEncoder.of(arrays, item_format, SEED, num_threads, Timings())
+            table = as_item_table(arrays.item_table, item_format, num_threads=num_threads)
+            table = table.arranged(num_threads=num_threads)
+            encoder = ArrayEncoder.of(arrays, table, SEED, num_threads, Timings())
             return ServedRun(
                 stored.path, stored.record, stored.item_ids, stored.item_counts, encoder, item_format
             )

@@ -451,6 +451,62 @@ pub fn sequential_dots(
     }
 }
 
+/// The dot product of a query with each item of a panel, with the bits of [`dot_tile`].
+///
+/// # Panics
+/// If the two have different dimensions.
+pub fn panel_dots(level: Level, query: &[f32], panel: &[Lanes], products: &mut [f32; LANES]) {
+    assert_eq!(query.len(), panel.len(), "query and items differ in length");
+    dispatch!(level, panel_dots(query, panel, products));
+}
+
+/// [`panel_dots`] of a panel of bfloat16.
+///
+/// # Panics
+/// If the two have different dimensions.
+pub fn panel_dots_bf16(
+    level: Level,
+    query: &[f32],
+    bits: &[[u16; LANES]],
+    products: &mut [f32; LANES],
+) {
+    assert_eq!(query.len(), bits.len(), "query and items differ in length");
+    dispatch!(level, panel_dots_bf16(query, bits, products));
+}
+
+/// [`panel_dots`] of a panel of integers, each times the scale of its item.
+///
+/// # Panics
+/// If the two have different dimensions.
+pub fn panel_dots_int8(
+    level: Level,
+    query: &[f32],
+    codes: &[[i8; LANES]],
+    scales: &Lanes,
+    products: &mut [f32; LANES],
+) {
+    assert_eq!(query.len(), codes.len(), "query and items differ in length");
+    dispatch!(level, panel_dots_int8(query, codes, scales, products));
+}
+
+/// Writes a panel of bfloat16 as `f32`.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn widen_panel_bf16(level: Level, bits: &[[u16; LANES]], panel: &mut [Lanes]) {
+    assert_eq!(bits.len(), panel.len(), "panels differ in length");
+    dispatch!(level, widen_panel_bf16(bits, panel));
+}
+
+/// Writes a panel of integers as `f32`, each times the scale of its item.
+///
+/// # Panics
+/// If the two differ in length.
+pub fn widen_panel_int8(level: Level, codes: &[[i8; LANES]], scales: &Lanes, panel: &mut [Lanes]) {
+    assert_eq!(codes.len(), panel.len(), "panels differ in length");
+    dispatch!(level, widen_panel_int8(codes, scales, panel));
+}
+
 /// The squared distance of one pair, summed over its coordinates in order.
 #[must_use]
 pub fn sequential_squared_distance(level: Level, left: &[f32], right: &[f32]) -> f32 {
@@ -645,6 +701,30 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn ones(words: &[u64]) -> u64 {
             scalar::ones(words)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn panel_dots(query: &[f32], panel: &[Lanes], products: &mut [f32; LANES]) {
+            scalar::panel_dots_of::<true>(query, panel, products);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn panel_dots_bf16(
+            query: &[f32],
+            bits: &[[u16; LANES]],
+            products: &mut [f32; LANES],
+        ) {
+            scalar::panel_dots_bf16_of::<true>(query, bits, products);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn widen_panel_bf16(bits: &[[u16; LANES]], panel: &mut [Lanes]) {
+            scalar::widen_panel_bf16(bits, panel);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn widen_panel_int8(codes: &[[i8; LANES]], scales: &Lanes, panel: &mut [Lanes]) {
+            scalar::widen_panel_int8(codes, scales, panel);
         }
 
         #[target_feature(enable = $features)]

@@ -2,6 +2,7 @@
 
 use metatl_core::parallel::work;
 use metatl_core::ranking::{self, ItemTable, Matrix};
+use metatl_core::simd::Level;
 use numpy::{
     Element, PyArray1, PyArray2, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
@@ -56,8 +57,34 @@ fn rounding_work(item_table: Matrix) -> u64 {
     work(item_table.rows(), item_table.columns(), 1) / ranking::NUMBERS_PER_NANOSECOND
 }
 
+/// An item table arranged for the catalogue kernels: a copy, which scores with the same bits.
+#[pyclass(frozen, module = "metatl._metatl")]
+pub(crate) struct PanelTable(ranking::PanelTable);
+
+#[pymethods]
+impl PanelTable {
+    #[new]
+    #[pyo3(signature = (item_table, *, num_threads = None))]
+    fn new(
+        py: Python<'_>,
+        item_table: &Bound<'_, PyAny>,
+        num_threads: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let item_table = ItemTableArrays::new(item_table)?;
+
+        let item_table = item_table.parts()?;
+        let level = Level::from_environment().map_err(to_py)?;
+        let work = work(item_table.rows(), item_table.columns(), 1);
+        let table = parallel::run(py, num_threads, work, |interrupt| {
+            ranking::PanelTable::new(item_table, level, interrupt)
+        })?;
+        Ok(Self(table))
+    }
+}
+
 /// The borrowed arrays of an item table.
 pub(crate) enum ItemTableArrays<'py> {
+    Panels(Bound<'py, PanelTable>),
     Float32(arrays::Matrix<'py, f32>),
     Bf16(arrays::Matrix<'py, u16>),
     Int8 {
@@ -69,6 +96,9 @@ pub(crate) enum ItemTableArrays<'py> {
 impl<'py> ItemTableArrays<'py> {
     /// A matrix of float32, a matrix of uint16 that holds bfloat16, or a tuple of int8 and scales.
     pub(crate) fn new(value: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(table) = value.cast::<PanelTable>() {
+            return Ok(Self::Panels(table.clone()));
+        }
         if let Ok(tuple) = value.cast::<PyTuple>() {
             let Ok((codes, scales)) = tuple.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()
             else {
@@ -93,6 +123,7 @@ impl<'py> ItemTableArrays<'py> {
     /// The table in the type of the core.
     pub(crate) fn parts(&self) -> PyResult<ItemTable<'_>> {
         Ok(match self {
+            Self::Panels(table) => ItemTable::Panels(&table.get().0),
             Self::Float32(array) => ItemTable::Float32(to_matrix("item_table", array)?),
             Self::Bf16(array) => ItemTable::Bf16(to_matrix("item_table", array)?),
             Self::Int8 { codes, scales } => ItemTable::Int8 {

@@ -42,7 +42,7 @@ mod _metatl {
     #[pymodule_export]
     use crate::interactions::Interactions;
     #[pymodule_export]
-    use crate::item_table::{round_to_bf16, round_to_int8};
+    use crate::item_table::{PanelTable, round_to_bf16, round_to_int8};
     #[pymodule_export]
     use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]

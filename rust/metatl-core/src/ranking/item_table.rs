@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::inputs::Matrix;
+use super::panel_table::PanelTable;
 use crate::Error;
 use crate::simd::{self, Level};
 
@@ -23,6 +24,8 @@ pub enum ItemTable<'a> {
         /// One scale for each item.
         scales: &'a [f32],
     },
+    /// Any of these, arranged for the catalogue kernels.
+    Panels(&'a PanelTable),
 }
 
 impl<'a> From<Matrix<'a>> for ItemTable<'a> {
@@ -39,6 +42,7 @@ impl<'a> ItemTable<'a> {
             Self::Float32(matrix) => matrix.rows(),
             Self::Bf16(matrix) => matrix.rows(),
             Self::Int8 { codes, .. } => codes.rows(),
+            Self::Panels(table) => table.rows(),
         }
     }
 
@@ -49,6 +53,7 @@ impl<'a> ItemTable<'a> {
             Self::Float32(matrix) => matrix.columns(),
             Self::Bf16(matrix) => matrix.columns(),
             Self::Int8 { codes, .. } => codes.columns(),
+            Self::Panels(table) => table.columns(),
         }
     }
 
@@ -112,6 +117,7 @@ impl<'a> ItemTable<'a> {
             Self::Int8 { codes, scales } => {
                 simd::widen_int8(level, codes.values(), scales, columns, rows, to);
             }
+            Self::Panels(table) => table.write_rows(rows, to),
         }
     }
 
@@ -122,6 +128,8 @@ impl<'a> ItemTable<'a> {
             Self::Float32(matrix) => simd::prefetch(&matrix.values()[numbers]),
             Self::Bf16(matrix) => simd::prefetch(&matrix.values()[numbers]),
             Self::Int8 { codes, .. } => simd::prefetch(&codes.values()[numbers]),
+            // Read from front to back, which the processor foresees.
+            Self::Panels(_) => {}
         }
     }
 

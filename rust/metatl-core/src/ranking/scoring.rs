@@ -85,6 +85,11 @@ impl<'a> Scoring<'a> {
                 format_args!("{}, one for each item", item_table.rows()),
             ));
         }
+        // The norms of an arranged table and the scores have to be computed in the same way.
+        let level = match item_table {
+            ItemTable::Panels(table) => table.level(),
+            _ => level,
+        };
         Ok(Self {
             queries,
             item_table,

@@ -454,6 +454,55 @@ properties! {
         }
     }
 
+    fn arranged_tables_rank_with_the_same_bits(
+        shape in shapes(),
+        dimension in 0usize..70,
+        num_items in 1usize..150,
+        n in 0usize..20,
+        origin in prop::sample::select(&ORIGINS),
+        narrow in any::<bool>(),
+    ) {
+        let mut world = World::new(&Shape { dimension, num_items, ..shape });
+        world.roughen(shape.seed, Roughness::Sizes);
+        let interrupt = &Interrupt::new();
+        let rounded = Narrow::new(&world, origin, shape.seed, interrupt).unwrap();
+        let table = if narrow { rounded.table(num_items, dimension) } else { world.matrix().into() };
+        for level in Level::available() {
+            let arranged = PanelTable::new(table, level, interrupt).unwrap();
+            let on_threads = parallel::run(
+                3,
+                u64::MAX,
+                |interrupt: &Interrupt| PanelTable::new(table, level, interrupt),
+                || true,
+            );
+            prop_assert_eq!(format!("{:?}", on_threads.unwrap()), format!("{arranged:?}"));
+            for similarity in SIMILARITIES {
+                let [plain, panels] = [table, ItemTable::Panels(&arranged)]
+                    .map(|table| world.scoring_of(table, similarity, level));
+                let excluded = world.excluded();
+                prop_assert_eq!(
+                    rank_catalogue(&plain, &world.targets, excluded, interrupt),
+                    rank_catalogue(&panels, &world.targets, excluded, interrupt)
+                );
+                prop_assert_eq!(
+                    top_n(&plain, n, excluded, None, interrupt),
+                    top_n(&panels, n, excluded, None, interrupt)
+                );
+                let none = vec![0; world.num_queries() + 1];
+                let nothing =
+                    ItemLists::new(NAMES, &none, &[], world.num_queries(), num_items).unwrap();
+                prop_assert_eq!(
+                    top_n_of(&plain, n, excluded, nothing, interrupt),
+                    top_n_of(&panels, n, excluded, nothing, interrupt)
+                );
+                prop_assert_eq!(
+                    rank_candidates(&plain, &world.candidates, world.width, interrupt),
+                    rank_candidates(&panels, &world.candidates, world.width, interrupt)
+                );
+            }
+        }
+    }
+
     fn filters_leave_out_as_lists_of_excluded_items_do(
         shape in shapes(),
         n in 0usize..20,

@@ -2,10 +2,11 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_add_epi32, _mm_cvtsi128_si32,
-    _mm_loadu_ps, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_add_ps, _mm256_and_si256,
-    _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256, _mm256_castps128_ps256,
-    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_movemask_ps,
+    _mm_loadl_epi64, _mm_loadu_ps, _mm_shuffle_epi32, _mm_unpackhi_epi64, _mm256_add_ps,
+    _mm256_and_si256, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
+    _mm256_castps128_ps256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpgt_epi32,
+    _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_maskload_ps, _mm256_movemask_ps, _mm256_mul_ps,
     _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
     _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
     _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
@@ -268,6 +269,33 @@ fn add_integers(lanes: __m256i) -> u32 {
     let two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
     let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b01>(two));
     _mm_cvtsi128_si32(one) as u32
+}
+
+#[target_feature(enable = "avx2,fma,popcnt")]
+pub(super) fn panel_dots_int8(
+    query: &[f32],
+    codes: &[[i8; LANES]],
+    scales: &Lanes,
+    products: &mut [f32; LANES],
+) {
+    const REGISTERS: usize = LANES / WIDTH;
+    // SAFETY: `Lanes` holds that many numbers.
+    let scales: [__m256; REGISTERS] =
+        std::array::from_fn(|part| unsafe { _mm256_loadu_ps(scales.0.as_ptr().add(part * WIDTH)) });
+    let mut sums = [_mm256_setzero_ps(); REGISTERS];
+    for (&q, codes) in query.iter().zip(codes) {
+        let q = _mm256_set1_ps(q);
+        for part in 0..REGISTERS {
+            // SAFETY: as many codes as the register has lanes.
+            let codes = unsafe { _mm_loadl_epi64(codes.as_ptr().add(part * WIDTH).cast()) };
+            let numbers = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+            sums[part] = _mm256_fmadd_ps(q, _mm256_mul_ps(numbers, scales[part]), sums[part]);
+        }
+    }
+    for (part, sum) in sums.into_iter().enumerate() {
+        // SAFETY: as for the scales.
+        unsafe { _mm256_storeu_ps(products.as_mut_ptr().add(part * WIDTH), sum) };
+    }
 }
 
 /// The scores above the threshold, and those that are NaN, as bits.

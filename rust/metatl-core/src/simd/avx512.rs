@@ -1,11 +1,12 @@
 //! Kernels for AVX-512.
 
 use std::arch::x86_64::{
-    __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm256_storeu_ps, _mm512_add_ps,
+    __m512, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_UNORD_Q, _mm_loadu_si128, _mm256_storeu_ps, _mm512_add_ps,
     _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_cmp_ps_mask,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps,
-    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_cmp_ps_mask, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_sub_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{
@@ -154,6 +155,33 @@ fn row_above(scores: &[f32; LANES], threshold: f32) -> (u32, u32) {
         nan |= u32::from(is_nan) << (half * WIDTH);
     }
     (above, nan)
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,popcnt")]
+pub(super) fn panel_dots_int8(
+    query: &[f32],
+    codes: &[[i8; LANES]],
+    scales: &Lanes,
+    products: &mut [f32; LANES],
+) {
+    const REGISTERS: usize = LANES / WIDTH;
+    // SAFETY: `Lanes` holds that many numbers.
+    let scales: [__m512; REGISTERS] =
+        std::array::from_fn(|part| unsafe { _mm512_loadu_ps(scales.0.as_ptr().add(part * WIDTH)) });
+    let mut sums = [_mm512_setzero_ps(); REGISTERS];
+    for (&q, codes) in query.iter().zip(codes) {
+        let q = _mm512_set1_ps(q);
+        for part in 0..REGISTERS {
+            // SAFETY: as many codes as the register has lanes.
+            let codes = unsafe { _mm_loadu_si128(codes.as_ptr().add(part * WIDTH).cast()) };
+            let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+            sums[part] = _mm512_fmadd_ps(q, _mm512_mul_ps(numbers, scales[part]), sums[part]);
+        }
+    }
+    for (part, sum) in sums.into_iter().enumerate() {
+        // SAFETY: as for the scales.
+        unsafe { _mm512_storeu_ps(products.as_mut_ptr().add(part * WIDTH), sum) };
+    }
 }
 
 /// Registers of sums that all rows are added to before the next registers.

@@ -11,6 +11,16 @@ use super::scalar::row_above;
 compile_plain_kernels!("neon");
 
 #[target_feature(enable = "neon")]
+pub(super) fn panel_dots_int8(
+    query: &[f32],
+    codes: &[[i8; LANES]],
+    scales: &Lanes,
+    products: &mut [f32; LANES],
+) {
+    scalar::panel_dots_int8_of::<true>(query, codes, scales, products);
+}
+
+#[target_feature(enable = "neon")]
 pub(super) fn add_rows(weights: &[f32], table: Table, rows: &[i64], sums: &mut [f32]) {
     scalar::add_rows_of::<true>(weights, table, rows, sums);
 }

@@ -103,6 +103,96 @@ pub(super) fn sequential_squared_distance_of<const FUSED: bool>(
     })
 }
 
+/// Σ q · item for each lane, in the order of the coordinates.
+#[inline(always)]
+fn dots_of_lanes<const FUSED: bool>(
+    query: &[f32],
+    lanes: impl Iterator<Item = [f32; LANES]>,
+    products: &mut [f32; LANES],
+) {
+    let mut sums = [0.0; LANES];
+    for (&q, items) in query.iter().zip(lanes) {
+        for (sum, &item) in sums.iter_mut().zip(&items) {
+            *sum = multiply_add::<FUSED>(q, item, *sum);
+        }
+    }
+    *products = sums;
+}
+
+#[inline(always)]
+fn from_bf16(bits: [u16; LANES]) -> [f32; LANES] {
+    bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+}
+
+#[inline(always)]
+fn from_int8(codes: [i8; LANES], scales: &Lanes) -> [f32; LANES] {
+    let mut numbers = codes.map(f32::from);
+    for (number, scale) in numbers.iter_mut().zip(&scales.0) {
+        *number *= scale;
+    }
+    numbers
+}
+
+#[inline(always)]
+pub(super) fn panel_dots_of<const FUSED: bool>(
+    query: &[f32],
+    panel: &[Lanes],
+    products: &mut [f32; LANES],
+) {
+    dots_of_lanes::<FUSED>(query, panel.iter().map(|lanes| lanes.0), products);
+}
+
+#[inline(always)]
+pub(super) fn panel_dots_bf16_of<const FUSED: bool>(
+    query: &[f32],
+    bits: &[[u16; LANES]],
+    products: &mut [f32; LANES],
+) {
+    dots_of_lanes::<FUSED>(query, bits.iter().map(|&bits| from_bf16(bits)), products);
+}
+
+#[inline(always)]
+pub(super) fn panel_dots_int8_of<const FUSED: bool>(
+    query: &[f32],
+    codes: &[[i8; LANES]],
+    scales: &Lanes,
+    products: &mut [f32; LANES],
+) {
+    let lanes = codes.iter().map(|&codes| from_int8(codes, scales));
+    dots_of_lanes::<FUSED>(query, lanes, products);
+}
+
+#[inline(always)]
+pub(super) fn widen_panel_bf16(bits: &[[u16; LANES]], panel: &mut [Lanes]) {
+    for (lanes, &bits) in panel.iter_mut().zip(bits) {
+        lanes.0 = from_bf16(bits);
+    }
+}
+
+#[inline(always)]
+pub(super) fn widen_panel_int8(codes: &[[i8; LANES]], scales: &Lanes, panel: &mut [Lanes]) {
+    for (lanes, &codes) in panel.iter_mut().zip(codes) {
+        lanes.0 = from_int8(codes, scales);
+    }
+}
+
+pub(super) fn panel_dots(query: &[f32], panel: &[Lanes], products: &mut [f32; LANES]) {
+    panel_dots_of::<false>(query, panel, products);
+}
+
+pub(super) fn panel_dots_bf16(query: &[f32], bits: &[[u16; LANES]], products: &mut [f32; LANES]) {
+    panel_dots_bf16_of::<false>(query, bits, products);
+}
+
+pub(super) fn panel_dots_int8(
+    query: &[f32],
+    codes: &[[i8; LANES]],
+    scales: &Lanes,
+    products: &mut [f32; LANES],
+) {
+    panel_dots_int8_of::<false>(query, codes, scales, products);
+}
+
 #[inline(always)]
 pub(super) fn panel_norms_of<const FUSED: bool>(panel: &[Lanes]) -> Lanes {
     let mut norms = [0.0; LANES];

@@ -1,7 +1,5 @@
 //! The rows of one panel of items, transposed.
 
-use std::ops::Range;
-
 use crate::ranking::scoring::{Scoring, Similarity};
 use crate::simd::{self, LANES, Lanes, QUERIES, QueryCoordinates};
 
@@ -30,13 +28,6 @@ impl Panel {
         simd::transpose(rows, &mut self.coordinates);
         if scoring.similarity != Similarity::Dot {
             self.item_norms = simd::panel_norms(scoring.level, &self.coordinates);
-        }
-    }
-
-    /// Copies the bias of the items, if there is one.
-    pub(super) fn fill_bias(&mut self, scoring: &Scoring, items: Range<usize>) {
-        if let Some(bias) = scoring.item_bias {
-            self.item_bias.0[..items.len()].copy_from_slice(&bias[items]);
         }
     }
 }

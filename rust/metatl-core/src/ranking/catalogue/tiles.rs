@@ -7,6 +7,8 @@ use super::panel::{Panel, blocks_of_zeros};
 use super::plan::Piece;
 use crate::Error;
 use crate::parallel::Interrupt;
+use crate::ranking::item_table::ItemTable;
+use crate::ranking::panel_table::PanelNumbers;
 use crate::ranking::scoring::{Scoring, Similarity};
 use crate::simd::{self, LANES, Lanes, QUERIES, QueryCoordinates, Tile};
 
@@ -74,11 +76,28 @@ impl<'a> Tiles<'a> {
                 {}
                 continue;
             }
-            let rows = scoring.rows_of(items.clone(), &mut buffer);
-            if transposed {
-                panel.fill(scoring, rows, items.len());
+            let arranged = match scoring.item_table {
+                ItemTable::Panels(table) => Some((table, first / LANES)),
+                _ => None,
+            };
+            let rows = match arranged {
+                Some(_) => &[],
+                None => scoring.rows_of(items.clone(), &mut buffer),
+            };
+            let coordinates = match arranged {
+                Some((table, index)) if transposed => {
+                    panel.item_norms = *table.norms(index);
+                    table.coordinates(index, &mut panel.coordinates)
+                }
+                None if transposed => {
+                    panel.fill(scoring, rows, items.len());
+                    &panel.coordinates
+                }
+                _ => &[],
+            };
+            if let Some(bias) = scoring.item_bias {
+                panel.item_bias.0[..items.len()].copy_from_slice(&bias[items.clone()]);
             }
-            panel.fill_bias(scoring, items.clone());
             // The rows of the next panel are prefetched while the blocks of this panel are computed.
             let mut prefetched = items.end * dimension;
             let end_of_next = (items.end + LANES).min(self.items.end) * dimension;
@@ -90,11 +109,21 @@ impl<'a> Tiles<'a> {
                         scoring.item_table.prefetch(part);
                     }
                     let packed = &queries[block * dimension..][..dimension];
-                    simd::dot_tile(scoring.level, &panel.coordinates, packed, &mut tile);
+                    simd::dot_tile(scoring.level, coordinates, packed, &mut tile);
+                } else if let Some((table, index)) = arranged {
+                    panel.item_norms = *table.norms(index);
+                    self.fill_tile_from(table.numbers(index), &mut tile);
                 } else {
                     self.fill_tile_untransposed(rows, &mut panel.item_norms, &mut tile);
                 }
-                self.finish_tile(&panel, rows, block, norms, &mut tile);
+                self.finish_tile(
+                    &panel.item_norms,
+                    &panel.item_bias,
+                    &items,
+                    block,
+                    norms,
+                    &mut tile,
+                );
                 while let Some(change) = changes
                     .next_if(|change| change.first_item == first && change.query / QUERIES == block)
                 {
@@ -121,6 +150,21 @@ impl<'a> Tiles<'a> {
         }
     }
 
+    /// The dot products of a few queries with the items of a panel of an arranged table.
+    fn fill_tile_from(&self, numbers: PanelNumbers, tile: &mut Tile) {
+        let level = self.scoring.level;
+        for (query, products) in self.queries.clone().zip(&mut tile.0) {
+            let query = self.scoring.queries.row(query);
+            match numbers {
+                PanelNumbers::Float32(panel) => simd::panel_dots(level, query, panel, products),
+                PanelNumbers::Bf16(bits) => simd::panel_dots_bf16(level, query, bits, products),
+                PanelNumbers::Int8(codes, scales) => {
+                    simd::panel_dots_int8(level, query, codes, scales, products);
+                }
+            }
+        }
+    }
+
     /// The queries in blocks, coordinate by coordinate. Lanes after the last query hold zeros.
     fn pack_queries(&self) -> Vec<QueryCoordinates> {
         let dimension = self.scoring.queries.columns();
@@ -139,8 +183,9 @@ impl<'a> Tiles<'a> {
     /// Turns the dot products of a tile into scores, with the same operations as [`Scoring::pair_score`].
     fn finish_tile(
         &self,
-        panel: &Panel,
-        item_rows: &[f32],
+        item_norms: &Lanes,
+        item_bias: &Lanes,
+        items: &Range<usize>,
         block: usize,
         query_norms: &QueryCoordinates,
         tile: &mut Tile,
@@ -149,9 +194,10 @@ impl<'a> Tiles<'a> {
         let queries = self.queries.clone().skip(block * QUERIES);
         let rows = &mut tile.0[..queries.len().min(QUERIES)];
         if scoring.similarity != Similarity::Dot {
-            let finite =
-                simd::tile_to_squared_distances(level, rows, query_norms, &panel.item_norms);
+            let finite = simd::tile_to_squared_distances(level, rows, query_norms, item_norms);
             if !finite {
+                let mut buffer = Vec::new();
+                let item_rows = scoring.rows_of(items.clone(), &mut buffer);
                 for (query, distances) in queries.zip(&mut *rows) {
                     let item_rows = item_rows.chunks_exact(scoring.queries.columns().max(1));
                     for (row, distance) in item_rows.zip(distances) {
@@ -165,7 +211,7 @@ impl<'a> Tiles<'a> {
             simd::scores_from_squared_distances(level, rows.as_flattened_mut(), root);
         }
         if scoring.item_bias.is_some() {
-            simd::add_bias_to_tile(level, rows, &panel.item_bias);
+            simd::add_bias_to_tile(level, rows, item_bias);
         }
     }
 }
