@@ -38,7 +38,7 @@ def split(**settings):
 
 WRONG_VALUES = {
     "k: found 0, expected a whole number of at least 1": lambda: split(k=0),
-    "repeats: found 'last', expected 'first' or 'all'": lambda: metatl.Interactions.from_frame(
+    "repeats: found 'last', expected one of first, all": lambda: metatl.Interactions.from_frame(
         interactions().to_frame(), repeats="last"
     ),
     "count: found -1, expected an integer from 0 to 2**63 - 1": lambda: _metatl.random_order(-1, seed=0),
