@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DownloadError",
+    "EmptySplitError",
     "ForkError",
     "InvalidArgumentError",
     "MetatlError",
@@ -120,6 +121,10 @@ class DataError(MetatlError):
         return type(self)(
             self.message, file=os.fspath(path), line=self.line, row=self.row, column=self.column
         )
+
+
+class EmptySplitError(DataError):
+    """A split leaves no training user or no new user. The parameters are those of :class:`DataError`."""
 
 
 class _NotFoundError(FileNotFoundError):

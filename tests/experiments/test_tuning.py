@@ -16,7 +16,8 @@ from metatl.experiments.search_spaces import SEARCH_SPACES, OneOf, Real, Whole
 from metatl.experiments.tuned_settings import TunedSettings, read_tuned_settings
 from metatl.experiments.tuning import Search, tune
 from metatl.models import SYSTEMS
-from metatl.runs.run_directory import SplitSettings, read_metrics
+from metatl.runs.metrics_file import read_metrics
+from metatl.runs.run_directory import SplitSettings
 from metatl.training.fit import configure
 from metatl.training.stop_signals import TrainingStopped
 from planted_data import write_ring
@@ -139,7 +140,9 @@ def test_what_cannot_be_tuned(ring, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="'popularity' has nothing to tune"):
         tune(search(ring, model="popularity"), tmp_path)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    result = CliRunner().invoke(main, ["tune", "--model", "knn", "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        main, ["tune", "--data", str(ring), "--model", "knn", "--out", str(tmp_path / "out")]
+    )
     assert result.exit_code == 2
     assert result.stderr.strip() == (
         "Error: optuna is not installed, expected it; install metatl[tune] or optuna"

@@ -239,6 +239,13 @@ class Scenarios:
         again = self._train_command("--resume", model="markov")
         return self._make("train_counting", before, command, again=again, check=_training)
 
+    def _train_all_data(self) -> Scenario:
+        """Choose the steps on the split, then fit on every row."""
+        before = self._before("train_all_data")
+        command = self._train_command("--all-data")
+        again = self._train_command("--all-data", "--resume")
+        return self._make("train_all_data", before, command, again=again, check=_training)
+
     def _resume(self) -> Scenario:
         """Continue a training that was killed after its second evaluation."""
         before = self._before("resume")

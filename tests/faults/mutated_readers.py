@@ -30,7 +30,7 @@ from metatl.evaluation.external.ranked_lists import read_lists, read_targets
 from metatl.evaluation.per_user_files import read_per_user
 from metatl.experiments.tuned_settings import TunedSettings, read_tuned_settings, write_tuned_settings
 from metatl.runs.checkpoints import CheckpointFiles, TrainingState, load_checkpoint, save_checkpoint
-from metatl.runs.run_directory import read_metrics
+from metatl.runs.metrics_file import read_metrics
 from mutations import (
     damage_json,
     damage_npy,

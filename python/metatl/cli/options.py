@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from metatl.data.interactions import BadRows, Interactions
+    from metatl.data.interactions import BadRows, Interactions, Repeats
     from metatl.data.timestamps import TimestampUnit
 
 _ROLES = 3
@@ -32,12 +32,15 @@ class Reading:
         Texts that stand for a missing value.
     bad_rows : {"error", "skip"} or None
         What to do with rows that cannot be used.
+    repeats : {"first", "all"} or None
+        Which interactions of a user with the same item are kept.
     """
 
     columns: tuple[str, str, str] | None = None
     timestamp_unit: TimestampUnit | None = None
     null_values: tuple[str, ...] | None = None
     bad_rows: BadRows | None = None
+    repeats: Repeats | None = None
 
     def given(self) -> dict[str, Any]:
         """Return what the options say, as arguments of :func:`metatl.datasets.load`."""
@@ -86,6 +89,12 @@ _READING_OPTIONS = (
         help="Rows that cannot be used: name the first ten and stop, or leave them out and count them.  "
         "[default: error]",
     ),
+    click.option(
+        "--repeats",
+        type=click.Choice(["first", "all"]),
+        show_default=False,
+        help="Rows of a user with the same item: keep the first, or all.  [default: first]",
+    ),
 )
 
 
@@ -98,10 +107,11 @@ def reading_options(command: Callable[..., None]) -> Callable[..., None]:
         columns: tuple[tuple[str, str, str], TimestampUnit | None] | None,
         null_values: tuple[str, ...] | None,
         bad_rows: BadRows | None,
+        repeats: Repeats | None,
         **options: Any,
     ) -> None:
         names, unit = (None, None) if columns is None else columns
-        command(*args, reading=Reading(names, unit, null_values, bad_rows), **options)
+        command(*args, reading=Reading(names, unit, null_values, bad_rows, repeats), **options)
 
     decorated: Callable[..., None] = with_reading
     for option in reversed(_READING_OPTIONS):

@@ -17,7 +17,7 @@ from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_array, add_json
 from metatl.data.interactions import Interactions
 from metatl.data.timestamps import from_date, to_datetime
-from metatl.exceptions import DataError, InvalidArgumentError
+from metatl.exceptions import DataError, EmptySplitError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,7 +222,9 @@ def cold_start_split(
     ArgumentTypeError
         If an argument has the wrong type.
     DataError
-        If no item, no training user or no new user is left; the message says what to change.
+        If no item is left; the message says what to change.
+    EmptySplitError
+        If no training user or no new user is left; likewise.
     """
     check_type(
         "interactions", interactions, Interactions, "metatl.Interactions, as metatl.read_interactions gives"
@@ -243,18 +245,18 @@ def cold_start_split(
     newcomers = arrivals.newcomers
     day = f"{to_datetime(arrivals.cutoff):%Y-%m-%d}"
     if arrivals.train.num_users == 0:
-        raise DataError(
+        raise EmptySplitError(
             f"no user has {min_train_rows} interactions before T = {day}; choose a later cutoff, "
             "a larger cutoff_quantile or a smaller min_train_rows"
         )
     if newcomers.num_users == 0:
-        raise DataError(
+        raise EmptySplitError(
             f"no user with a known item arrives at or after T = {day}; choose an earlier cutoff or a "
             "smaller cutoff_quantile"
         )
     is_cold = newcomers.lengths > k
     if not is_cold.any():
-        raise DataError(
+        raise EmptySplitError(
             f"none of the {newcomers.num_users} users who arrive at or after T = {day} has more than "
             f"k = {k} interactions, the longest has {newcomers.lengths.max()}; choose a smaller k or an "
             "earlier cutoff"
@@ -282,6 +284,54 @@ def cold_start_split(
             "seed": seed,
         },
         dropped={**arrivals.dropped, "new users with too few rows": newcomers.num_users - cold.num_users},
+        dataset_fingerprint=interactions.fingerprint,
+    )
+
+
+def hold_nothing_out(interactions: Interactions, *, k: int, min_item_count: int = 10) -> ColdStartSplit:
+    """Make a split whose training rows are all rows, for the fit of a system that is to be used.
+
+    Items with fewer than `min_item_count` rows are dropped, and then users without a row. T is just after the
+    last row, so there are no new users, and every user is a training user, with as many rows as there are.
+
+    Parameters
+    ----------
+    interactions : Interactions
+        The interactions of all users.
+    k : int
+        Number of interactions of a new user that a model sees, K >= 1.
+    min_item_count : int
+        Smallest number of rows of an item.
+
+    Returns
+    -------
+    ColdStartSplit
+        The split; `cold`, `validation` and `test` are empty.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If an argument is outside its range.
+    DataError
+        If no item is left.
+    """
+    k = whole_number("k", k, 1)
+    train = _frequent_items(interactions, whole_number("min_item_count", min_item_count, 1))
+    cutoff = int(interactions.timestamps.max()) + 1
+    nobody = np.empty(0, dtype=np.int64)
+    return ColdStartSplit(
+        k=k,
+        train=train,
+        cold=train.select_rows(np.zeros(train.num_interactions, dtype=bool)),
+        validation=nobody,
+        test=nobody,
+        cutoff_timestamp=cutoff,
+        protocol={"k": k, "cutoff": to_datetime(cutoff).isoformat(), "min_item_count": min_item_count},
+        dropped={
+            "rare items": interactions.num_items - train.num_items,
+            "interactions with rare items": interactions.num_interactions - train.num_interactions,
+            "users with rare items only": interactions.num_users - train.num_users,
+        },
         dataset_fingerprint=interactions.fingerprint,
     )
 
@@ -333,12 +383,7 @@ def part_by_arrival(
     _check(min_item_count >= 1, "min_item_count", min_item_count, "at least 1")
     _check(min_train_rows >= 1, "min_train_rows", min_train_rows, "at least 1")
     _check(unseen_items in ("drop", "keep"), "unseen_items", unseen_items, "'drop' or 'keep'")
-    filtered = interactions.select_items(interactions.item_counts >= min_item_count)
-    if filtered.num_items == 0:
-        raise DataError(
-            f"no item has {min_item_count} interactions, the most frequent has "
-            f"{interactions.item_counts.max()}; choose a smaller min_item_count"
-        )
+    filtered = _frequent_items(interactions, min_item_count)
     if cutoff is None:
         first = np.sort(filtered.first_timestamps)
         timestamp = int(first[math.floor(cutoff_quantile * (len(first) - 1))])
@@ -374,6 +419,17 @@ def part_by_arrival(
             "new users with unseen items only": filtered.num_users - users_before - newcomers.num_users,
         },
     )
+
+
+def _frequent_items(interactions: Interactions, min_item_count: int) -> Interactions:
+    """Drop rare items, and then users without a row."""
+    frequent = interactions.select_items(interactions.item_counts >= min_item_count)
+    if frequent.num_items == 0:
+        raise DataError(
+            f"no item has {min_item_count} interactions, the most frequent has "
+            f"{interactions.item_counts.max()}; choose a smaller min_item_count"
+        )
+    return frequent
 
 
 def _first_items(interactions: Interactions, users: NDArray[np.int64], k: int) -> NDArray[np.int64]:

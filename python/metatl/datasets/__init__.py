@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from metatl.data.frames import FrameLike
-    from metatl.data.interactions import BadRows, Interactions
+    from metatl.data.interactions import BadRows, Interactions, Repeats
     from metatl.data.timestamps import TimestampUnit
 
 __all__ = ["BUNDLED", "item_names", "item_table", "load", "source", "xwines"]
@@ -27,8 +27,13 @@ BUNDLED = "wines"
 """Name of the bundled data set, wherever a command or a function takes data."""
 
 
-def xwines() -> Interactions:
+def xwines(*, repeats: Repeats = "first") -> Interactions:
     """Load the bundled wine ratings.
+
+    Parameters
+    ----------
+    repeats : {"first", "all"}
+        Which ratings of a wine by the same user are kept; no user has rated one twice.
 
     Returns
     -------
@@ -38,7 +43,7 @@ def xwines() -> Interactions:
     from metatl.data.readers.interaction_files import read_interactions
 
     with resources.as_file(resources.files(__name__) / "xwines_slim.tsv.gz") as path:
-        return read_interactions(path)
+        return read_interactions(path, repeats=repeats)
 
 
 def item_table() -> pl.DataFrame:
@@ -102,6 +107,7 @@ def load(
     *,
     null_values: Sequence[str] | None = None,
     bad_rows: BadRows | None = None,
+    repeats: Repeats | None = None,
 ) -> Interactions:
     """Load a data set by the name that commands use, or make one of a table in memory.
 
@@ -119,6 +125,8 @@ def load(
         :func:`metatl.data.readers.interaction_files.read_interactions`.
     bad_rows : {"error", "skip"}, optional
         What to do with rows that cannot be used; an error by default.
+    repeats : {"first", "all"}, optional
+        Which interactions of a user with the same item are kept; the first by default.
 
     Returns
     -------
@@ -152,7 +160,7 @@ def load(
             raise ConfigError("columns: found names, expected none: the bundled wines need none")
         if timestamp_unit is not None:
             raise ConfigError("timestamp_unit: found a unit, expected none: the bundled wines need none")
-        return xwines()
+        return xwines(repeats=repeats or "first")
     user = item = timestamp = None
     if columns is not None:
         if not isinstance(columns, (list, tuple)) or [type(name) for name in columns] != [str] * 3:
@@ -170,6 +178,7 @@ def load(
             timestamp_unit=timestamp_unit,
             null_values=null_values,
             bad_rows=bad_rows or "error",
+            repeats=repeats or "first",
         )
     except MissingFileError as error:
         hint = did_you_mean(data, [BUNDLED])

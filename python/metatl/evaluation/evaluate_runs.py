@@ -196,7 +196,7 @@ def evaluate(
         If `run` is not a run, `k` or `top` is not a whole number or out of range, `attributes` is not a
         table, or `item_table` is a rounded format and the system has no item vectors.
     RunError
-        If the data is not the data that the run was fitted on.
+        If the data is not the data that the run was fitted on, or the run is fitted on every row.
     DataError
         If the data cannot be read, or no test user has more than K interactions.
     NoNegativeError
@@ -210,6 +210,12 @@ def evaluate(
     top = whole_number("top", top, 0)
     measures = Measures(parse_metrics(metrics), ties, seed, num_threads)
     negatives = parse_candidates(candidates)
+    if run.record.refit:
+        raise RunError(
+            f"{'the run' if run.path is None else run.path}: found a run that is fitted on every row, so "
+            "nobody is left whom it has not seen; evaluate one that is fitted with the same settings, "
+            "without --all-data, --no-validation or an update"
+        )
     timings = Timings()
     with timings.stage("read"):
         interactions = _read_data(run, data)

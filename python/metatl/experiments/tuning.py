@@ -20,7 +20,7 @@ from metatl.experiments.tuned_settings import (
     write_tuned_settings,
 )
 from metatl.models import find_system
-from metatl.runs.run_directory import SplitSettings, read_metrics
+from metatl.runs.metrics_file import read_metrics
 from metatl.training.fit import configure, fit
 from metatl.training.stop_signals import TrainingStopped
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from metatl.data.interactions import Interactions
     from metatl.experiments.search_spaces import Range
+    from metatl.runs.run_directory import SplitSettings
 
 _PRESET = "tuned"
 

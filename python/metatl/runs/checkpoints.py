@@ -227,9 +227,15 @@ class CheckpointFiles:
     ----------
     directory : Path
         The run directory.
+    prefix : str
+        Start of the names of the files; ``split-`` for those of a training that only chooses the steps.
     """
 
     directory: Path
+    prefix: str = ""
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{self.prefix}{name}"
 
     def save_last(self, tensors: dict[str, NDArray[Any]], state: TrainingState) -> None:
         """Write the state that `--resume` continues from, and `history.json`.
@@ -239,11 +245,11 @@ class CheckpointFiles:
         OSError
             If a file cannot be written.
         """
-        save_checkpoint(self.directory / "last.safetensors", tensors, asdict(state))
+        save_checkpoint(self._path("last.safetensors"), tensors, asdict(state))
         self._write_history(state)
 
     def _write_history(self, state: TrainingState) -> None:
-        write_json(self.directory / "history.json", state.history)
+        write_json(self._path("history.json"), state.history)
 
     def load_last(self) -> Checkpoint | None:
         """Read the last state; None if the run stopped before its first checkpoint.
@@ -257,7 +263,7 @@ class CheckpointFiles:
         OSError
             If `history.json` cannot be written.
         """
-        path = self.directory / "last.safetensors"
+        path = self._path("last.safetensors")
         if not path.exists():
             return None
         tensors, record = load_checkpoint(path)
@@ -274,7 +280,7 @@ class CheckpointFiles:
         OSError
             If the file cannot be written.
         """
-        save_checkpoint(self.directory / "best.safetensors", weights, state.history[-1])
+        save_checkpoint(self._path("best.safetensors"), weights, state.history[-1])
 
     def load_best(self) -> dict[str, NDArray[Any]]:
         """Read the weights with the best validation MRR.
@@ -284,8 +290,13 @@ class CheckpointFiles:
         RunError
             If the file is missing, damaged, or of another format version.
         """
-        weights, _ = load_checkpoint(self.directory / "best.safetensors")
+        weights, _ = load_checkpoint(self._path("best.safetensors"))
         return weights
+
+    def remove_weights(self) -> None:
+        """Remove both checkpoints; the history stays."""
+        for name in ("last.safetensors", "best.safetensors"):
+            self._path(name).unlink(missing_ok=True)
 
 
 def training_tensors(model: TrainableModel, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:

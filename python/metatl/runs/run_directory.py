@@ -6,10 +6,17 @@ A run directory holds::
     environment.json    the environment: versions, device, threads
     items.parquet       raw item ids in the order of the item table, with their training counts
     history.json        loss and validation metrics at every evaluation
-    metrics.json        the final validation metrics; present only if the run is finished
+    metrics.json        the final validation metrics, and how a fit on every row was made; present only if the
+                        run is finished
     best.safetensors    the weights with the best validation MRR
     last.safetensors    weights, optimiser and random generators at the last checkpoint, for `--resume`
     tensorboard/        loss and validation metrics for TensorBoard
+
+A run that is fitted on every row also has the training on the cold-start split that chose its steps::
+
+    selection.json      the chosen steps and the validation metrics
+    split-history.json, split-best.safetensors, split-last.safetensors
+                        as above; the weights are removed when the steps are chosen
 
 While a training is at work, `.metatl-training.json` names its process. `run.json` holds a SHA-256 of its
 content and one of the item table; the weights have their own.
@@ -45,7 +52,7 @@ from metatl.common.arguments import check_type, config_error, did_you_mean, expe
 from metatl.common.files import write_json, write_parquet
 from metatl.common.forks import refuse_forked_child
 from metatl.data.fingerprints import add_json
-from metatl.data.interactions import BadRows  # noqa: TC001 (pydantic reads it)
+from metatl.data.interactions import BadRows, Repeats  # noqa: TC001 (pydantic reads them)
 from metatl.data.readers.parquet_files import default_max_bytes, read_parquet
 from metatl.data.split import ColdStartSplit, cold_start_split
 from metatl.data.timestamps import TimestampUnit, split_unit
@@ -182,10 +189,18 @@ class RunRecord(BaseModel):
     """Texts of the data that stand for a missing value; None if none were given."""
     bad_rows: BadRows | None = None
     """What was done with rows that cannot be used; None for an error."""
+    repeats: Repeats | None = None
+    """Which interactions of a user with the same item were kept; None for the first."""
     dataset_fingerprint: str
     split: SplitSettings
     split_fingerprint: str
-    validation_candidates_sha256: str
+    """Of the split that chose the steps; without validation, of the split that holds nothing out."""
+    validation_candidates_sha256: str | None
+    """None without validation."""
+    refit: bool = False
+    """Whether the run is fitted on every row of every user, those of the test users included."""
+    validation: bool = True
+    """Whether validation users chose the steps; if not, the config's `max_steps` are taken."""
     num_items: int
 
     @model_validator(mode="before")
@@ -203,7 +218,7 @@ class RunRecord(BaseModel):
     @property
     def reading(self) -> dict[str, Any]:
         """The arguments of :func:`metatl.datasets.load` with which the data was read."""
-        names = ("columns", "timestamp_unit", "null_values", "bad_rows")
+        names = ("columns", "timestamp_unit", "null_values", "bad_rows", "repeats")
         return {name: getattr(self, name) for name in names}
 
 
@@ -296,35 +311,6 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {name: metadata.version(name) for name in names},
     }
-
-
-def read_metrics(path: Path) -> dict[str, float]:
-    """Read the validation metrics of a finished run.
-
-    Parameters
-    ----------
-    path : Path
-        The run directory.
-
-    Returns
-    -------
-    dict of str to float
-        Values by the metric's name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the run is not finished.
-    RunError
-        If the file is damaged.
-    """
-    file = path / "metrics.json"
-    try:
-        metrics = json.loads(file.read_bytes())["validation"]
-        return {str(name): float(value) for name, value in metrics.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise RunError(f"{file}: found no metrics in JSON ({reason}); train again") from None
 
 
 def read_record(path: str | Path) -> RunRecord:

@@ -18,6 +18,10 @@ RUN_FILES = (
     "history.json",
     "best.safetensors",
     "last.safetensors",
+    "selection.json",
+    "split-history.json",
+    "split-best.safetensors",
+    "split-last.safetensors",
 )
 """The files of a run directory, apart from the folder `tensorboard`."""
 

@@ -254,7 +254,9 @@ def _removed_if_it_fails(directory: Path, remove: Callable[[], None]) -> Iterato
 
 
 def _is_worth_keeping(directory: Path) -> bool:
-    return (directory / "last.safetensors").exists() or is_finished(directory)
+    # Where the steps are chosen on the split, its history is there before the first checkpoint of the fit.
+    files = (directory / "last.safetensors", directory / "split-history.json")
+    return any(file.exists() for file in files) or is_finished(directory)
 
 
 def _start(directory: Path, record: RunRecord, item_ids: pl.Series, item_counts: NDArray[np.int64]) -> None:

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from metatl import datasets
 from metatl.common.arguments import check_type, config_error, did_you_mean
-from metatl.common.files import write_json
 from metatl.common.forks import refuse_forked_child
-from metatl.data.candidates import sample_candidate_sets
-from metatl.data.full_users import leave_out_full_users
 from metatl.data.interactions import Interactions
-from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, NoNegativeError
+from metatl.exceptions import ConfigError, InvalidArgumentError
 from metatl.models import SYSTEMS, System, find_system
-from metatl.ranking.rank import candidate_metrics
-from metatl.runs.checkpoints import save_checkpoint
 from metatl.runs.run_directory import (
     Run,
     RunRecord,
@@ -42,21 +35,20 @@ from metatl.runs.training_directory import (
     training_directory,
     unfinished_directory,
 )
+from metatl.training.fit_parts import divide, refuse_unused
+from metatl.training.fit_system import SystemFit
 from metatl.training.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from metatl.data.candidates import CandidateSets
     from metatl.data.frames import FrameLike
-    from metatl.data.interactions import BadRows
+    from metatl.data.interactions import BadRows, Repeats
     from metatl.data.split import ColdStartSplit
     from metatl.data.timestamps import TimestampUnit
-    from metatl.models.contract import Model
     from metatl.training.outer_loop import Progress
 
-VALIDATION_NEGATIVES = 100
-_FEW_NEGATIVES = 0.1  # the quantile of the users' numbers of negatives that half of which a user must have
+_READING = ("columns", "timestamp_unit", "null_values", "bad_rows", "repeats")
 
 
 def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: int) -> BaseModel:
@@ -104,47 +96,98 @@ def configure(system: System, preset: str, overrides: Mapping[str, Any], *, k: i
 
 
 @dataclass(frozen=True)
-class _Defaults:
-    """The values of the arguments of `fit` that are not given; of a resumed run, those in its record."""
+class _Arguments:
+    """The arguments of `fit`; those of a resumed run that are not given are in its record."""
 
-    data: str = datasets.BUNDLED
+    data: str | os.PathLike[str] | FrameLike | Interactions | None = None
     columns: tuple[str, str, str] | None = None
     timestamp_unit: TimestampUnit | None = None
     null_values: tuple[str, ...] | None = None
     bad_rows: BadRows | None = None
+    repeats: Repeats | None = None
     model: str = "metatl"
     preset: str = "tuned"
     seed: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
     split: SplitSettings = field(default_factory=SplitSettings)
+    refit: bool = False
+    validation: bool = True
     compiled: bool = False
 
     @classmethod
-    def of_run(cls, directory: Path) -> _Defaults:
+    def of_run(cls, directory: Path) -> _Arguments:
         """Read the record of the run to continue; a directory without a run has the usual defaults."""
         directory = unfinished_directory(directory) or directory
         if not has_run(directory):
             return cls()
         record = read_record(directory)
         return cls(
-            data=datasets.BUNDLED if record.data is None else record.data,
+            data=record.data,
             columns=record.columns,
             timestamp_unit=record.timestamp_unit,
             null_values=record.null_values,
             bad_rows=record.bad_rows,
+            repeats=record.repeats,
             model=record.model,
             preset=record.preset,
             seed=record.seed,
             # K belongs to the split.
             config={name: value for name, value in record.config.items() if name != "k"},
             split=record.split,
+            refit=record.refit,
+            validation=record.validation,
             compiled=record.compiled,
         )
 
-    def merge_split(self, split: SplitSettings | None, k: int | None) -> SplitSettings:
-        """Replace the settings of the split that are given."""
-        given = {} if split is None else split.model_dump(include=split.model_fields_set)
-        return SplitSettings(**{**self.split.model_dump(), **given, **({} if k is None else {"k": k})})
+    def replaced(
+        self,
+        given: Mapping[str, Any],
+        *,
+        refit: bool | None,
+        validation: bool | None,
+        config: Mapping[str, Any] | None,
+        split: SplitSettings | None,
+        k: int | None,
+    ) -> _Arguments:
+        """Replace the arguments that are given, and the fields of `config` and `split` that are."""
+        # Interactions are read already, whatever the record says about a file.
+        unread: dict[str, Any] = dict.fromkeys(_READING if isinstance(given["data"], Interactions) else ())
+        fields = {} if split is None else split.model_dump(include=split.model_fields_set)
+        fields = {**fields, **({} if k is None else {"k": k})}
+        has_validation = self.validation if validation is None else validation
+        if not has_validation:
+            refuse_unused(refit, fields)
+        return replace(
+            self,
+            **{**unread, **{name: value for name, value in given.items() if value is not None}},
+            config={**self.config, **(config or {})},
+            split=SplitSettings(**{**self.split.model_dump(), **fields}),
+            refit=not has_validation or (self.refit if refit is None else refit),
+            validation=has_validation,
+        )
+
+    def load(self) -> Interactions:
+        """Read the data."""
+        if self.data is None:
+            raise InvalidArgumentError(
+                "data: found nothing, expected the path of a file, or wines for the bundled ratings"
+            )
+        if isinstance(self.data, Interactions):
+            return self.data
+        return datasets.load(self.data, **{name: getattr(self, name) for name in _READING})
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The fields of the record that are arguments, except the config."""
+        named = isinstance(self.data, (str, os.PathLike))
+        return {
+            "data": datasets.source(self.data) if named else None,  # type: ignore[arg-type]
+            **{name: getattr(self, name) for name in (*_READING, "model", "preset", "seed", "compiled")},
+            "repeats": None if self.repeats == "first" else self.repeats,
+            "split": self.split.model_dump(mode="json"),
+            "refit": self.refit,
+            "validation": self.validation,
+        }
 
 
 def fit(
@@ -157,10 +200,13 @@ def fit(
     out: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
     split: SplitSettings | None = None,
+    refit: bool | None = None,
+    validation: bool | None = None,
     columns: tuple[str, str, str] | None = None,
     timestamp_unit: TimestampUnit | None = None,
     null_values: Sequence[str] | None = None,
     bad_rows: BadRows | None = None,
+    repeats: Repeats | None = None,
     device: str = "auto",
     compiled: bool | None = None,
     resume: bool = False,
@@ -168,7 +214,7 @@ def fit(
     on_data: Callable[[Interactions, ColdStartSplit], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Run:
-    """Fit a system on the training users of a cold-start split.
+    """Fit a system on the training users of a cold-start split, or with `refit` on every row of every user.
 
     With `resume`, an argument that is not given has the value in the record of the run, and so has a field of
     `config` or `split` that is not given.
@@ -177,7 +223,7 @@ def fit(
     ----------
     data : str, Path, table or Interactions, optional
         `wines`, the path of an interactions file, a table as :meth:`metatl.Interactions.from_frame` takes
-        it, or interactions in memory; `wines` by default.
+        it, or interactions in memory; can be left out only to resume a run that was fitted on a file.
     model : str, optional
         Name of a system, one of :data:`metatl.models.SYSTEMS`; `metatl` by default.
     preset : str, optional
@@ -192,6 +238,13 @@ def fit(
         Fields of the system's config that differ from the preset.
     split : SplitSettings, optional
         How to split; by default the defaults of :class:`metatl.SplitSettings`.
+    refit : bool, optional
+        Choose the training steps by the validation MRR on the split, then fit once more, with as many steps,
+        on every row of every user with every item that has `min_item_count` rows; `min_train_rows` is for
+        the split only. The run is for use and cannot be evaluated. False by default.
+    validation : bool, optional
+        False holds nothing out: the system is fitted on every row with the `max_steps` of its config, and no
+        split is made. Implies `refit`. True by default.
     columns : tuple of str, optional
         Names of the user, item and timestamp columns of a file or table. By default the usual names are
         tried.
@@ -201,6 +254,8 @@ def fit(
         Texts that stand for a missing value; rows that have one are left out.
     bad_rows : {"error", "skip"}, optional
         What to do with rows that cannot be used; an error by default.
+    repeats : {"first", "all"}, optional
+        Which interactions of a user with the same item are kept; the first by default.
     device : {"auto", "cpu", "cuda"}
         Where to train.
     compiled : bool, optional
@@ -216,8 +271,9 @@ def fit(
         step when it is finished; until then the run in `out` can be loaded. Files of other names in `out` are
         kept. After an interruption the same call, or `resume`, continues the new run.
     on_data : callable, optional
-        Called with the interactions and their split before the training starts. Not called for a finished
-        run, whose data is not read.
+        Called with the interactions and their split before the training starts; without validation, the
+        split is :func:`metatl.data.split.hold_nothing_out`. Not called for a finished run, whose data is not
+        read.
     on_progress : callable, optional
         Called with a :class:`metatl.training.outer_loop.Progress` after every training step.
 
@@ -235,81 +291,68 @@ def fit(
         before the first step, once what was begun in `out` is removed.
     """
     refuse_forked_child()
+    reading: dict[str, Any] = {
+        "columns": columns,
+        "timestamp_unit": timestamp_unit,
+        "null_values": None if null_values is None else tuple(null_values),
+        "bad_rows": bad_rows,
+        "repeats": repeats,
+    }
     if isinstance(data, Interactions):
-        _refuse_reading(
-            columns=columns, timestamp_unit=timestamp_unit, null_values=null_values, bad_rows=bad_rows
-        )
+        _refuse_reading(**reading)
     check_type("config", config, (Mapping, NoneType), "a mapping of fields to values, as in {'dim': 64}")
+    check_type(
+        "split", split, (SplitSettings, NoneType), "metatl.SplitSettings, as in metatl.SplitSettings(k=3)"
+    )
     directory = None if out is None else Path(out)
-    defaults = _Defaults() if directory is None or not resume else _Defaults.of_run(directory)
-    data = defaults.data if data is None else data
-    model = defaults.model if model is None else model
-    preset = defaults.preset if preset is None else preset
-    seed = defaults.seed if seed is None else seed
-    compiled = defaults.compiled if compiled is None else compiled
-    if not isinstance(data, Interactions):
-        columns = defaults.columns if columns is None else columns
-        timestamp_unit = defaults.timestamp_unit if timestamp_unit is None else timestamp_unit
-        null_values = defaults.null_values if null_values is None else tuple(null_values)
-        bad_rows = defaults.bad_rows if bad_rows is None else bad_rows
-    system = find_system(model, preset)
+    defaults = _Arguments() if directory is None or not resume else _Arguments.of_run(directory)
+    given = {"data": data, "model": model, "preset": preset, "seed": seed, "compiled": compiled, **reading}
+    arguments = defaults.replaced(given, refit=refit, validation=validation, config=config, split=split, k=k)
+    system = find_system(arguments.model, arguments.preset)
     if directory is not None:
         check_directory(directory, resume=resume, overwrite=overwrite)
         if resume and has_run(unfinished_directory(directory) or directory):
             # Checked before the config, whose fields depend on the system.
             before = read_record(unfinished_directory(directory) or directory)
-            refuse_changes(directory, before, {"model": model, "preset": preset})
-    check_type(
-        "split", split, (SplitSettings, NoneType), "metatl.SplitSettings, as in metatl.SplitSettings(k=3)"
-    )
-    split_settings = defaults.merge_split(split, k)
-    settings = configure(system, preset, {**defaults.config, **(config or {})}, k=split_settings.k)
+            refuse_changes(directory, before, {"model": arguments.model, "preset": arguments.preset})
+    settings = configure(system, arguments.preset, arguments.config, k=arguments.split.k)
     device = resolve_device(device)
-    _check_compiled(system, compiled=compiled)
-    reading: dict[str, Any] = {
-        "columns": columns,
-        "timestamp_unit": timestamp_unit,
-        "null_values": null_values,
-        "bad_rows": bad_rows,
-    }
+    _check_compiled(system, compiled=arguments.compiled)
     if directory is not None and resume and is_complete(directory):
-        _check_finished(directory, data, model, preset, settings, seed, split_settings, reading)
+        _check_finished(directory, arguments, settings)
         tidy(directory)
         return load_run(directory, device=device)
-    interactions = data if isinstance(data, Interactions) else datasets.load(data, **reading)
-    cold_start = split_settings.split(interactions)
-    if on_data is not None:
-        on_data(interactions, cold_start)
-    candidates = _validation_candidates(cold_start, seed)
-    item_ids = cold_start.train.item_ids
-    item_counts = cold_start.train.item_counts
+    interactions = arguments.load()
+    parts = divide(
+        interactions,
+        arguments.split,
+        refit=arguments.refit,
+        validation=arguments.validation,
+        seed=arguments.seed,
+        on_data=on_data,
+    )
     record = RunRecord(
         metatl_version=metadata.version("metatl"),
-        model=model,
-        preset=preset,
         config=settings.model_dump(mode="json"),
-        seed=seed,
         device=device,
-        compiled=compiled,
-        data=datasets.source(data) if isinstance(data, (str, os.PathLike)) else None,
-        **reading,
         dataset_fingerprint=interactions.fingerprint,
-        split=split_settings,
-        split_fingerprint=cold_start.fingerprint,
-        validation_candidates_sha256=candidates.sha256,
-        num_items=cold_start.train.num_items,
+        split_fingerprint=parts.chosen_on.fingerprint,
+        validation_candidates_sha256=None if parts.candidates is None else parts.candidates.sha256,
+        num_items=parts.final.num_items,
+        **{**arguments.recorded, "split": arguments.split},
     )
-    train = partial(_fit_system, system, record, settings, cold_start, candidates, on_progress=on_progress)
+    fitting = SystemFit(system, record, settings, parts, on_progress)
+    item_ids, item_counts = parts.final.item_ids, parts.final.train.item_counts
     with StopSignals() as stop:
         if directory is None:
-            return Run(None, record, settings, train(stop, None, resume=False), item_ids, item_counts)
+            return Run(None, record, settings, fitting.run(stop, None, resume=False), item_ids, item_counts)
         with training_directory(
             directory, record, item_ids, item_counts, resume=resume, overwrite=overwrite
         ) as target:
             if target.is_finished:
                 fitted = load_run(target.directory, device=device).model
             else:
-                fitted = train(stop, target.directory, resume=target.is_continued)
+                fitted = fitting.run(stop, target.directory, resume=target.is_continued)
     return Run(directory, target.record, settings, fitted, item_ids, item_counts)
 
 
@@ -330,96 +373,10 @@ def _check_compiled(system: System, *, compiled: bool) -> None:
         )
 
 
-def _validation_candidates(split: ColdStartSplit, seed: int) -> CandidateSets:
-    if len(split.validation) == 0:
-        raise DataError(
-            f"found no validation users among {split.cold.num_users} new ones, expected at least one to "
-            "select the weights by the MRR; raise validation_share, or choose an earlier cutoff"
-        )
-    try:
-        return sample_candidate_sets(split, split.validation, n=VALIDATION_NEGATIVES, seed=seed)
-    except NoNegativeError:
-        # A small catalogue has fewer negatives. Selecting weights only compares MRRs on the same candidates.
-        users = leave_out_full_users(split.cold, split.validation, "validation")
-        # Users with very many items must not decide how few negatives all others get.
-        left = split.num_items - split.cold.distinct_items[users]
-        usual = min(VALIDATION_NEGATIVES, int(np.quantile(left, _FEW_NEGATIVES, method="lower")))
-        users = leave_out_full_users(split.cold, users, "validation", negatives=(usual + 1) // 2)
-        fewest = int((split.num_items - split.cold.distinct_items[users]).min())
-        return sample_candidate_sets(split, users, n=min(VALIDATION_NEGATIVES, fewest), seed=seed)
-
-
-def _fit_system(
-    system: System,
-    record: RunRecord,
-    config: Any,
-    split: ColdStartSplit,
-    candidates: CandidateSets,
-    stop: StopSignals,
-    directory: Path | None,
-    *,
-    resume: bool,
-    on_progress: Callable[[Progress], None] | None,
-) -> Model:
-    """Train a system, or compute it in one pass, and write its weights and metrics to the directory."""
-    fitted: Any
-    if system.batches is None:
-        fitted = system.model_class().fit(split.train, config)
-        stop.wait_for_step()  # only the files are left to write
-    else:
-        import torch
-
-        from metatl.training.outer_loop import train
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(record.seed)
-            fitted = system.model_class().for_training(config, split.train)
-        train(
-            fitted,
-            system.batches,
-            split,
-            candidates,
-            config=config,
-            seed=record.seed,
-            device=record.device,
-            stop=stop,
-            compiled=record.compiled,
-            directory=directory,
-            resume=resume,
-            on_progress=on_progress,
-        )
-    metrics = candidate_metrics(fitted, split, candidates)
-    if directory is not None:
-        if system.batches is None:
-            save_checkpoint(directory / "best.safetensors", fitted.tensors(), metrics)
-        # Written last: its presence means that the run is finished.
-        write_json(directory / "metrics.json", {"validation": metrics})
-    model: Model = fitted
-    return model
-
-
-def _check_finished(
-    directory: Path,
-    data: str | Path | FrameLike | Interactions,
-    model: str,
-    preset: str,
-    config: BaseModel,
-    seed: int,
-    split: SplitSettings,
-    reading: Mapping[str, Any],
-) -> None:
+def _check_finished(directory: Path, arguments: _Arguments, config: BaseModel) -> None:
     """Refuse a finished run of other settings; a data file is read only if the run names another one."""
-    requested = {
-        "model": model,
-        "preset": preset,
-        "seed": seed,
-        **reading,
-        "split": split.model_dump(mode="json"),
-        "config": config.model_dump(mode="json"),
-    }
-    saved = read_record(directory)
-    if isinstance(data, Interactions):
-        requested["dataset_fingerprint"] = data.fingerprint
-    elif not isinstance(data, (str, os.PathLike)) or datasets.source(data) != saved.data:
-        requested["dataset_fingerprint"] = datasets.load(data, **reading).fingerprint
+    requested = {**arguments.recorded, "config": config.model_dump(mode="json")}
+    saved, data, source = read_record(directory), arguments.data, requested.pop("data")
+    if data is not None and (source is None or source != saved.data):
+        requested["dataset_fingerprint"] = arguments.load().fingerprint
     refuse_changes(directory, saved, requested)

@@ -3,7 +3,7 @@
 Each step draws a batch of episodes or sequences and updates the weights by the gradient of the model's loss.
 MetaTL adapts its weights to the supports of a meta-batch; its loss is that of the adapted weights on the
 queries. Every `eval_every` steps the model ranks fixed candidates of the validation users, and the weights
-with the best MRR are kept.
+with the best MRR are kept. A training without validation users keeps the weights of its last step.
 
 A checkpoint holds everything that a step changes. The batch of a step depends on (seed, step) only, and the
 item vectors of cross-fitting are computed again from the training rows. A resumed training therefore ends
@@ -23,7 +23,7 @@ from metatl.common.memory import keep_freed_memory
 from metatl.exceptions import RunError
 from metatl.models.trainable import TensorBatch
 from metatl.ranking.rank import candidate_metrics
-from metatl.runs.checkpoints import CheckpointFiles, TrainingState, training_tensors
+from metatl.runs.checkpoints import TrainingState, training_tensors
 from metatl.training.batches import alternate, check_negatives, make_sampler, part_seeds
 from metatl.training.cuda_graphs import GraphedStep
 from metatl.training.device_batches import DeviceBatches
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from metatl.models.contract import Model
     from metatl.models.trainable import TrainableModel
     from metatl.models.training_config import TrainingConfig
+    from metatl.runs.checkpoints import CheckpointFiles
     from metatl.training.batches import Batch
     from metatl.training.stop_signals import StopSignals
 
@@ -59,7 +60,7 @@ class Progress:
     loss : Tensor
         The step's loss, a float32 scalar on the device; reading it waits for the step to end.
     validation_mrr : float or None
-        MRR of the latest evaluation; None before the first one.
+        MRR of the latest evaluation; None before the first one, and without validation.
     """
 
     step: int
@@ -72,14 +73,16 @@ def train(
     model: TrainableModel,
     batches: Batches,
     split: ColdStartSplit,
-    candidates: CandidateSets,
+    candidates: CandidateSets | None,
     *,
     config: TrainingConfig,
     seed: int,
     device: str,
     stop: StopSignals,
+    last_step: int | None = None,
     compiled: bool = False,
-    directory: Path | None = None,
+    files: CheckpointFiles | None = None,
+    log_folder: Path | None = None,
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainingState:
@@ -93,9 +96,9 @@ def train(
         What the model trains on.
     split : ColdStartSplit
         Its training users are trained on.
-    candidates : CandidateSets
+    candidates : CandidateSets or None
         Candidate sets of the validation users. The MRR on them selects the weights and decides early
-        stopping.
+        stopping. With None, all steps are taken and the last weights are kept.
     config : TrainingConfig
         The model's config.
     seed : int
@@ -104,12 +107,17 @@ def train(
         Where to train.
     stop : StopSignals
         An entered context, which tells of signals.
+    last_step : int, optional
+        Steps after which training ends at the latest; the config's `max_steps` by default. The schedule of
+        the learning rate is that of the config.
     compiled : bool
         Whether torch.compile fuses the kernels of a step.
-    directory : Path, optional
-        Run directory for checkpoints and TensorBoard scalars. By default nothing is written.
+    files : CheckpointFiles, optional
+        Where checkpoints are written. By default nothing is written.
+    log_folder : Path, optional
+        Where TensorBoard scalars are written. By default none are.
     resume : bool
-        Continue from the last checkpoint in `directory`, if there is one.
+        Continue from the last checkpoint in `files`, if there is one.
     on_progress : callable, optional
         Called with a `Progress` after every step.
 
@@ -133,20 +141,20 @@ def train(
         If some training users have had every item: they are left out where negatives are drawn.
     """
     check_negatives(batches, split.train, config)
-    files = None if directory is None else CheckpointFiles(directory)
     checkpoint = files.load_last() if files is not None and resume else None
     state = TrainingState() if checkpoint is None else checkpoint.state
     fabric = Fabric(accelerator=device, devices=1)
     if compiled:
         model.compile_loss()
-    log_folder = None if directory is None else directory / "tensorboard"
     # The caller's random generators keep their state.
     cuda_devices = [fabric.device] if device == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda_devices),
         TensorBoardLog(log_folder, first_step=state.step + 1) as log,
     ):
-        loop = OuterLoop(model.to(fabric.device), split, candidates, config, fabric, files, state, log)
+        loop = OuterLoop(
+            model.to(fabric.device), split, candidates, config, fabric, files, state, log, last_step=last_step
+        )
         torch.manual_seed(seed)
         parts = start_items(model, batches, split)
         if checkpoint is not None:
@@ -166,8 +174,8 @@ def train(
                 loss = loop.step(batch._replace(users=part.users[batch.users]), part.item_offsets)
                 # A signal of a closed terminal is looked for before anything is printed to that terminal.
                 if on_progress is not None and stop.received is None:
-                    mrr = state.history[-1]["MRR"] if state.history else None
-                    on_progress(Progress(state.step, config.max_steps, loss, mrr))
+                    mrr = state.history[-1].get("MRR") if state.history else None
+                    on_progress(Progress(state.step, loop.last_step, loss, mrr))
                 if stop.received is not None:
                     loop.save()
                     raise TrainingStopped(stop.received, state.step)
@@ -185,8 +193,8 @@ class OuterLoop:
         The model, on the device that it trains on.
     split : ColdStartSplit
         The split; evaluations read it.
-    candidates : CandidateSets
-        Candidate sets of the validation users.
+    candidates : CandidateSets or None
+        Candidate sets of the validation users; None for a training without validation.
     config : TrainingConfig
         The model's config.
     fabric : Fabric
@@ -197,11 +205,14 @@ class OuterLoop:
         Where to continue; updated in place.
     log : TensorBoardLog, optional
         Where the metrics of evaluations are logged.
+    last_step : int, optional
+        Steps after which training ends at the latest; the config's `max_steps` by default.
 
     Attributes
     ----------
     best : dict of str to ndarray
-        The weights with the best validation MRR so far; the initial ones before the first evaluation.
+        The weights with the best validation MRR so far, or without validation the latest ones; the initial
+        ones before the first evaluation.
     loss_sum : Tensor
         float64 scalar on the device, the sum of the losses since the last evaluation.
     """
@@ -210,12 +221,14 @@ class OuterLoop:
         self,
         model: TrainableModel,
         split: ColdStartSplit,
-        candidates: CandidateSets,
+        candidates: CandidateSets | None,
         config: TrainingConfig,
         fabric: Fabric,
         files: CheckpointFiles | None,
         state: TrainingState,
         log: TensorBoardLog | None = None,
+        *,
+        last_step: int | None = None,
     ) -> None:
         self.model = model
         self.split = split
@@ -225,6 +238,7 @@ class OuterLoop:
         self.files = files
         self.state = state
         self.log = log
+        self.last_step = config.max_steps if last_step is None else last_step
         self.optimizer = make_optimizer(model, config)
         self.best = files.load_best() if files is not None and state.best_step > 0 else model.tensors()
         self.module, self.fabric_optimizer = fabric.setup(model, self.optimizer)
@@ -241,7 +255,7 @@ class OuterLoop:
         """Whether all steps are done, or `patience` evaluations in a row did not improve the best MRR."""
         state = self.state
         evaluations_since_best = sum(entry["step"] > state.best_step for entry in state.history)
-        return state.step >= self.config.max_steps or evaluations_since_best >= self.config.patience
+        return state.step >= self.last_step or evaluations_since_best >= self.config.patience
 
     def step(self, batch: Batch, item_offsets: torch.Tensor | None = None) -> torch.Tensor:
         """Update the weights once; every `eval_every` steps and after the last one, evaluate and save.
@@ -272,7 +286,7 @@ class OuterLoop:
             addresses = tensors.items.data_ptr(), None if item_offsets is None else item_offsets.data_ptr()
             loss = self.graphed_update((self.model.training, *addresses), tensors, item_offsets)
         state.step += 1
-        if state.step % config.eval_every == 0 or state.step == config.max_steps:
+        if state.step % config.eval_every == 0 or state.step == self.last_step:
             self.evaluate()
             self.save()
         return loss
@@ -305,6 +319,8 @@ class OuterLoop:
     def evaluate(self) -> None:
         """Append the validation metrics to the history, and keep the weights if their MRR is the best.
 
+        Without validation, the history has the losses only, and the weights are kept.
+
         Raises
         ------
         RunError
@@ -317,15 +333,17 @@ class OuterLoop:
         if not math.isfinite(loss):
             raise RunError(f"the training loss is {loss} before step {state.step}; lower the learning rate")
         model.before_evaluation(torch.from_numpy(self.split.train_histories()).to(self.fabric.device))
-        metrics = candidate_metrics(cast("Model", model), self.split, self.candidates)
+        metrics: dict[str, float] = {}
+        if self.candidates is not None:
+            metrics = candidate_metrics(cast("Model", model), self.split, self.candidates)
         model.after_evaluation()
         model.train()
         rate = self.config.learning_rate(state.step - 1)
         state.history.append({"step": state.step, "learning_rate": rate, "loss": loss, **metrics})
         if self.log is not None:
             self.log.write(state.history[-1], state.step)
-        if metrics["MRR"] > state.best_mrr:
-            state.best_mrr, state.best_step = metrics["MRR"], state.step
+        if self.candidates is None or metrics["MRR"] > state.best_mrr:
+            state.best_mrr, state.best_step = metrics.get("MRR", state.best_mrr), state.step
             self.best = model.tensors()
             if self.files is not None:
                 self.files.save_best(self.best, state)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from metatl.cli.errors import STOPPED_BY_SIGNAL, Command
+from metatl.cli.errors import Command
+from metatl.cli.metatl.fitting import fit_and_report
 from metatl.cli.options import device_option, reading_options
 from metatl.models import SYSTEMS
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from metatl.cli.options import Reading
-    from metatl.data.interactions import Interactions
-    from metatl.data.split import ColdStartSplit
 
 _RECORDED = ("data", "model", "preset", "seed", "compiled")
 _SPLIT_OPTIONS = ("k", "cutoff", "cutoff_quantile", "min_item_count", "min_train_rows", "validation_share")
@@ -39,7 +38,9 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
+@click.option(
+    "--data", help="Interactions file, or `wines` for the bundled data; required, except by --resume."
+)
 @reading_options
 @click.option("--model", default="metatl", help=f"System to fit: {', '.join(SYSTEMS)}.")
 @click.option("--preset", default="tuned", help="Preset of the system: paper, official or tuned.")
@@ -63,6 +64,16 @@ def _parse_overrides(_: click.Context, __: click.Parameter, values: tuple[str, .
 @click.option("--min-train-rows", default=5, help="Drop training users with fewer interactions before T.")
 @click.option("--validation-share", default=0.3, help="Share of the new users that select the weights.")
 @click.option(
+    "--all-data",
+    is_flag=True,
+    help="Choose the steps on the split, then fit once more on every row of every user: for a run to use.",
+)
+@click.option(
+    "--no-validation",
+    is_flag=True,
+    help="Fit on every row, with the preset's number of steps: where nothing can be held out.",
+)
+@click.option(
     "--resume", is_flag=True, help="Continue the run in --out with the settings that it was started with."
 )
 @click.option(
@@ -83,6 +94,8 @@ def train(
     overrides: dict[str, Any],
     max_steps: int | None,
     cutoff: datetime | None,
+    all_data: bool,
+    no_validation: bool,
     resume: bool,
     overwrite: bool,
     device: str,
@@ -95,11 +108,11 @@ def train(
       metatl train --data wines --out runs/wines
       metatl train --data ratings.csv --preset official --k 3 --seed 1 --out runs/official
       metatl train --data sales.csv --columns buyer,article,day --out runs/sales
+      metatl train --data sales.csv --all-data --out runs/shop
       metatl train --data wines --set inner_steps=0 --out runs/without-inner-step
       metatl train --out runs/wines --resume
     """  # noqa: D301 (click reads the character)
     from metatl.runs.run_directory import SplitSettings
-    from metatl.runs.training_directory import is_complete
 
     given = {
         name: value
@@ -110,51 +123,16 @@ def train(
         overrides["max_steps"] = max_steps
     if cutoff is not None:
         given["cutoff"] = cutoff.date()
-    _fit(
+    fit_and_report(
         out,
-        finished=resume and is_complete(out),
         # Only the given options: `fit` takes the others from the record of the run that it resumes.
         **{name: given[name] for name in _RECORDED if name in given},
         **reading.given(),
         split=SplitSettings(**{name: given[name] for name in _SPLIT_OPTIONS if name in given}),
         config=overrides,
+        refit=all_data or None,
+        validation=False if no_validation else None,
         device=device,
         resume=resume,
         overwrite=overwrite,
-    )
-
-
-def _describe_data(interactions: Interactions, split: ColdStartSplit) -> None:
-    """Say what was read and how it was split, before a long training."""
-    from metatl.cli.data_lines import largest_user, rows_read
-
-    click.echo(f"rows          {rows_read(interactions)}")
-    click.echo(f"largest user  {largest_user(interactions)}")
-    click.echo(
-        f"T             {split.cutoff:%Y-%m-%d}: {split.train.num_users:,} training users, "
-        f"{split.cold.num_users:,} new users, {split.num_items:,} items"
-    )
-
-
-def _fit(out: Path, *, finished: bool, **arguments: Any) -> None:
-    from rich.console import Console
-
-    from metatl.cli.progress import training_progress
-    from metatl.runs.run_directory import read_metrics
-    from metatl.training.fit import fit
-    from metatl.training.stop_signals import TrainingStopped
-
-    try:
-        with training_progress(Console(stderr=True)) as update:
-            run = fit(out=out, on_data=_describe_data, on_progress=update, **arguments)
-    except TrainingStopped as stopped:
-        what_next = f"continue with: metatl train --out {out} --resume" if stopped.step else "start it again"
-        click.echo(f"{stopped}; {what_next}", err=True)
-        raise SystemExit(STOPPED_BY_SIGNAL + stopped.signal_number) from None
-    if finished:
-        click.echo(f"{out} is finished: nothing to resume")
-        return
-    metrics = read_metrics(out)
-    click.echo(
-        f"{run.record.model} ({run.record.preset}): validation MRR {metrics['MRR']:.4f}, written to {out}"
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--data", default="wines", help="Interactions file, or `wines` for the bundled data.")
+@click.option("--data", required=True, help="Interactions file, or `wines` for the bundled data.")
 @click.option(
     "--model", "models", multiple=True, help="System to tune; repeatable.  [default: all with a search space]"
 )
