@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metatl.ranking.recommend import recommend
     from metatl.runs.run_directory import Run, SplitSettings, load_run
     from metatl.training.fit import fit
+    from metatl.training.update import update
 
     __version__: str
 
@@ -45,6 +46,7 @@ _MODULES = {
     "read_interactions": "metatl.data.readers.interaction_files",
     "recommend": "metatl.ranking.recommend",
     "sample_candidate_sets": "metatl.data.candidates",
+    "update": "metatl.training.update",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "read_interactions",
     "recommend",
     "sample_candidate_sets",
+    "update",
 ]
 
 
