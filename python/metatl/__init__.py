@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metatl.runs.run_directory import Run, SplitSettings, load_run
     from metatl.serving.recommender import Recommender, recommend
     from metatl.training.fit import fit
+    from metatl.training.update import update
 
     __version__: str
 
@@ -46,6 +47,7 @@ _MODULES = {
     "read_interactions": "metatl.data.readers.interaction_files",
     "recommend": "metatl.serving.recommender",
     "sample_candidate_sets": "metatl.data.candidates",
+    "update": "metatl.training.update",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "read_interactions",
     "recommend",
     "sample_candidate_sets",
+    "update",
 ]
 
 

@@ -267,6 +267,19 @@ class Scenarios:
             "overwrite", before, self._train_command("--seed", "1", "--overwrite"), check=_old_or_new_run
         )
 
+    def _update(self) -> Scenario:
+        """Go on from a run on a longer log."""
+        before = self._before("update")
+        self._run(*self._train_command("--no-validation")(before), folder=before)
+        longer = self.folder / "longer.csv"
+        longer.write_text(self.data.read_text() + "new,i0,1400000000\nnew,i1,1400000100\n")
+
+        def command(folder: Path) -> list[str]:
+            options = ["--data", str(longer), "--steps-share", "1"]
+            return ["metatl", "update", str(folder / "run"), *options]
+
+        return self._make("update", before, command, check=_old_or_new_run)
+
     def _candidates(self) -> Scenario:
         def command(folder: Path, seed: str = "1") -> list[str]:
             out, train = str(folder / "candidates.parquet"), str(folder / "train.parquet")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -34,11 +35,14 @@ from metatl.models.training_config import NextItemLoss, PairConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from torch import Tensor
     from typing_extensions import Self
 
     from metatl.data.interactions import Interactions
+
+
+MOST_FOLDED_IN = 50
+"""Latest items of a training user that its vector starts from, where training goes on from another run."""
 
 
 class BPRMFConfig(PairConfig):
@@ -116,6 +120,8 @@ class BPRMF(TrainableModel):
         Number of training users.
     """
 
+    tensors_of_rows: ClassVar[tuple[str, ...]] = ("users.weight",)
+
     config: BPRMFConfig
 
     def __init__(self, config: BPRMFConfig, num_items: int, num_users: int) -> None:
@@ -143,6 +149,16 @@ class BPRMF(TrainableModel):
         model = cls(config, num_items, len(tensors["users.weight"]))
         model.load_tensors(tensors)
         return model.eval()
+
+    @torch.no_grad()
+    def start_users(self, train: Interactions) -> None:
+        """Fold in each training user with the latest items, `MOST_FOLDED_IN` at most."""
+        lengths = np.minimum(train.lengths, MOST_FOLDED_IN)
+        for length in np.unique(lengths):
+            users = np.flatnonzero(lengths == length)
+            rows = train.indptr[users + 1][:, None] + np.arange(-length, 0)
+            queries = self.encode(torch.from_numpy(train.items[rows]).to(self.device)).queries
+            self.users.weight[torch.from_numpy(users).to(self.device)] = queries
 
     @property
     def row_tables(self) -> tuple[nn.Embedding, ...]:

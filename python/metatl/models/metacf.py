@@ -111,6 +111,8 @@ class MetaCF(TrainableModel):
         (E,) int64, the edges of the graph in training; a model that only serves needs none.
     """
 
+    tensors_of_rows: ClassVar[tuple[str, ...]] = ("item_layers", "item_degrees")
+
     config: MetaCFConfig
     edge_users: Tensor
     edge_items: Tensor

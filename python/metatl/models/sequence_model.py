@@ -6,7 +6,7 @@ interface of `metatl.models.contract`. Cold users need no special case: their hi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -94,6 +94,8 @@ class SequenceModel(TrainableModel):
     num_items : int
         I, number of items in the catalogue.
     """
+
+    item_tensors: ClassVar[tuple[str, ...]] = ("embedding.weight", "output.weight", "bias")
 
     config: SequenceModelConfig
 

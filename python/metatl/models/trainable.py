@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -48,6 +48,11 @@ class TrainableModel(nn.Module):
     num_items : int
         I, number of items in the catalogue.
     """
+
+    item_tensors: ClassVar[tuple[str, ...]] = ("embedding.weight", "bias")
+    """Names of the tensors of a checkpoint that have a row for each item."""
+    tensors_of_rows: ClassVar[tuple[str, ...]] = ()
+    """Names of those that belong to the training rows: a training on other rows makes them anew."""
 
     embedding: nn.Embedding
 
@@ -138,6 +143,15 @@ class TrainableModel(nn.Module):
         if bias is not None:
             bias.copy_(self.config.trend_weight * trend)
         return scale
+
+    def start_users(self, train: Interactions) -> None:
+        """Initialise what the model has for each training user from trained item vectors.
+
+        Parameters
+        ----------
+        train : Interactions
+            The training rows.
+        """
 
     def before_evaluation(self, histories: Tensor) -> None:
         """Prepare for an evaluation.

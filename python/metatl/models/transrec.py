@@ -111,6 +111,8 @@ class TransRec(TrainableModel):
         Number of training users, each with its own translation.
     """
 
+    tensors_of_rows: ClassVar[tuple[str, ...]] = ("user_translations.weight",)
+
     config: TransRecConfig
 
     def __init__(self, config: TransRecConfig, num_items: int, num_users: int) -> None:

@@ -46,6 +46,11 @@ def _digest(tensors: Mapping[str, NDArray[Any]], record: str | None) -> str:
     return digest.hexdigest()
 
 
+def tensors_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Digest tensors: names, types, shapes and values; returns a SHA-256 in hexadecimal."""
+    return _digest(tensors, None)
+
+
 def save_checkpoint(path: Path, tensors: Mapping[str, NDArray[Any]], record: Mapping[str, Any]) -> None:
     """Write tensors and their record atomically: after an error, an existing file is unchanged.
 
@@ -164,6 +169,8 @@ class TrainingState:
     ----------
     step : int
         Steps that are done.
+    first_step : int
+        Step that the training began with: above 0 if it went on from the weights of another run.
     loss_sum : float
         Sum of the losses since the last evaluation.
     best_step : int
@@ -176,6 +183,7 @@ class TrainingState:
     """
 
     step: int = Field(default=0, ge=0)
+    first_step: int = Field(default=0, ge=0)
     loss_sum: float = 0.0
     best_step: int = Field(default=0, ge=0)
     best_mrr: float = -math.inf

@@ -165,6 +165,26 @@ class SplitSettings(BaseModel):
         return cold_start_split(interactions, **arguments)
 
 
+class UpdatedFrom(BaseModel):
+    """The run that an update started from.
+
+    Attributes
+    ----------
+    dataset_fingerprint : str
+        Of the data that it was fitted on.
+    weights_sha256 : str
+        SHA-256 of its tensors.
+    steps_share : float
+        Share of its training steps that the update took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset_fingerprint: str
+    weights_sha256: str
+    steps_share: float
+
+
 class RunRecord(BaseModel):
     """The content of `run.json`: all settings that are needed to repeat the run."""
 
@@ -202,6 +222,11 @@ class RunRecord(BaseModel):
     validation: bool = True
     """Whether validation users chose the steps; if not, the config's `max_steps` are taken."""
     num_items: int
+    fitted_until: int | None = None
+    """T of the rows that the run was fitted on, in microseconds since 1970-01-01 UTC; None in runs of version
+    0.1.0."""
+    updated_from: UpdatedFrom | None = None
+    """Of a run that `metatl update` made."""
 
     @model_validator(mode="before")
     @classmethod

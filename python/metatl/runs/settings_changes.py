@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from metatl.runs.run_directory import RunRecord
 
-# They may differ: the device, the place of the data (their content is compared), and the format of run.json.
-_FREE = ("device", "data", "format_version")
+# They may differ: the device, the place of the data (their content is compared), what follows from the rest,
+# and the format of run.json.
+_FREE = ("device", "data", "fitted_until", "format_version")
 
 
 def changes(before: RunRecord, now: RunRecord | Mapping[str, Any]) -> list[str]:

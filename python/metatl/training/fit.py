@@ -16,7 +16,7 @@ from metatl import datasets
 from metatl.common.arguments import check_type, config_error, did_you_mean
 from metatl.common.forks import refuse_forked_child
 from metatl.data.interactions import Interactions
-from metatl.exceptions import ConfigError, InvalidArgumentError
+from metatl.exceptions import ConfigError, InvalidArgumentError, RunError
 from metatl.models import SYSTEMS, System, find_system
 from metatl.runs.run_directory import (
     Run,
@@ -313,7 +313,12 @@ def fit(
         check_directory(directory, resume=resume, overwrite=overwrite)
         if resume and has_run(unfinished_directory(directory) or directory):
             # Checked before the config, whose fields depend on the system.
-            before = read_record(unfinished_directory(directory) or directory)
+            unfinished = unfinished_directory(directory)
+            before = read_record(unfinished or directory)
+            if unfinished is not None and before.updated_from is not None:
+                raise RunError(
+                    f"{directory}: found an interrupted update; repeat `metatl update` to continue it"
+                )
             refuse_changes(directory, before, {"model": arguments.model, "preset": arguments.preset})
     settings = configure(system, arguments.preset, arguments.config, k=arguments.split.k)
     device = resolve_device(device)
@@ -339,6 +344,7 @@ def fit(
         split_fingerprint=parts.chosen_on.fingerprint,
         validation_candidates_sha256=None if parts.candidates is None else parts.candidates.sha256,
         num_items=parts.final.num_items,
+        fitted_until=parts.final.cutoff_timestamp,
         **{**arguments.recorded, "split": arguments.split},
     )
     fitting = SystemFit(system, record, settings, parts, on_progress)

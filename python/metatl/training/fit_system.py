@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metatl.training.fit_parts import FitParts
     from metatl.training.outer_loop import Progress
     from metatl.training.stop_signals import StopSignals
+    from metatl.training.warm_start import WarmStart
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class SystemFit:
         The rows.
     on_progress : callable or None
         Called after every training step.
+    warm_start : WarmStart, optional
+        The weights that the fit on every row starts from, and its steps; then no steps are chosen.
     """
 
     system: System
@@ -47,6 +50,7 @@ class SystemFit:
     config: Any
     parts: FitParts
     on_progress: Callable[[Progress], None] | None
+    warm_start: WarmStart | None = None
 
     def run(self, stop: StopSignals, directory: Path | None, *, resume: bool) -> Model:
         """Fit the system, and write its weights and metrics.
@@ -102,6 +106,8 @@ class SystemFit:
     ) -> Selection:
         """Choose the steps on the split, or read which ones an interrupted call has chosen."""
         parts = self.parts
+        if self.warm_start is not None and self.system.batches is not None:
+            return Selection(steps=self.warm_start.last_step, validation={})
         if parts.candidates is None:
             return Selection(steps=getattr(self.config, "max_steps", None), validation={})
         files = None if directory is None else CheckpointFiles(directory, "split-")
@@ -133,11 +139,13 @@ class SystemFit:
             return self.system.model_class().fit(split.train, self.config), None
         import torch
 
+        from metatl.training.item_start import start_items
         from metatl.training.outer_loop import train
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.record.seed)
             model = self.system.model_class().for_training(self.config, split.train)
+        warm_start = self.warm_start
         state = train(
             model,
             self.system.batches,
@@ -147,7 +155,9 @@ class SystemFit:
             seed=self.record.seed,
             device=self.record.device,
             stop=stop,
+            first_step=0 if warm_start is None else warm_start.first_step,
             last_step=last_step,
+            start=start_items if warm_start is None else warm_start.start,
             compiled=self.record.compiled,
             files=files,
             log_folder=log_folder,
@@ -158,11 +168,14 @@ class SystemFit:
 
     def _report(self, selection: Selection) -> FitReport:
         train = self.parts.final.train
-        chosen_by = selection.chosen_by
-        if selection.steps is not None and self.parts.candidates is None:
+        steps, chosen_by = selection.steps, selection.chosen_by
+        if steps is not None and self.warm_start is not None:
+            steps -= self.warm_start.first_step
+            chosen_by = f"the last of the {selection.steps} steps of the run that is updated"
+        elif steps is not None and self.parts.candidates is None:
             chosen_by = "the preset's length, no validation"
         return FitReport(
-            steps=selection.steps,
+            steps=steps,
             chosen_by=chosen_by,
             rows=train.num_interactions,
             users=train.num_users,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from metatl.models.training_config import TrainingConfig
     from metatl.runs.checkpoints import CheckpointFiles
     from metatl.training.batches import Batch
+    from metatl.training.item_start import TrainingPart
     from metatl.training.stop_signals import StopSignals
+
+    Start: TypeAlias = Callable[[TrainableModel, Batches, ColdStartSplit], list[TrainingPart]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def train(
     seed: int,
     device: str,
     stop: StopSignals,
+    first_step: int = 0,
     last_step: int | None = None,
+    start: Start = start_items,
     compiled: bool = False,
     files: CheckpointFiles | None = None,
     log_folder: Path | None = None,
@@ -107,9 +112,15 @@ def train(
         Where to train.
     stop : StopSignals
         An entered context, which tells of signals.
+    first_step : int
+        The step to begin with, for weights that were trained before: the batches and the learning rate are
+        those of the steps from there.
     last_step : int, optional
         Steps after which training ends at the latest; the config's `max_steps` by default. The schedule of
         the learning rate is that of the config.
+    start : callable
+        Initialises the model for the training users and returns the parts that training alternates between;
+        :func:`metatl.training.item_start.start_items` by default.
     compiled : bool
         Whether torch.compile fuses the kernels of a step.
     files : CheckpointFiles, optional
@@ -142,7 +153,7 @@ def train(
     """
     check_negatives(batches, split.train, config)
     checkpoint = files.load_last() if files is not None and resume else None
-    state = TrainingState() if checkpoint is None else checkpoint.state
+    state = TrainingState(first_step, first_step) if checkpoint is None else checkpoint.state
     fabric = Fabric(accelerator=device, devices=1)
     if compiled:
         model.compile_loss()
@@ -156,7 +167,7 @@ def train(
             model.to(fabric.device), split, candidates, config, fabric, files, state, log, last_step=last_step
         )
         torch.manual_seed(seed)
-        parts = start_items(model, batches, split)
+        parts = start(model, batches, split)
         if checkpoint is not None:
             checkpoint.restore(model, loop.optimizer)
         model.train()
@@ -327,7 +338,7 @@ class OuterLoop:
             If the mean loss since the last evaluation is not finite.
         """
         state, model = self.state, self.model
-        steps = state.step - (int(state.history[-1]["step"]) if state.history else 0)
+        steps = state.step - (int(state.history[-1]["step"]) if state.history else state.first_step)
         loss = self.loss_sum.item() / steps
         self.loss_sum.zero_()
         if not math.isfinite(loss):

@@ -57,19 +57,26 @@ def fit_and_report(out: Path, *, resume: bool, data: str | None = None, **argume
     if finished:
         click.echo(f"{out} is finished: nothing to resume")
         return
-    from metatl.runs.metrics_file import read_fit_report, read_metrics
+    from metatl.runs.metrics_file import read_metrics
 
     metrics = read_metrics(out)
     if run.record.refit:
-        report = read_fit_report(out)
-        steps = "" if report.steps is None else f"{report.steps:,} steps: "
-        click.echo(f"chosen        {steps}{report.chosen_by}")
-        click.echo(
-            f"fitted on     every row: {report.rows:,} of {report.users:,} users with {report.items:,} items"
-        )
+        describe_fit(out)
     click.echo(f"seconds       {time.perf_counter() - begin:.1f}")
     validation = f"validation MRR {metrics['MRR']:.4f}" if metrics else "no validation"
     click.echo(f"{run.record.model} ({run.record.preset}): {validation}, written to {out}")
+
+
+def describe_fit(out: Path) -> None:
+    """Say how a run that is fitted on every row was fitted."""
+    from metatl.runs.metrics_file import read_fit_report
+
+    report = read_fit_report(out)
+    steps = "" if report.steps is None else f"{report.steps:,} steps: "
+    click.echo(f"chosen        {steps}{report.chosen_by}")
+    click.echo(
+        f"fitted on     every row: {report.rows:,} of {report.users:,} users with {report.items:,} items"
+    )
 
 
 def describe_data(data: str | None) -> Callable[[Interactions, ColdStartSplit], None]:
