@@ -19,6 +19,7 @@ __all__ = [
     "BatchSampler",
     "EpisodeSampler",
     "Interactions",
+    "ItemWalks",
     "PanelTable",
     "SequenceSampler",
     "available_threads",
@@ -222,6 +223,22 @@ def top_n_of(
     overrides: _Overrides | None,
     num_threads: int | None = None,
 ) -> tuple[_Ids, _Rows]: ...
+
+@final
+class ItemWalks:
+    def __new__(
+        cls,
+        indptr: _Ids,
+        indices: _Ids,
+        values: _Weights,
+        *,
+        recency: float,
+        second_step: float,
+        prior: _Weights,
+        composed: bool,
+        num_threads: int | None = None,
+    ) -> Self: ...
+    def score(self, indptr: _Ids, items: _Ids, *, num_threads: int | None = None) -> _Rows: ...
 
 @final
 class PanelTable:

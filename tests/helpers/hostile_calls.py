@@ -50,7 +50,7 @@ TEXTS = ("", "dot", "l2", "squared_l2", "mean", "worst", "row", "user", "dot\0",
 IDS = (-1, 0, ITEMS - 1, ITEMS, ITEMS + 1, 2**31, 2**62, 2**63 - 1, -(2**63))
 NUMBERS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 3e38, 1e-45, -1.0)
 
-BY_PYO3 = {"interactions", "keep_repeats", "exclude_target", "released_windows"}
+BY_PYO3 = {"composed", "interactions", "keep_repeats", "exclude_target", "released_windows"}
 """Arguments whose type the binding checks by itself, with a plain `TypeError`."""
 
 
@@ -259,7 +259,29 @@ def kernels() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         )
         called[f"PanelTable, {name}"] = (panels, {"item_table": numbers, "num_threads": 1})
     called.update(transitions(table, rows, items, rng))
+    for composed in (True, False):
+        called[f"ItemWalks, {composed}"] = (
+            walks,
+            {
+                "indptr": np.arange(ITEMS + 1),
+                "indices": rng.permutation(ITEMS),
+                "values": weights,
+                "recency": 0.5,
+                "second_step": 1.5,
+                "prior": weights,
+                "composed": composed,
+                "histories": rows,
+                "items": items,
+                "num_threads": 1,
+            },
+        )
     return called
+
+
+def walks(histories: Any, items: Any, num_threads: Any, **settings: Any) -> Any:
+    """The scores of walks along a matrix."""
+    made = _metatl.ItemWalks(**settings, num_threads=num_threads)
+    return made.score(histories, items, num_threads=num_threads)
 
 
 def panels(item_table: Any, num_threads: Any) -> Any:

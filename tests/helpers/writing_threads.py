@@ -214,6 +214,29 @@ def support_case() -> Case:
     )
 
 
+def walks_case(*, composed: bool) -> Case:
+    rng = np.random.default_rng(0)
+    size = 300
+    indptr, indices = np.arange(size + 1) * 20, rng.integers(0, size, size * 20)
+    values, prior = rng.random(size * 20), rng.random(size)
+    rows, items = np.arange(USERS + 1) * 4, rng.integers(0, size, USERS * 4)
+
+    def call() -> tuple[np.ndarray, ...]:
+        walks = _metatl.ItemWalks(
+            indptr,
+            indices,
+            values,
+            recency=0.9,
+            second_step=1.0,
+            prior=prior,
+            composed=composed,
+            num_threads=1,
+        )
+        return (walks.score(rows, items, num_threads=1),)
+
+    return Case([indptr, indices, indices, values, prior, rows, items], call, (None,))
+
+
 def sequences_case() -> Case:
     index, weights = index_of_users(), np.random.default_rng(0).random(ITEMS) + 0.01
 
@@ -284,6 +307,8 @@ AT_ONE_LEVEL: dict[str, Callable[[], Case]] = {
     "sample_candidates": lambda: candidates_case(weighted=False),
     "sample_candidates, weights": lambda: candidates_case(weighted=True),
     "sample_support_negatives": support_case,
+    "ItemWalks": lambda: walks_case(composed=False),
+    "ItemWalks, composed": lambda: walks_case(composed=True),
     "SequenceSampler": sequences_case,
     "user_metrics": lambda: metrics_case("user_metrics"),
     "ranks": lambda: metrics_case("ranks"),

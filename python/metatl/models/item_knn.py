@@ -16,13 +16,18 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
+from metatl import _metatl
+from metatl.data.histories import Histories
 from metatl.models.counting import ItemMatrixModel
-from metatl.models.history_weights import weigh_histories
 from metatl.models.item_start.co_occurrences import co_occurrences, invert, scale_rows
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
     from metatl.data.interactions import Interactions
+
+
+_COMPOSED_ITEMS = 2048
+"""Largest catalogue in which the two steps of a walk are written out as one row for each item: 32 MiB."""
 
 
 class ItemKNNConfig(PresetConfig):
@@ -123,8 +128,15 @@ class ItemKNN(ItemMatrixModel):
 
     def __init__(self, config: ItemKNNConfig, matrix: sp.csr_array, item_counts: np.ndarray) -> None:
         super().__init__(config, matrix, item_counts)
-        self._step = scale_rows(matrix, invert(matrix.sum(axis=1)))
-        self._prior = config.popularity * item_counts / max(int(item_counts.sum()), 1)
+        self._walks = _metatl.ItemWalks(
+            matrix.indptr.astype(np.int64),
+            matrix.indices.astype(np.int64),
+            matrix.data,
+            recency=config.recency,
+            second_step=config.second_step,
+            prior=config.popularity * item_counts / max(int(item_counts.sum()), 1),
+            composed=config.second_step > 0 and self.num_items <= _COMPOSED_ITEMS,
+        )
 
     @classmethod
     def fit(cls, train: Interactions, config: ItemKNNConfig) -> ItemKNN:
@@ -170,13 +182,8 @@ class ItemKNN(ItemMatrixModel):
         ndarray
             (B, I) float32, C-contiguous.
         """
-        walk = weigh_histories(histories, self.config.recency, self.num_items)
-        if self.config.second_step > 0:
-            walk = walk + self.config.second_step * (walk @ self._step)
-        scores = (walk @ self.matrix).toarray()
-        scores += self._prior
-        answer: np.ndarray = scores.astype(np.float32)
-        return answer
+        rows = Histories.from_matrix(histories)
+        return self._walks.score(rows.indptr, rows.items)
 
 
 def _keep_nearest(matrix: sp.csr_array, count: int) -> sp.csr_array:

@@ -26,6 +26,7 @@ pub mod episodes;
 mod error;
 pub mod grouping;
 pub mod interactions;
+pub mod item_walks;
 pub mod metrics;
 pub mod negatives;
 pub mod parallel;

@@ -12,6 +12,7 @@ mod error;
 mod grouping;
 mod interactions;
 mod item_table;
+mod item_walks;
 mod metrics;
 mod negatives;
 mod parallel;
@@ -26,7 +27,7 @@ use pyo3::prelude::*;
 /// Kernels of metatl.
 #[pymodule]
 mod _metatl {
-    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, item_table,
+    // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, item_table, item_walks,
     // metrics, negatives, parallel, randomisation, ranking, rng, sequences, transitions.
 
     #[pymodule_export]
@@ -43,6 +44,8 @@ mod _metatl {
     use crate::interactions::Interactions;
     #[pymodule_export]
     use crate::item_table::{PanelTable, round_to_bf16, round_to_int8};
+    #[pymodule_export]
+    use crate::item_walks::ItemWalks;
     #[pymodule_export]
     use crate::metrics::{ranks, user_metrics};
     #[pymodule_export]
