@@ -123,6 +123,8 @@ def update(
         check_directory(target_path, resume=not in_place, overwrite=in_place)
     device = resolve_device(device)
     reading = {**old.record.reading, **{name: value for name, value in given.items() if value is not None}}
+    if reading["repeats"] == "first":
+        reading["repeats"] = None
     interactions = data if isinstance(data, Interactions) else datasets.load(data, **reading)
     if in_place and old.record.refit and old.record.dataset_fingerprint == interactions.fingerprint:
         return old
