@@ -30,7 +30,8 @@ from metatl.evaluation.external.ranked_lists import read_lists, read_targets
 from metatl.evaluation.per_user_files import read_per_user
 from metatl.experiments.tuned_settings import TunedSettings, read_tuned_settings, write_tuned_settings
 from metatl.runs.checkpoints import CheckpointFiles, TrainingState, load_checkpoint, save_checkpoint
-from metatl.runs.metrics_file import read_metrics
+from metatl.runs.metrics_file import read_fit_report, read_metrics
+from metatl.training.selection import read_selection
 from mutations import (
     damage_json,
     damage_npy,
@@ -149,6 +150,8 @@ def _write_runs(folder: Path) -> None:
     data = write_ring(folder / "train.csv", 200, items=130)
     small = {"max_steps": 2, "eval_every": 1, "dim": 4, "batch_size": 8}
     metatl.fit(data, model="markov", out=folder / "markov")
+    metatl.fit(data, model="metatl", out=folder / "whole", config=small, refit=True)
+    shutil.rmtree(folder / "whole" / "tensorboard")
     metatl.fit(data, model="metatl", out=folder / "metatl", config=small)
     shutil.rmtree(folder / "metatl" / "tensorboard")
     generator = np.random.default_rng(0)
@@ -479,6 +482,12 @@ READERS = {
     "run.json of MetaTL": Reader("metatl/run.json", damage_json, _read_run, is_protected=True),
     "items.parquet": Reader("markov/items.parquet", damage_parquet, _read_run, is_protected=True),
     "metrics.json": Reader("markov/metrics.json", damage_json, lambda path: read_metrics(path.parent)),
+    "fit in metrics.json": Reader(
+        "whole/metrics.json", damage_json, lambda path: read_fit_report(path.parent).model_dump()
+    ),
+    "selection.json": Reader(
+        "whole/selection.json", damage_json, lambda path: read_selection(path.parent).model_dump()
+    ),
     "tuned settings": Reader(
         "tuned/metatl.best.json", damage_json, lambda path: read_tuned_settings(path.parent)
     ),

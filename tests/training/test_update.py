@@ -24,11 +24,6 @@ TRAINED = [name for name, system in SYSTEMS.items() if system.batches is not Non
 FILES = ("run.json", "metrics.json", "items.parquet", "best.safetensors", "last.safetensors", "history.json")
 
 
-def shifted(whole, users, items):
-    """The rows of the first `users` users with the first `items` items, and some later rows of each user."""
-    return whole.filter((pl.col("user_id") < users) & (pl.col("item_id") < items))
-
-
 @pytest.fixture(scope="module")
 def logs():
     """A log, and a longer one: more rows of known users, more users, more items. Ids are shuffled."""
@@ -48,20 +43,11 @@ def fit(data, out=None, system="bpr", **options):
     return metatl.fit(
         data,
         model=system,
-        config={**config, **_sizes(system)},
+        config=config,
         out=out,
         device="cpu",
         **{"refit": True, **options},
     )
-
-
-def _sizes(system):
-    fields = SYSTEMS[system].config_class().model_fields
-    return {
-        name: value
-        for name, value in {"hidden": (4,), "heads": 1}.items()
-        if name in fields and system == "melu"
-    }
 
 
 def files_of(run):
@@ -135,6 +121,8 @@ def test_a_log_without_the_rows_of_the_run_is_refused(logs, tmp_path):
     for share in (0, 1.5, float("nan")):
         with pytest.raises(InvalidArgumentError, match="steps_share: found"):
             metatl.update(tmp_path / "run", logs[1], steps_share=share)
+    with pytest.raises(InvalidArgumentError, match="repeats: found 'all' with Interactions"):
+        metatl.update(tmp_path / "run", logs[1], repeats="all")
     with pytest.raises(RunError, match=r"found no run\.json"):
         metatl.update(tmp_path / "none", logs[1])
     (tmp_path / "run" / "metrics.json").rename(tmp_path / "metrics.json")

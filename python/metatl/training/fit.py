@@ -35,7 +35,7 @@ from metatl.runs.training_directory import (
     training_directory,
     unfinished_directory,
 )
-from metatl.training.fit_parts import divide, refuse_unused
+from metatl.training.fit_parts import divide, refuse_reading, refuse_unused
 from metatl.training.fit_system import SystemFit
 from metatl.training.stop_signals import StopSignals
 
@@ -299,7 +299,7 @@ def fit(
         "repeats": repeats,
     }
     if isinstance(data, Interactions):
-        _refuse_reading(**reading)
+        refuse_reading(**reading)
     check_type("config", config, (Mapping, NoneType), "a mapping of fields to values, as in {'dim': 64}")
     check_type(
         "split", split, (SplitSettings, NoneType), "metatl.SplitSettings, as in metatl.SplitSettings(k=3)"
@@ -360,15 +360,6 @@ def fit(
             else:
                 fitted = fitting.run(stop, target.directory, resume=target.is_continued)
     return Run(directory, target.record, settings, fitted, item_ids, item_counts)
-
-
-def _refuse_reading(**arguments: Any) -> None:
-    """Refuse arguments that say how data is read where it is read already."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise InvalidArgumentError(
-                f"{name}: found {value!r} with Interactions, expected None; only a file or a table is read"
-            )
 
 
 def _check_compiled(system: System, *, compiled: bool) -> None:

@@ -99,6 +99,26 @@ def divide(
     return FitParts(split, split if whole is None else whole, candidates)
 
 
+def refuse_reading(**arguments: Any) -> None:
+    """Refuse arguments that say how data is read where it is read already.
+
+    Parameters
+    ----------
+    **arguments
+        Values by name; None where none was given.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If one is given.
+    """
+    for name, value in arguments.items():
+        if value is not None:
+            raise InvalidArgumentError(
+                f"{name}: found {value!r} with Interactions, expected None; only a file or a table is read"
+            )
+
+
 def refuse_unused(refit: bool | None, split: Mapping[str, Any]) -> None:
     """Refuse arguments of a fit without validation that would have no effect.
 

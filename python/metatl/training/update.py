@@ -6,7 +6,7 @@ import os
 from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from metatl.runs.checkpoints import load_checkpoint, tensors_sha256
 from metatl.runs.run_directory import Run, RunRecord, UpdatedFrom, load_run, resolve_device
 from metatl.runs.run_files import has_run, is_finished
 from metatl.runs.training_directory import Target, check_directory, tidy, training_directory
-from metatl.training.fit_parts import FitParts
+from metatl.training.fit_parts import FitParts, refuse_reading
 from metatl.training.fit_system import SystemFit
 from metatl.training.stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from metatl.data.frames import FrameLike
@@ -107,22 +107,24 @@ def update(
     if not 0 < steps_share <= 1:
         raise InvalidArgumentError(f"steps_share: found {steps_share}, expected above 0 and at most 1")
     check_type("run", run, (str, os.PathLike, Run), "the directory of a run, or a run")
+    given = {
+        "columns": columns,
+        "timestamp_unit": timestamp_unit,
+        "null_values": None if null_values is None else tuple(null_values),
+        "bad_rows": bad_rows,
+        "repeats": repeats,
+    }
+    if isinstance(data, Interactions):
+        refuse_reading(**given)
     old, source = _open(run)
     target_path = source if out is None else Path(out)
     in_place = target_path is not None and source is not None and _same_directory(target_path, source)
     if target_path is not None:
         check_directory(target_path, resume=not in_place, overwrite=in_place)
     device = resolve_device(device)
-    reading = {
-        **old.record.reading,
-        **_given(
-            columns=columns,
-            timestamp_unit=timestamp_unit,
-            null_values=None if null_values is None else tuple(null_values),
-            bad_rows=bad_rows,
-            repeats=repeats,
-        ),
-    }
+    reading = {**old.record.reading, **{name: value for name, value in given.items() if value is not None}}
+    if reading["repeats"] == "first":
+        reading["repeats"] = None
     interactions = data if isinstance(data, Interactions) else datasets.load(data, **reading)
     if in_place and old.record.refit and old.record.dataset_fingerprint == interactions.fingerprint:
         return old
@@ -193,10 +195,6 @@ def _open(run: str | Path | Run) -> tuple[Run, Path | None]:
 
 def _same_directory(first: Path, second: Path) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
-
-
-def _given(**arguments: Any) -> Mapping[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _check_holds_the_rows_of(old: Run, interactions: Interactions, whole: ColdStartSplit) -> None:
