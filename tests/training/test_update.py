@@ -137,7 +137,9 @@ def test_a_log_without_the_rows_of_the_run_is_refused(logs, tmp_path):
 def test_the_same_log_needs_no_update_and_another_directory_keeps_the_run(logs, tmp_path):
     run = fit(logs[0], tmp_path / "run")
     before = files_of(tmp_path / "run")
+    (tmp_path / "run" / ".metatl-replacement.json").touch()  # its removal failed at the end of an update
     assert metatl.update(tmp_path / "run", logs[0]).record == run.record
+    assert not (tmp_path / "run" / ".metatl-replacement.json").exists()
     for _ in range(2):
         updated = metatl.update(tmp_path / "run", logs[1], out=tmp_path / "other", device="cpu")
         assert updated.path == tmp_path / "other"

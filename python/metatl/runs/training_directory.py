@@ -136,7 +136,8 @@ def tidy(directory: Path) -> None:
     real = Path(os.path.realpath(directory))
     # A finished run may be in a folder that cannot be written, or another process may tidy it.
     with suppress(RunError, OSError):
-        if (real / TRAINING).exists() or (real / PREVIOUS).exists() or replacement_path(real).exists():
+        left = (real / TRAINING, real / PREVIOUS, replacement_path(real))
+        if is_replacement(real) or any(path.exists() for path in left):
             _finish_what_was_interrupted(real)
         remove_temporaries(real)
 
