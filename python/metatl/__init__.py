@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metatl.evaluation.external.evaluate_scores import evaluate_scores
     from metatl.ranking.item_tables import ItemTable
     from metatl.runs.run_directory import Run, SplitSettings, load_run
+    from metatl.serving.export import export
     from metatl.serving.recommender import Recommender, recommend
     from metatl.training.fit import fit
     from metatl.training.update import update
@@ -42,6 +43,7 @@ _MODULES = {
     "evaluate_embeddings": "metatl.evaluation.external.evaluate_embeddings",
     "evaluate_lists": "metatl.evaluation.external.evaluate_lists",
     "evaluate_scores": "metatl.evaluation.external.evaluate_scores",
+    "export": "metatl.serving.export",
     "fit": "metatl.training.fit",
     "load_run": "metatl.runs.run_directory",
     "read_interactions": "metatl.data.readers.interaction_files",
@@ -66,6 +68,7 @@ __all__ = [
     "evaluate_lists",
     "evaluate_scores",
     "exceptions",
+    "export",
     "fit",
     "load_run",
     "read_interactions",

@@ -142,9 +142,9 @@ def test_a_path_is_not_a_run():
 
 def test_wines_have_names():
     ids = pl.Series([100003, -1])
-    names = find_names(run_of(None, data="wines"), ids)
+    names = find_names(run_of(None, data="wines").record, ids)
     assert names.to_list() == ["Cabernet Sauvignon, Castellamare", None]
-    assert find_names(run_of(None, data="other.csv"), ids) is None
+    assert find_names(run_of(None, data="other.csv").record, ids) is None
 
 
 @pytest.fixture(scope="module", params=["knn", "metatl"])

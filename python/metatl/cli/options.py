@@ -142,6 +142,12 @@ item_table_option = click.option(
     help="What the item vectors are rounded to.",
 )
 
+served_item_table_option = click.option(
+    "--item-table",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    help="Number format of the item vectors; bf16 by default from 65,536 items on.",
+)
+
 
 def _parse_ks(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
     texts = [text.strip() for text in value.split(",")]

@@ -223,6 +223,21 @@ class EncodesWithoutTorch(Protocol):
 
 
 @runtime_checkable
+class EncodesAnyLength(Protocol):
+    """A factorised model whose `encode` reads the length of the histories in Python, and what does not."""
+
+    def encode_any_length(self, histories: Tensor, negatives: Tensor | None) -> Tensor:
+        """Return the queries (B, d) of `encode` by the same operations at every length, for an export.
+
+        Raises
+        ------
+        ConfigError
+            If these settings change item vectors for single users.
+        """
+        ...
+
+
+@runtime_checkable
 class FactorisedModel(Protocol):
     """A model whose score is a similarity of a query and an item vector, plus an item bias."""
 

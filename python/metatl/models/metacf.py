@@ -370,9 +370,50 @@ class MetaCF(TrainableModel):
         InvalidArgumentError
             If negatives are needed and are None or have another shape.
         """
-        own = histories.unsqueeze(2)[:, :, :0]
-        if self.support_negatives:
-            negatives = check_negatives(negatives, len(histories), self.support_negatives)
-            own = deal(negatives, histories.shape[1], self.config.negatives)
+        own = self._deal(histories, negatives)
         users = self.adapt(histories, own, self.item_layers, self.item_degrees, training=False)
         return Encoded(users, None)
+
+    def _deal(self, histories: Tensor, negatives: Tensor | None) -> Tensor:
+        if self.support_negatives == 0:
+            return histories.unsqueeze(2)[:, :, :0]
+        negatives = check_negatives(negatives, histories.shape[0], self.support_negatives)
+        return deal(negatives, histories.shape[1], self.config.negatives)
+
+    def encode_any_length(self, histories: Tensor, negatives: Tensor | None) -> Tensor:
+        """See :meth:`metatl.models.contract.EncodesAnyLength.encode_any_length`.
+
+        In the inner step, a product with a matrix of ones without the diagonal sums over the other items.
+        """
+        config, length = self.config, histories.shape[1]
+        own = self._deal(histories, negatives)
+        rows, later = self.item_layers[0][histories], self.item_layers[1:][:, histories]
+        inverse_roots = self.item_degrees[histories].rsqrt().unsqueeze(2)
+        table = self.item_layers.transpose(0, 1).flatten(1)
+        positive, against = table[histories], table[own]
+        has_others = torch.ones_like(histories).sum(dim=1)[:, None, None] > 1
+        all_items = rows.new_ones(1, length)
+        other_items = 1 - torch.eye(length, dtype=rows.dtype, device=rows.device)
+
+        def vectors(rows: Tensor, of_users: Tensor, count: int) -> Tensor:
+            """Return vectors (B, u, (layers + 1) d); the user of row u has `count` items, 1 in (u, K)."""
+            user, received = of_users @ rows / count, rows
+            layers = [user]
+            for layer in range(config.layers):
+                user = self._layer(layer, user, of_users @ (inverse_roots * received) / count**0.5)
+                received = later[layer]
+                layers.append(user)
+            return torch.cat(layers, dim=2)
+
+        for _ in range(config.inner_steps if self.support_negatives else 0):
+            with torch.enable_grad():
+                rows = rows.detach().requires_grad_()
+                users = vectors(rows, other_items, length - 1)
+                scores = (users * positive).sum(dim=2).flatten()
+                others = torch.einsum("bkd,bknd->bkn", users, against).flatten(0, 1)
+                # The mean of each user's support set; the users do not depend on each other.
+                loss = next_item_loss(config.loss, scores, others).sum() / length
+                (slopes,) = torch.autograd.grad(loss, rows)
+            stepped = rows.detach() - functional.softplus(self.inner_rates) * slopes
+            rows = torch.where(has_others, stepped, rows.detach())
+        return vectors(rows, all_items, length)[:, 0]

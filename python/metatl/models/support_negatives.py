@@ -76,4 +76,4 @@ def deal(negatives: Tensor, slots: int, each: int) -> Tensor:
     """
     each = each if negatives.shape[1] else 0
     columns = torch.arange(slots * each, device=negatives.device) % max(1, negatives.shape[1])
-    return negatives[:, columns].view(len(negatives), slots, each)
+    return negatives[:, columns].view(negatives.shape[0], slots, each)

@@ -419,22 +419,28 @@ class StoredRun:
         Where it is stored.
     record : RunRecord
         The content of `run.json`.
-    config : BaseModel
-        The settings of the system.
+    config : BaseModel or None
+        The settings of the system; None for an export to ONNX: their class may need torch.
     tensors : dict of str to ndarray
-        The arrays of the best weights.
+        The arrays of the best weights; of an export to ONNX, those of the item table.
+    weights_record : dict of str to object
+        The record beside the arrays.
     item_ids : polars.Series
         (I,) raw item ids.
     item_counts : ndarray
         (I,) int64, training interactions per item.
+    graph : bytes or None
+        `encoder.onnx`, of an export to ONNX (:mod:`metatl.serving.export`).
     """
 
     path: Path
     record: RunRecord
-    config: BaseModel
+    config: BaseModel | None
     tensors: dict[str, NDArray[Any]]
+    weights_record: dict[str, Any]
     item_ids: pl.Series
     item_counts: NDArray[np.int64]
+    graph: bytes | None = None
 
 
 def load_run(path: str | Path, *, device: str = "cpu") -> Run:
@@ -461,6 +467,11 @@ def load_run(path: str | Path, *, device: str = "cpu") -> Run:
         If `path` is not a path.
     """
     stored = read_stored_run(path)
+    if stored.config is None:
+        raise RunError(
+            f"{path}: found an export to ONNX, from which metatl.Recommender, `metatl recommend` and "
+            "`metatl serve` answer; for everything else, use the run that was exported"
+        )
     system = find_system(stored.record.model, stored.record.preset)
     with tensors_fit(stored.path):
         model = system.model_class().from_tensors(stored.config, stored.record.num_items, stored.tensors)
@@ -532,18 +543,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _read_files(path: Path) -> StoredRun:
     record, items_sha256 = _read_record(path)
-    if not (path / "best.safetensors").exists():
-        if is_finished(path):
-            raise MissingRunError(
-                f"{path}: best.safetensors is missing; train again with "
-                f"`metatl train --out {path} --overwrite`",
-                file=str(path / "best.safetensors"),
-            )
-        raise MissingRunError(
-            f"{path}: the run has no weights yet; continue it with `metatl train --out {path} --resume`",
-            file=str(path / "best.safetensors"),
-        )
-    tensors, _ = load_checkpoint(path / "best.safetensors")
+    if (path / "encoder.onnx").exists() and not (path / "best.safetensors").exists():
+        config = None
+        tensors, weights_record, graph = _read_export(path, record.num_items)
+    else:
+        _check_has_weights(path)
+        config, graph = _read_config(path, record), None
+        tensors, weights_record = load_checkpoint(path / "best.safetensors")
+    item_ids, counts = _read_items(path / "items.parquet", record.num_items, items_sha256)
+    return StoredRun(path, record, config, tensors, weights_record, item_ids, counts, graph)
+
+
+def _read_config(path: Path, record: RunRecord) -> BaseModel:
     system = find_system(record.model, record.preset)
     # A field that run.json lacks is newer than the run; its default may not fit the weights.
     missing = sorted(system.config_class().model_fields.keys() - record.config.keys())
@@ -552,15 +563,48 @@ def _read_files(path: Path) -> StoredRun:
             f"{path / 'run.json'}: found no config.{missing[0]}, which this version needs; train again"
         )
     try:
-        config = system.config_class().model_validate(record.config)
+        return system.config_class().model_validate(record.config)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(["config", *map(str, first["loc"])])
         raise RunError(
             f"{path / 'run.json'}: {name}: found {first['input']!r}, {expected_by(first)}; train again"
         ) from None
-    item_ids, counts = _read_items(path / "items.parquet", record.num_items, items_sha256)
-    return StoredRun(path, record, config, tensors, item_ids, counts)
+
+
+def _check_has_weights(path: Path) -> None:
+    if (path / "best.safetensors").exists():
+        return
+    if is_finished(path):
+        raise MissingRunError(
+            f"{path}: best.safetensors is missing; train again with `metatl train --out {path} --overwrite`",
+            file=str(path / "best.safetensors"),
+        )
+    raise MissingRunError(
+        f"{path}: the run has no weights yet; continue it with `metatl train --out {path} --resume`",
+        file=str(path / "best.safetensors"),
+    )
+
+
+def _read_export(path: Path, num_items: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any], bytes]:
+    """Read the item table and the graph of an export to ONNX, which belong together."""
+    if not is_finished(path):
+        raise MissingRunError(
+            f"{path}: found an unfinished export; repeat `metatl export` with --overwrite",
+            file=str(path / "metrics.json"),
+        )
+    tensors, record = load_checkpoint(path / "item_table.safetensors")
+    graph = (path / "encoder.onnx").read_bytes()
+    if record.get("graph_sha256") != hashlib.sha256(graph).hexdigest():
+        raise RunError(
+            f"{path}: found another encoder.onnx than that of the item table, or a damaged one (its SHA-256 "
+            "differs); export again"
+        )
+    table, bias = tensors.get("item_table"), tensors.get("item_bias")
+    fits = table is not None and table.ndim == 2 and table.dtype == np.float32 and len(table) == num_items  # noqa: PLR2004
+    if not fits or (bias is not None and (bias.shape != (num_items,) or bias.dtype != np.float32)):
+        raise RunError(f"{path}: item_table.safetensors does not fit run.json; export again")
+    return tensors, record, graph
 
 
 def _read_items(file: Path, num_items: int, sha256: str | None) -> tuple[pl.Series, NDArray[np.int64]]:

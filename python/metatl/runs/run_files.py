@@ -17,6 +17,8 @@ RUN_FILES = (
     "items.parquet",
     "history.json",
     "best.safetensors",
+    "encoder.onnx",
+    "item_table.safetensors",
     "last.safetensors",
     "selection.json",
     "split-history.json",

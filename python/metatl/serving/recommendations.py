@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
-    from metatl.runs.run_directory import Run
+    from metatl.runs.run_directory import RunRecord
 
 Basis = Literal["history", "popularity"]
 
@@ -135,13 +135,13 @@ class Recommendations:
         )
 
 
-def find_names(run: Run, item_ids: pl.Series) -> pl.Series | None:
+def find_names(record: RunRecord, item_ids: pl.Series) -> pl.Series | None:
     """Look up the names of items; only the bundled wines have names.
 
     Parameters
     ----------
-    run : Run
-        A fitted system.
+    record : RunRecord
+        The settings of a run.
     item_ids : polars.Series
         (N,) raw ids.
 
@@ -152,7 +152,7 @@ def find_names(run: Run, item_ids: pl.Series) -> pl.Series | None:
     """
     from metatl import datasets
 
-    if run.record.data != "wines":
+    if record.data != "wines":
         return None
     names = {str(item): name for item, name in datasets.item_names().items()}
     return pl.Series("item_name", [names.get(str(item)) for item in item_ids], dtype=pl.String)

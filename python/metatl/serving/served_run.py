@@ -15,6 +15,7 @@ from metatl.ranking.encoders import ArrayEncoder, make_encoder
 from metatl.ranking.item_tables import ItemTable, as_item_table
 from metatl.runs.run_directory import Run, load_run, read_stored_run, tensors_fit
 from metatl.serving.item_lookup import ItemLookup
+from metatl.serving.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from metatl.models.contract import QueryEncoder
     from metatl.ranking.encoders import Encoder
     from metatl.ranking.item_tables import ItemFormat
-    from metatl.runs.run_directory import RunRecord
+    from metatl.runs.run_directory import RunRecord, StoredRun
 
 SEED = 0
 """Seed of the support negatives: those of the validation and of the default evaluation."""
@@ -134,19 +136,28 @@ def serve_stored_run(
         If the format is unknown, or the system has no item vectors to round.
     """
     stored = read_stored_run(path)
+    arrays = _query_encoder(stored, num_threads)
+    if arrays is None:
+        return serve_run(load_run(path, device=device), item_table, num_threads)
+    item_format = _format(item_table, stored.record.num_items)
+    table = as_item_table(arrays.item_table, item_format, num_threads=num_threads)
+    table = table.arranged(num_threads=num_threads)
+    encoder = ArrayEncoder.of(arrays, table, SEED, num_threads, Timings())
+    return ServedRun(stored.path, stored.record, stored.item_ids, stored.item_counts, encoder, item_format)
+
+
+def _query_encoder(stored: StoredRun, num_threads: int | None) -> QueryEncoder | None:
+    """Return the encoder without torch; None if the system needs torch, or scores without item vectors."""
+    if stored.graph is not None:
+        return OnnxEncoder.of(stored, num_threads)
     encoder_class = find_system(stored.record.model, stored.record.preset).query_encoder_class()
-    if encoder_class is not None:
-        with tensors_fit(stored.path):
-            arrays = encoder_class.of(stored.config, stored.tensors, num_threads=num_threads)
-        if arrays is not None:
-            item_format = _format(item_table, stored.record.num_items)
-            table = as_item_table(arrays.item_table, item_format, num_threads=num_threads)
-            table = table.arranged(num_threads=num_threads)
-            encoder = ArrayEncoder.of(arrays, table, SEED, num_threads, Timings())
-            return ServedRun(
-                stored.path, stored.record, stored.item_ids, stored.item_counts, encoder, item_format
-            )
-    return serve_run(load_run(path, device=device), item_table, num_threads)
+    if encoder_class is None:
+        return None
+    with tensors_fit(stored.path):
+        encoder: QueryEncoder | None = encoder_class.of(
+            stored.config, stored.tensors, num_threads=num_threads
+        )
+    return encoder
 
 
 def serve_run(run: Run, item_table: ItemFormat | ItemTable | None, num_threads: int | None) -> ServedRun:

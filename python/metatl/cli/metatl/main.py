@@ -6,7 +6,18 @@ import click
 
 from metatl.cli.lazy_groups import LazyGroup
 
-COMMANDS = ("data", "recommend", "reproduce", "serve", "settings", "stats", "train", "tune", "update")
+COMMANDS = (
+    "data",
+    "export",
+    "recommend",
+    "reproduce",
+    "serve",
+    "settings",
+    "stats",
+    "train",
+    "tune",
+    "update",
+)
 
 
 @click.group(cls=LazyGroup, commands_at={name: f"metatl.cli.metatl.{name}:{name}" for name in COMMANDS})

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metatl.cli.errors import Command
-from metatl.cli.options import Reading, device_option, item_table_option, load_data, reading_options
+from metatl.cli.options import Reading, device_option, load_data, reading_options, served_item_table_option
 from metatl.cli.outputs import check_outputs, check_table_names
 
 if TYPE_CHECKING:
     from metatl.ranking.item_tables import ItemFormat
-    from metatl.runs.run_directory import Run
     from metatl.serving.recommendations import Recommendations
+    from metatl.serving.recommender import Recommender
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--top", default=10, type=click.IntRange(min=1), help="Items per user.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: METATL_NUM_THREADS, or all]")
 @device_option
-@item_table_option
+@served_item_table_option
 def recommend(
     run: Path,
     history: str | None,
@@ -56,9 +56,9 @@ def recommend(
     top: int,
     threads: int | None,
     device: str,
-    item_table: ItemFormat,
+    item_table: ItemFormat | None,
 ) -> None:
-    """Recommend items to new users with the run directory RUN; nothing is trained.
+    """Recommend items to new users with the run directory, or export, RUN; nothing is trained.
 
     --input has the column names of the run's data, unless --columns names others.
 
@@ -81,30 +81,28 @@ def recommend(
     check_outputs([run, source], {"--out": out})
     check_table_names({"--out": out})
 
-    from metatl.runs.run_directory import load_run
+    from metatl.serving.recommender import Recommender
 
-    fitted = load_run(run, device=device)
+    recommender = Recommender.load(run, item_table=item_table, threads=threads, device=device)
     if source is not None and out is not None:
-        _answer_file(fitted, source, reading, out, top, item_table, threads)
+        _answer_file(recommender, source, reading, out, top)
     else:
-        chosen = list(items) if history is None else _split_history(history)
-        _answer_one(fitted, chosen, top, item_table, threads)
+        _answer_one(recommender, list(items) if history is None else _split_history(history), top)
 
 
-def _answer_one(run: Run, history: list[Any], top: int, item_table: ItemFormat, threads: int | None) -> None:
+def _answer_one(recommender: Recommender, history: list[Any], top: int) -> None:
     """Print the items for one user."""
     from rich.console import Console
     from rich.table import Table
 
     from metatl.serving.recommendations import find_names
-    from metatl.serving.recommender import recommend
 
-    answer = recommend(run, [history], top=top, item_table=item_table, num_threads=threads)
+    answer = recommender.recommend([history], top)
     if answer.unknown_items[0]:
         click.echo(f"unknown items, left out: {', '.join(answer.unknown_items[0])}", err=True)
     _explain(int(answer.known_items[0]))
     frame = answer.frame()
-    names = find_names(run, frame["item_id"])
+    names = find_names(recommender.run.record, frame["item_id"])
     table = Table()
     table.add_column("item")
     if names is not None:
@@ -146,32 +144,23 @@ def _explain(known_items: int) -> None:
         click.echo("one known item in the history: the list rests on it alone", err=True)
 
 
-def _answer_file(
-    run: Run,
-    source: Path,
-    reading: Reading,
-    out: Path,
-    top: int,
-    item_table: ItemFormat,
-    threads: int | None,
-) -> None:
+def _answer_file(recommender: Recommender, source: Path, reading: Reading, out: Path, top: int) -> None:
     """Write the items for every user of a file."""
     from metatl.common.files import write_table
     from metatl.serving.recommendations import find_names
-    from metatl.serving.recommender import recommend
 
+    recorded = recommender.run.record
     if reading.columns is None:
-        recorded = run.record
         reading = replace(reading, columns=recorded.columns, timestamp_unit=recorded.timestamp_unit)
     reading = replace(
         reading,
-        null_values=run.record.null_values if reading.null_values is None else reading.null_values,
-        bad_rows=reading.bad_rows or run.record.bad_rows,
+        null_values=recorded.null_values if reading.null_values is None else reading.null_values,
+        bad_rows=reading.bad_rows or recorded.bad_rows,
     )
     interactions = load_data(source, reading)
-    answer = recommend(run, interactions, top=top, item_table=item_table, num_threads=threads)
+    answer = recommender.recommend(interactions, top)
     frame = answer.frame(interactions.user_ids)
-    names = find_names(run, frame["item_id"])
+    names = find_names(recorded, frame["item_id"])
     if names is not None:
         frame = frame.insert_column(frame.columns.index("item_id") + 1, names)
     write_table(out, frame)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from metatl.cli.errors import Command
+from metatl.cli.options import served_item_table_option
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -22,11 +23,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     type=click.Path(path_type=Path),
     help="Table of the items: item_id, title, picture and any columns. The wines bring their own.",
 )
-@click.option(
-    "--item-table",
-    type=click.Choice(["float32", "bf16", "int8"]),
-    help="Number format of the item vectors; bf16 by default from 65,536 items on.",
-)
+@served_item_table_option
 @click.option("--workers", default=1, type=click.IntRange(min=1), help="Processes that answer.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), help="Threads of each process.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second of one client.")

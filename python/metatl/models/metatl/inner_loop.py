@@ -36,6 +36,8 @@ from metatl.models.metatl.support import Slots, Support, SupportGradients, pair_
 from metatl.models.metatl.transition import Mlp, OneLayer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from metatl.models.metatl.config import Adapt, SupportReduction
@@ -161,7 +163,7 @@ def _adapt_transition(
         gradient = support_gradients(costs, inner.loss, weight, of_rows=False).points.sum(dim=1)
         # Eq. 4 for θ = tr: tr' = tr - α ∂L_S/∂tr.
         transition = transition - inner.inner_lr * (gradient.detach() if inner.first_order else gradient)
-    return Adapted(transition, support.sequence[-1].rows, loss)
+    return Adapted(transition, support.last_rows, loss)
 
 
 # --- The inner step updates the one-layer learner, with or without the item vectors
@@ -197,7 +199,7 @@ def _adapt_learner(layer: OneLayer, support: Support, inner: InnerLoop, *, with_
             pairs = support.pairs()
     # Eq. 2 with θ': the adapted user transition.
     _, transitions = state.forward(pairs)
-    transition, last = transitions.mean(dim=1), support.sequence[-1].rows
+    transition, last = transitions.mean(dim=1), support.last_rows
     if moving is None:
         return Adapted(transition, last, loss)
     return Adapted(transition, last, loss, moving.items, moving.moves)
@@ -254,7 +256,7 @@ class _MovingRows:
     def __init__(self, support: Support) -> None:
         if support.common is not None and support.common.items.dim() == 1:
             support = support._replace(common=support.common.expand(support.tasks))
-        parts = [slots.map(lambda part: part.unsqueeze(1)) for slots in support.sequence]
+        parts = [slots.map(lambda part: part.unsqueeze(1)) for slots in _each(support)]
         if support.own is not None:
             parts.append(support.own.map(lambda part: part.flatten(1, 2)))
         if support.common is not None:
@@ -276,7 +278,8 @@ class _MovingRows:
 
     def arrange(self, rows: Tensor) -> Support:
         """Return the support set with its rows replaced by rows (B, A, d)."""
-        sequence, own, common = self.support
+        _, own, common = self.support
+        sequence = _each(self.support)
         parts = torch.split(rows, self.sizes, dim=1)
         return Support(
             [slots._replace(rows=part[:, 0]) for slots, part in zip(sequence, parts, strict=False)],
@@ -302,6 +305,11 @@ class _MovingRows:
         if self.keep is not None:
             move = move * self.keep
         self.moves = move if self.moves is None else self.moves + move
+
+
+def _each(support: Support) -> Sequence[Slots]:
+    sequence = support.sequence
+    return sequence.split(lambda part: part.unbind(1)) if isinstance(sequence, Slots) else sequence
 
 
 def _same_item(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:

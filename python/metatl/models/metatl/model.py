@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from metatl.exceptions import InvalidArgumentError
+from metatl.exceptions import ConfigError, InvalidArgumentError
 from metatl.models.compilation import compile_function
 from metatl.models.contract import NO_ITEM, Encoded, Overrides, Similarity
 from metatl.models.dropout import dropout, dropout_factors
@@ -314,19 +314,34 @@ class MetaTL(TrainableModel):
             )
         if histories.shape[1] == 1:
             return Encoded(self.embedding(histories[:, 0]) + self.mean_transition, None)
+        adapted = self._adapt_to(histories, negatives)
+        return Encoded(adapted.last + adapted.transition, self._overrides(adapted))
+
+    @torch.no_grad()
+    def encode_any_length(self, histories: Tensor, negatives: Tensor | None) -> Tensor:
+        """See :meth:`metatl.models.contract.EncodesAnyLength.encode_any_length`."""
+        if self.config.inner_steps > 0 and self.config.adapt == "learner_and_embeddings":
+            raise ConfigError(
+                "adapt: found learner_and_embeddings, which changes item vectors for each user; an export "
+                "has one item table, and needs adapt=transition or learner, or inner_steps=0"
+            )
+        adapted = self._adapt_to(histories, negatives)
+        has_pairs = torch.ones_like(histories).sum(dim=1, keepdim=True) > 1
+        return adapted.last + torch.where(has_pairs, adapted.transition, self.mean_transition)
+
+    def _adapt_to(self, histories: Tensor, negatives: Tensor | None) -> Adapted:
         own, common = self._deal_negatives(histories, negatives)
         was_training = self.training
         self.eval()
         try:
             support = Support(
-                self._slots(histories).split(lambda part: part.unbind(1)),
+                self._slots(histories),
                 None if own is None else self._slots(own),
                 None if common is None else self._slots(common),
             )
-            adapted = adapt(self.learner, support, self._inner_loop(self._geometry(), serving=True))
+            return adapt(self.learner, support, self._inner_loop(self._geometry(), serving=True))
         finally:
             self.train(was_training)
-        return Encoded(adapted.last + adapted.transition, self._overrides(adapted))
 
     def _deal_negatives(
         self, histories: Tensor, negatives: Tensor | None
@@ -367,7 +382,7 @@ class MetaTL(TrainableModel):
         try:
             total = torch.zeros_like(self.mean_transition)
             for block in torch.split(histories, 8192):
-                support = Support(self._slots(block).split(lambda part: part.unbind(1)))
+                support = Support(self._slots(block))
                 total += self.learner(support.pairs()).mean(dim=1).sum(dim=0)
             self.mean_transition.copy_(total / histories.shape[0])
         finally:

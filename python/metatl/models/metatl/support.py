@@ -84,8 +84,9 @@ class Support(NamedTuple):
 
     Attributes
     ----------
-    sequence : sequence of Slots
-        K slots of shape (B,), the items in time order; consecutive items are the support pairs.
+    sequence : sequence of Slots, or Slots
+        K slots of shape (B,), the items in time order; consecutive items are the support pairs. Or the same
+        as one Slots (B, K), for histories without gradient: nothing then depends on K in Python.
     own : Slots or None
         (B, S, n), the negatives of each pair.
     common : Slots or None
@@ -93,23 +94,46 @@ class Support(NamedTuple):
         that equals the tail of a pair is excluded for that pair.
     """
 
-    sequence: Sequence[Slots]
+    sequence: Sequence[Slots] | Slots
     own: Slots | None = None
     common: Slots | None = None
 
     @property
     def tasks(self) -> int:
         """B, number of tasks."""
-        return self.sequence[0].items.shape[0]
+        first = self.sequence if isinstance(self.sequence, Slots) else self.sequence[0]
+        return first.items.shape[0]
+
+    @property
+    def last_rows(self) -> Tensor:
+        """(B, d) float, the vectors of the last items."""
+        if isinstance(self.sequence, Slots):
+            return self.sequence.rows[:, -1]
+        return self.sequence[-1].rows
 
     def pairs(self) -> Tensor:
         """Return the rows (B, S, 2, d) of the head and the tail of each support pair."""
+        if isinstance(self.sequence, Slots):
+            return torch.stack((self.sequence.rows[:, :-1], self.sequence.rows[:, 1:]), dim=2)
         # This makes one copy. With overlapping slices of (B, K, d), the backward pass would fill a tensor
         # with zeros for each slice.
         rows = [slots.rows for slots in self.sequence]
         ends = [row for head_and_tail in itertools.pairwise(rows) for row in head_and_tail]
         stacked = torch.stack(ends, dim=1)
         return stacked.view(stacked.shape[0], -1, 2, stacked.shape[2])
+
+    def tail_items(self) -> Tensor:
+        """Return the items (B, S) int64 of the tails."""
+        if isinstance(self.sequence, Slots):
+            return self.sequence.items[:, 1:]
+        return torch.stack([slots.items for slots in self.sequence[1:]], dim=1)
+
+    def tail_biases(self) -> Tensor | None:
+        """Return the biases (B, S) float of the tails; None for no bias."""
+        if isinstance(self.sequence, Slots):
+            return None if self.sequence.bias is None else self.sequence.bias[:, 1:]
+        biases = [slots.bias for slots in self.sequence[1:] if slots.bias is not None]
+        return torch.stack(biases, dim=1) if biases else None
 
 
 class PairCosts(NamedTuple):
@@ -189,12 +213,11 @@ def pair_costs(support: Support, pairs: Tensor, transition: Tensor, geometry: Ge
     PairCosts
         Offsets and costs of the pairs and their negatives.
     """
-    sequence, own, common = support
+    _, own, common = support
     heads, tails = pairs.unbind(2)
     points = heads + transition.unsqueeze(1)
     tail_offsets = points - tails
-    biases = [slots.bias for slots in sequence[1:] if slots.bias is not None]
-    tail_costs = geometry.of_offsets(tail_offsets, torch.stack(biases, dim=1) if biases else None)
+    tail_costs = geometry.of_offsets(tail_offsets, support.tail_biases())
     negatives = []
     own_offsets = own_costs = common_costs = None
     if own is not None:
@@ -203,8 +226,7 @@ def pair_costs(support: Support, pairs: Tensor, transition: Tensor, geometry: Ge
         negatives.append(own_costs.cost)
     if common is not None:
         common_costs = geometry.of_common(points, common.rows, common.bias)
-        tail_items = torch.stack([slots.items for slots in sequence[1:]], dim=1)
-        is_tail = tail_items.unsqueeze(-1) == common.items.unsqueeze(-2)
+        is_tail = support.tail_items().unsqueeze(-1) == common.items.unsqueeze(-2)
         negatives.append(exclude(common_costs.cost, is_tail))
     return PairCosts(
         points,
