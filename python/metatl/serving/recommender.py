@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from metatl.data.histories import Histories, join_rows
 from metatl.data.interactions import count_distinct
 from metatl.data.readers.small_tables import read_small_table
 from metatl.exceptions import InvalidArgumentError, MetatlError
+from metatl.ranking.blocks import FactorisedBlock
 from metatl.runs.run_directory import Run
+from metatl.serving.approximate_index import PROPOSED
 from metatl.serving.explanations import Explanation, explain, scores_of
 from metatl.serving.filters import Filters, align_items, make_filters, select_items
 from metatl.serving.raw_histories import look_up_histories
@@ -40,6 +42,22 @@ if TYPE_CHECKING:
 MAX_HISTORY = 50
 """Number of latest known items that the model sees; older ones are only excluded from the list."""
 
+_SHORT_LIST = 10
+
+
+class _Settings(NamedTuple):
+    """How runs are loaded; see :meth:`Recommender.load`."""
+
+    item_table: ItemFormat | None = None
+    threads: int | None = None
+    device: str = "cpu"
+    approximate: bool = False
+
+    def load(self, path: str | Path) -> ServedRun:
+        return serve_stored_run(
+            path, self.item_table, self.threads, self.device, approximate=self.approximate
+        )
+
 
 class Recommender:
     """A fitted system that answers for new users.
@@ -57,7 +75,7 @@ class Recommender:
         self._lock = threading.Lock()
         self._state = (served, None if items is None else align_items(served.item_ids, items))
         self._items = items
-        self._settings: tuple[ItemFormat | None, int | None, str] = (None, None, "cpu")
+        self._settings = _Settings()
         self._refresh = False
         self._seen = None if served.path is None else _identity(served.path)
 
@@ -71,6 +89,7 @@ class Recommender:
         threads: int | None = None,
         refresh: bool = False,
         device: str = "cpu",
+        approximate: bool = False,
     ) -> Self:
         """Load a run.
 
@@ -93,6 +112,10 @@ class Recommender:
             Look at the directory at each call, and load the run that has replaced the one before.
         device : {"cpu", "cuda", "auto"}
             Where a system in torch computes.
+        approximate : bool
+            Find the lists of catalogues of 300,000 items and more by an index of faiss: at least 97 % of the
+            best 10 items, in a fraction of the time. Lists with `allow`, `candidates` or `where` stay
+            exact. Building the index takes seconds at each load.
 
         Returns
         -------
@@ -106,13 +129,17 @@ class Recommender:
         DataError
             If `items` cannot be read, or has an item twice.
         InvalidArgumentError
-            If an argument is out of its range, or the system has no item vectors to round.
+            If an argument is out of its range, the system has no item vectors to round, or the catalogue
+            has no approximate lists.
+        ConfigError
+            If an extra is not installed.
         """
         table = None if items is None else read_small_table("items", items).rows
         # Taken before the files are read: a run that comes in between is loaded again, not missed.
         seen = _identity(Path(path)) if isinstance(path, (str, os.PathLike)) else None
-        recommender = cls(serve_stored_run(path, item_table, threads, device), table)
-        recommender._settings = (item_table, threads, device)
+        settings = _Settings(item_table, threads, device, approximate)
+        recommender = cls(settings.load(path), table)
+        recommender._settings = settings
         recommender._refresh = refresh
         recommender._seen = seen
         return recommender
@@ -195,7 +222,7 @@ class Recommender:
         if directory is None:
             raise InvalidArgumentError("path: found none, expected a directory: this run is not stored")
         seen = _identity(directory)
-        served = serve_stored_run(directory, *self._settings)
+        served = self._settings.load(directory)
         # One assignment: a call takes both or none.
         self._state = (served, None if self._items is None else align_items(served.item_ids, self._items))
         self._seen = seen
@@ -442,7 +469,10 @@ def _recommend(
     rows, of_rows = known.select(users), filters.select(users)
     latest = rows if len(rows.items) <= MAX_HISTORY else rows.latest(MAX_HISTORY)
     answers = [
-        (block_rows, _best(block, top, rows.select(block_rows), of_rows.select(block_rows), include_history))
+        (
+            block_rows,
+            _best(served, block, top, rows.select(block_rows), of_rows.select(block_rows), include_history),
+        )
         for block_rows, block in served.encoder.blocks(latest)
     ]
     if len(answers) == 1 and len(rows) == len(known):
@@ -461,10 +491,23 @@ def _recommend(
     return Recommendations(served.item_ids, items, scores, known.lengths, unknown)
 
 
-def _best(block: Block, top: int, histories: Histories, filters: Filters, include_history: bool) -> TopItems:
+def _best(
+    served: ServedRun, block: Block, top: int, histories: Histories, filters: Filters, include_history: bool
+) -> TopItems:
     excluded = _excluded(histories, filters.excluded, include_history=include_history)
     if filters.candidates is not None:
         return block.top_n_of(top, _allowed_of(filters.candidates, filters.allowed), excluded)
+    if served.index is not None and filters.allowed is None and isinstance(block, FactorisedBlock):
+        proposed = served.index.propose(
+            block.queries, PROPOSED + max(0, top - _SHORT_LIST) + excluded.lengths
+        )
+        best = block.top_n_of(top, proposed, excluded)
+        # A list may be short only where no more items pass: not where the visited cells hold too few.
+        short = np.flatnonzero((best.items < 0).any(axis=1))
+        if len(short):
+            of_short = block._replace(queries=block.queries[short]).top_n(top, excluded.select(short))
+            best.items[short], best.scores[short] = of_short
+        return best
     return block.top_n(top, excluded, filters.allowed)
 
 

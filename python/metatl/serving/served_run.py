@@ -14,6 +14,7 @@ from metatl.models import find_system
 from metatl.ranking.encoders import ArrayEncoder, make_encoder
 from metatl.ranking.item_tables import ItemTable, as_item_table
 from metatl.runs.run_directory import Run, load_run, read_stored_run, tensors_fit
+from metatl.serving.approximate_index import build_index
 from metatl.serving.item_lookup import ItemLookup
 from metatl.serving.onnx_encoder import OnnxEncoder
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from metatl.ranking.encoders import Encoder
     from metatl.ranking.item_tables import ItemFormat
     from metatl.runs.run_directory import RunRecord, StoredRun
+    from metatl.serving.approximate_index import ApproximateIndex
 
 SEED = 0
 """Seed of the support negatives: those of the validation and of the default evaluation."""
@@ -53,6 +55,8 @@ class ServedRun:
         Encodes or scores histories.
     item_format : {"float32", "bf16", "int8"}
         Number format of the item table.
+    index : ApproximateIndex or None
+        Proposes the items of lists without `allow`, for approximate retrieval.
     """
 
     path: Path | None
@@ -61,6 +65,7 @@ class ServedRun:
     item_counts: NDArray[np.int64]
     encoder: Encoder
     item_format: ItemFormat
+    index: ApproximateIndex | None = None
 
     @cached_property
     def lookup(self) -> ItemLookup:
@@ -108,7 +113,12 @@ class ServedRun:
 
 
 def serve_stored_run(
-    path: str | Path, item_table: ItemFormat | None, num_threads: int | None, device: str
+    path: str | Path,
+    item_table: ItemFormat | None,
+    num_threads: int | None,
+    device: str,
+    *,
+    approximate: bool = False,
 ) -> ServedRun:
     """Make a stored run ready, without torch if its system can do without.
 
@@ -122,6 +132,8 @@ def serve_stored_run(
         Threads of the kernels.
     device : str
         Where a model in torch computes.
+    approximate : bool
+        Build the index of :mod:`metatl.serving.approximate_index`.
 
     Returns
     -------
@@ -133,17 +145,27 @@ def serve_stored_run(
     RunError
         See :func:`metatl.load_run`.
     InvalidArgumentError
-        If the format is unknown, or the system has no item vectors to round.
+        If the format is unknown, the system has no item vectors to round, or the catalogue has no such index.
+    ConfigError
+        If an extra is not installed.
     """
     stored = read_stored_run(path)
     arrays = _query_encoder(stored, num_threads)
     if arrays is None:
+        if approximate:
+            raise InvalidArgumentError(
+                f"approximate: {stored.record.model} is not served from item vectors without torch; "
+                "`metatl export` makes that of systems with item vectors"
+            )
         return serve_run(load_run(path, device=device), item_table, num_threads)
     item_format = _format(item_table, stored.record.num_items)
     table = as_item_table(arrays.item_table, item_format, num_threads=num_threads)
     table = table.arranged(num_threads=num_threads)
     encoder = ArrayEncoder.of(arrays, table, SEED, num_threads, Timings())
-    return ServedRun(stored.path, stored.record, stored.item_ids, stored.item_counts, encoder, item_format)
+    index = build_index(encoder, stored.item_counts) if approximate else None
+    return ServedRun(
+        stored.path, stored.record, stored.item_ids, stored.item_counts, encoder, item_format, index
+    )
 
 
 def _query_encoder(stored: StoredRun, num_threads: int | None) -> QueryEncoder | None:

@@ -24,6 +24,7 @@ _LOCAL = ("127.0.0.1", "::1", "localhost")
     help="Table of the items: item_id, title, picture and any columns. The wines bring their own.",
 )
 @served_item_table_option
+@click.option("--approximate", is_flag=True, help="Approximate lists, in catalogues from 300,000 items on.")
 @click.option("--workers", default=1, type=click.IntRange(min=1), help="Processes that answer.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), help="Threads of each process.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second of one client.")
@@ -46,6 +47,7 @@ def serve(
     max_body: int,
     max_histories: int,
     *,
+    approximate: bool,
     log_requests: bool,
 ) -> None:
     """Answer requests with the run directory RUN, until Ctrl-C or SIGTERM.
@@ -72,6 +74,7 @@ def serve(
         run=str(run.absolute()),
         items=None if items is None else str(items.absolute()),
         item_table=item_table,
+        approximate=approximate,
         threads=threads,
         rate=rate,
         timeout=timeout,

@@ -315,7 +315,11 @@ def load(settings: ServiceSettings) -> Recommender:
     if items is None and read_record(settings.run).data == BUNDLED:
         items = item_table()
     return Recommender.load(
-        settings.run, item_table=settings.item_table, items=items, threads=settings.threads
+        settings.run,
+        item_table=settings.item_table,
+        items=items,
+        threads=settings.threads,
+        approximate=settings.approximate,
     )
 
 

@@ -23,6 +23,7 @@ class ServiceSettings(BaseModel):
     item_table: Literal["float32", "bf16", "int8"] | None = Field(
         default=None, description="Number format of the item vectors."
     )
+    approximate: bool = Field(default=False, description="Approximate lists, in large catalogues.")
     threads: Annotated[int, Field(ge=1)] | None = Field(default=1, description="Threads of each worker.")
     max_body_bytes: int = Field(default=2**20, ge=1, description="Largest body of a request, in bytes.")
     max_histories: int = Field(default=1000, ge=1, description="Most histories in a request.")
