@@ -58,8 +58,9 @@ test-cuda: setup  ## Run the tests that need a CUDA device
 test-rust:  ## Run the Rust tests
 	cargo test --release --locked --workspace
 
-bench: setup  ## Time every kernel and pipeline beside its peers; write docs/performance.md
+bench: setup .venv-peers-rectools/.ready  ## Time every kernel and pipeline beside its peers; write docs/performance.md
 	mkdir -p benches/results
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=min,median,rounds --benchmark-json=benches/results/benchmarks.json
 	cargo run --quiet --release --locked -p metatl-core --example kernels limits > benches/results/limits.json
 	$(BIN)/python benches/summary.py benches/results/benchmarks.json benches/results/limits.json docs/performance.md

@@ -11,11 +11,7 @@ import pytest
 
 import metatl
 from metatl import _metatl
-
-NUM_ITEMS = 20_000
-NUM_USERS = 20_000
-DIM = 100
-K = 3
+from sizes import DIM, NUM_ITEMS, NUM_USERS, K
 
 
 @pytest.fixture

@@ -14,7 +14,12 @@ RATES = {
     EPISODES: 10e6,
     "gather, score and rank 101 of 20,000 items, d = 100, on one thread": 1 / 0.7e-6,
     "full ranking, 20,000 items, d = 100": 60e3,
-    "evaluation of a MetaTL `tuned`, adaptation included": 50e3,
+    "evaluation of a MetaTL `tuned`, adaptation included": 300e3,
+    "lists of 10 of 800 wines for one new user of 3 items at a time, on one thread": 1 / 0.05e-3,
+    "lists of 10 of 800 wines for 10,000 new users of 3 items": 400e3,
+    "lists of 10 of 800 wines for 10,000 new users of 3 items, item-kNN": 100e3,
+    "lists of 10 of 100,000 items in bf16 for one user at a time, on one thread": 1 / 1.5e-3,
+    "lists of 10 of 1,000,000 items in int8 for one user at a time, on one thread": 1 / 20e-3,
     "start: `metatl-eval scores --help`": 1 / 0.3,
     **{
         f"training, `{preset}`{way}": bar
@@ -32,9 +37,9 @@ RATIOS = {
 HEADER = """# Performance
 
 Units of work per second: the best of several rounds, with every peer in the same run on the same data. The
-limit is what the arithmetic or the memory of this machine allows, measured right after; the share is the
-part of it that metatl reaches. `benches/results/performance.json` has the same data. Regenerate with `make
-bench`.
+limit is what the arithmetic or the memory of this machine allows, measured right after: multiplications and
+additions in registers, or reads of random rows. The share is the part of it that metatl reaches.
+`benches/results/performance.json` has the same data. Regenerate with `make bench`.
 
 Related pages: [how the cost grows](scaling.md), [where a training step's time goes](training_step.md),
 [a training step beside RecBole's](training_peers.md), [evaluators side by side](evaluators.md),
@@ -48,9 +53,6 @@ Machine: {machine}. Measured: {limits}.
 DIM, NUM_ITEMS, CANDIDATES, FLOAT = 100, 20_000, 101, 4
 """Sizes of the benchmarks of ranking; bytes of a number."""
 
-FLOPS_PER_CYCLE = {"avx512": 64, "avx2": 32, "neon": 16, "scalar": 16}
-"""For one core at each level: two vector units that multiply and add (scalar code: one of each)."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -62,34 +64,35 @@ class Limits:
         Number of usable processors, and the instruction set of the kernels.
     cycles_per_second
         Clock rate of a core.
+    operations_per_second
+        Multiplications and additions in vector registers, without loads, by all threads together.
     bytes_per_second, bytes_per_second_on_one_thread
-        Bandwidth of repeated reads of a table of 8 MB: by all threads together, and by one.
+        Bandwidth of repeated reads of a table of 8 MB in order: by all threads together, and by one.
+    row_bytes_per_second, row_bytes_per_second_on_one_thread
+        Bandwidth of reads of random rows of that table, those to come prefetched.
     """
 
     threads: int
     level: str
     cycles_per_second: float
+    operations_per_second: float
     bytes_per_second: float
     bytes_per_second_on_one_thread: float
-
-    @property
-    def flops(self) -> float:
-        """Floating point operations per second of all threads."""
-        return self.threads * self.cycles_per_second * FLOPS_PER_CYCLE[self.level]
+    row_bytes_per_second: float
+    row_bytes_per_second_on_one_thread: float
 
     def of(self, work: str) -> tuple[float, str] | None:
         """Return the possible units per second and what limits them; None if there is no simple limit."""
         row = DIM * FLOAT
         gather = "gather, score and rank 101 of 20,000 items, d = 100"
+        rows = f"{CANDIDATES} random rows of {row} bytes a list"
+        whole = self.operations_per_second / (2 * NUM_ITEMS * DIM)
         products = f"2 · {NUM_ITEMS:,} · {DIM} operations a user in `float32`"
         known = {
-            gather: (self.bytes_per_second / (CANDIDATES * row), f"{CANDIDATES} rows of {row} bytes a list"),
-            f"{gather}, on one thread": (
-                self.bytes_per_second_on_one_thread / (CANDIDATES * row),
-                f"{CANDIDATES} rows of {row} bytes a list",
-            ),
-            "full ranking, 20,000 items, d = 100": (self.flops / (2 * NUM_ITEMS * DIM), products),
-            "top 10 of 20,000 items, d = 100": (self.flops / (2 * NUM_ITEMS * DIM), products),
+            gather: (self.row_bytes_per_second / (CANDIDATES * row), rows),
+            f"{gather}, on one thread": (self.row_bytes_per_second_on_one_thread / (CANDIDATES * row), rows),
+            "full ranking, 20,000 items, d = 100": (whole, products),
+            "top 10 of 20,000 items, d = 100": (whole, products),
             "metrics of given scores, 101 a user": (
                 self.bytes_per_second / (CANDIDATES * FLOAT),
                 f"{CANDIDATES * FLOAT} bytes a user",
@@ -99,9 +102,11 @@ class Limits:
 
     def describe(self) -> str:
         return (
-            f"{self.cycles_per_second / 1e9:.2f} GHz, {self.level}, {self.flops / 1e9:.0f} GFLOP/s on "
-            f"{self.threads} threads; {self.bytes_per_second / 1e9:.0f} GB/s from a table of 8 MB, "
-            f"{self.bytes_per_second_on_one_thread / 1e9:.0f} GB/s on one thread"
+            f"{self.cycles_per_second / 1e9:.2f} GHz, {self.level}, "
+            f"{self.operations_per_second / 1e9:.0f} GFLOP/s on {self.threads} threads; from a table of 8 MB "
+            f"{self.bytes_per_second / 1e9:.0f} GB/s in order and {self.row_bytes_per_second / 1e9:.0f} GB/s "
+            f"in random rows, on one thread {self.bytes_per_second_on_one_thread / 1e9:.0f} and "
+            f"{self.row_bytes_per_second_on_one_thread / 1e9:.0f}"
         )
 
 

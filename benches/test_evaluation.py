@@ -6,13 +6,13 @@ import torch
 
 import metatl
 import reference
-from conftest import K
 from metatl import _metatl
 from metatl.metrics.rank_metrics import mean_metrics
 from metatl.models import find_system
 from metatl.models.metatl.model import MetaTL
 from metatl.ranking.rank import rank_candidates
 from metatl.training.fit import configure
+from sizes import K
 
 WORK = "evaluation of a MetaTL `tuned`, adaptation included"
 USERS = 200

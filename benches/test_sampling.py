@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import reference
-from conftest import NUM_ITEMS, NUM_USERS, K
 from metatl import _metatl
+from sizes import NUM_ITEMS, NUM_USERS, K
 
 BATCH = 1024
 COUNT = 100

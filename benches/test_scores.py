@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import reference
-from conftest import NUM_ITEMS
 from metatl import _metatl
 from metatl.evaluation.external.evaluate_scores import evaluate_scores
 from metatl.evaluation.measures import Measures, RankedUsers, Ranking, measure
 from metatl.metrics.rank_metrics import parse_metrics
 from metatl.ranking.blocks import RankCounts
+from sizes import NUM_ITEMS
 
 METRICS = "MRR,HR@1,HR@10,NDCG@10"
 PIPELINE = "candidates, gather, score, rank, metrics, bootstrap: 100 of 20,000 items, d = 100"

@@ -6,13 +6,13 @@ from lightning_fabric import Fabric
 
 import metatl
 import reference
-from conftest import K
 from metatl.models import find_system
 from metatl.models.metatl.model import MetaTL
 from metatl.runs.checkpoints import TrainingState
 from metatl.training.batches import Batch, episode_sampler
 from metatl.training.fit import configure
 from metatl.training.outer_loop import OuterLoop
+from sizes import K
 
 STEPS = {"paper": 20, "official": 5, "tuned": 5}
 

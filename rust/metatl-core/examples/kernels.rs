@@ -7,9 +7,7 @@
 #![allow(clippy::unwrap_used)] // the inputs are made here
 
 use std::hint::black_box;
-use std::num::NonZero;
 use std::sync::Arc;
-use std::time::Instant;
 
 use metatl_core::batches::BatchSampler;
 use metatl_core::bootstrap::{bootstrap_group_means, bootstrap_means};
@@ -29,6 +27,8 @@ use metatl_core::rng::{Rng, Stage};
 use metatl_core::sequences::{Draw, SequenceSampler, SequenceSettings};
 use metatl_core::simd::Level;
 
+#[path = "../benches/limits/mod.rs"]
+mod limits;
 #[path = "../benches/world/mod.rs"]
 mod world;
 
@@ -260,67 +260,6 @@ fn statistics(world: &World) -> Vec<Kernel<'_>> {
     ]
 }
 
-/// The most of `rounds` measurements of units a second.
-fn fastest(rounds: usize, units: f64, work: impl Fn()) -> f64 {
-    let seconds = (0..rounds).map(|_| {
-        let begin = Instant::now();
-        work();
-        begin.elapsed().as_secs_f64()
-    });
-    units / seconds.fold(f64::INFINITY, f64::min)
-}
-
-/// Cycles a second, from a chain of multiplications that each wait for the one before: 3 cycles each on every
-/// 64-bit x86 processor of the last ten years and on Arm's large cores.
-fn cycles_per_second() -> f64 {
-    const LINKS: u64 = 5_000_000;
-    3.0 * fastest(25, LINKS as f64, || {
-        let mut product = black_box(3_u64);
-        for _ in 0..LINKS {
-            product = black_box(product.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        }
-        black_box(product);
-    })
-}
-
-/// Bytes a second that `threads` threads read from a table of the size of [`World::table`], each all of it.
-fn bytes_per_second(table: &[u64], threads: usize) -> f64 {
-    const TIMES: usize = 8;
-    let read = || {
-        for _ in 0..TIMES {
-            // Sixteen sums, so that none waits for the one before.
-            let mut sums = [0_u64; 16];
-            for part in black_box(table).as_chunks::<16>().0 {
-                for (sum, value) in sums.iter_mut().zip(part) {
-                    *sum ^= value;
-                }
-            }
-            black_box(sums);
-        }
-    };
-    let bytes = size_of_val(table) * TIMES * threads;
-    fastest(300, bytes as f64, || {
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(read);
-            }
-        });
-    })
-}
-
-fn print_limits() {
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let table = vec![1_u64; NUM_ITEMS * DIMENSION / 2];
-    println!(
-        "{{\"threads\": {threads}, \"level\": \"{}\", \"cycles_per_second\": {:.4e}, \
-         \"bytes_per_second\": {:.4e}, \"bytes_per_second_on_one_thread\": {:.4e}}}",
-        Level::fastest(),
-        cycles_per_second(),
-        bytes_per_second(&table, threads),
-        bytes_per_second(&table, 1),
-    );
-}
-
 fn main() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let world = World::new(NUM_ITEMS);
@@ -337,7 +276,7 @@ fn main() -> Result<(), String> {
     kernels.extend(statistics(&world));
     match arguments.as_slice() {
         [limits] if limits == "limits" => {
-            print_limits();
+            limits::print(&world);
             Ok(())
         }
         [list] if list == "list" => {
