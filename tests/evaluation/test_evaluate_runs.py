@@ -8,6 +8,7 @@ import pytest
 
 import metatl
 from metatl.data.candidates import sample_candidate_sets
+from metatl.data.histories import Histories
 from metatl.evaluation.evaluate_runs import parse_candidates, rank_users
 from metatl.exceptions import ConfigError, DataError, InvalidArgumentError, MetatlError, RunError
 from metatl.models import SYSTEMS
@@ -37,7 +38,7 @@ def run(request, interactions_file):
 def user_scores(run, history):
     """The scores of the whole catalogue for one user, from the model alone."""
     if hasattr(run.model, "score"):
-        return run.model.score(history[None])[0]
+        return run.model.score(Histories.from_matrix(history[None]))[0]
     import torch
 
     from metatl import _metatl

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metatl.data.histories import Histories
 from metatl.models.item_knn import ItemKNN, ItemKNNConfig
 from property_settings import COSTLY_CASES
 
@@ -96,7 +97,7 @@ def test_scores_are_those_of_the_definition(sequences, history, config):
             }
         )
     model = ItemKNN.fit(training_rows(sequences, 7), config)
-    scores = model.score(np.array([history, history], dtype=np.int64))
+    scores = model.score(Histories.from_matrix(np.array([history, history], dtype=np.int64)))
     assert scores.dtype == np.float32
     assert scores.shape == (2, 7)
     assert scores.flags.c_contiguous
@@ -113,7 +114,7 @@ def test_paper_is_the_cosine():
     cosine = purchases.T @ purchases / np.outer(norms, norms)
     np.fill_diagonal(cosine, 0.0)
     model = ItemKNN.fit(training_rows(sequences, 4), ItemKNNConfig.preset("paper"))
-    scores = model.score(np.array([[0, 1]]))[0]
+    scores = model.score(Histories.from_matrix(np.array([[0, 1]])))[0]
     expected = cosine[0] + cosine[1]
     np.testing.assert_allclose(scores, expected * 4 / cosine.sum(), rtol=1e-6)
 

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 import metatl
 from metatl import _metatl
+from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
 from metatl.models.history_weights import weigh_histories
 from metatl.models.item_knn import ItemKNN, ItemKNNConfig
@@ -31,14 +32,16 @@ def test_scores_on_wines_are_those_of_scipy(preset, limit, monkeypatch):
     model = ItemKNN.fit(split.train, ItemKNNConfig.preset(preset))
     generator = np.random.default_rng(0)
     for length in (1, 3, 20):
-        histories = generator.integers(0, model.num_items, (30, length))
+        histories = Histories.from_matrix(generator.integers(0, model.num_items, (30, length)))
         np.testing.assert_allclose(model.score(histories), by_scipy(model, histories), rtol=1e-6, atol=1e-9)
 
 
 def test_an_empty_matrix_scores_by_popularity():
     matrix = sp.csr_array((4, 4), dtype=np.float64)
     model = ItemKNN(ItemKNNConfig(), matrix, np.array([1, 0, 3, 4]))
-    np.testing.assert_allclose(model.score(np.array([[0, 1]]))[0], 0.75 * np.array([1, 0, 3, 4]) / 8)
+    np.testing.assert_allclose(
+        model.score(Histories.from_matrix(np.array([[0, 1]])))[0], 0.75 * np.array([1, 0, 3, 4]) / 8
+    )
 
 
 def walks(indptr=(0, 1, 2), indices=(1, 0), values=(1.0, 2.0), prior=(0.0, 0.0), **options):

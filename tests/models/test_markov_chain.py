@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metatl.data.histories import Histories
 from metatl.models.markov_chain import MarkovChain, MarkovChainConfig
 from property_settings import COSTLY_CASES
 
@@ -60,7 +61,7 @@ histories_of_items = st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_siz
 @given(sequences_of_items, histories_of_items, configs)
 def test_probabilities_are_those_of_the_definition(sequences, history, config):
     model = MarkovChain.fit(training_rows(sequences), config)
-    scores = model.score(np.array([history, history], dtype=np.int64))
+    scores = model.score(Histories.from_matrix(np.array([history, history], dtype=np.int64)))
     assert scores.dtype == np.float32
     assert scores.flags.c_contiguous
     expected = slow_probabilities(history[-1], sequences, config)
@@ -71,13 +72,17 @@ def test_paper_counts_what_follows_directly():
     model = MarkovChain.fit(
         training_rows([[0, 1, 2], [0, 1], [0, 3], [4, 0]]), MarkovChainConfig.preset("paper")
     )
-    assert model.score(np.array([[5, 0]]))[0] == pytest.approx([0, 2 / 3, 0, 1 / 3, 0, 0, 0])
+    assert model.score(Histories.from_matrix(np.array([[5, 0]])))[0] == pytest.approx(
+        [0, 2 / 3, 0, 1 / 3, 0, 0, 0]
+    )
 
 
 def test_after_an_item_that_nothing_followed_comes_the_prior():
     config = MarkovChainConfig(smoothing=0.0, window=1, backward=0.0)
     model = MarkovChain.fit(training_rows([[0, 1], [0, 2]]), config)
-    assert model.score(np.array([[1]]))[0] == pytest.approx([0.5, 0.25, 0.25, 0, 0, 0, 0])
+    assert model.score(Histories.from_matrix(np.array([[1]])))[0] == pytest.approx(
+        [0.5, 0.25, 0.25, 0, 0, 0, 0]
+    )
 
 
 def test_tensors_of_another_catalogue_are_refused():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from metatl.data.histories import Histories
 from metatl.models.popularity import Popularity, PopularityConfig
 
 
@@ -20,7 +21,7 @@ def fitted(items, num_items):
 def test_scores_are_training_counts():
     items = np.random.default_rng(0).integers(0, 20, size=500).tolist()
     counts = Counter(items)
-    scores = fitted(items, 22).score(np.zeros((3, 2), dtype=np.int64))
+    scores = fitted(items, 22).score(Histories.from_matrix(np.zeros((3, 2), dtype=np.int64)))
     assert scores.dtype == np.float32
     assert scores.flags.c_contiguous
     assert scores.tolist() == [[counts[item] for item in range(22)]] * 3

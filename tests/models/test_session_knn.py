@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metatl.data.histories import Histories
 from metatl.models.session_knn import SessionKNN, SessionKNNConfig
 from property_settings import COSTLY_CASES
 
@@ -100,7 +101,7 @@ histories = st.lists(st.integers(0, NUM_ITEMS - 1), min_size=1, max_size=4)
 def test_scores_are_those_of_the_definition(users, history, config):
     sequences, last_times = [sequence for sequence, _ in users], [last for _, last in users]
     model = SessionKNN.fit(training_rows(sequences, last_times), config)
-    scores = model.score(np.array([history, history], dtype=np.int64))
+    scores = model.score(Histories.from_matrix(np.array([history, history], dtype=np.int64)))
     assert scores.dtype == np.float32
     assert scores.flags.c_contiguous
     expected = slow_scores(history, sequences, last_times, config)
@@ -110,7 +111,7 @@ def test_scores_are_those_of_the_definition(users, history, config):
 def test_paper_is_the_cosine_of_the_sets():
     sequences = [[0, 1, 2], [1, 3], [4, 5]]
     model = SessionKNN.fit(training_rows(sequences), SessionKNNConfig.preset("paper"))
-    scores = model.score(np.array([[0, 1]]))[0]
+    scores = model.score(Histories.from_matrix(np.array([[0, 1]])))[0]
     first, second = 2 / np.sqrt(3), 1 / np.sqrt(2)  # each is √2 times the cosine
     expected = np.array([first, first + second, first, second, 0, 0, 0])
     np.testing.assert_allclose(scores, expected / expected.sum(), rtol=1e-6)
@@ -119,7 +120,7 @@ def test_paper_is_the_cosine_of_the_sets():
 def test_recent_neighbours_weigh_more():
     config = SessionKNNConfig(half_life=1.0, popularity=0.0)
     model = SessionKNN.fit(training_rows([[0, 1], [0, 2], [0, 3]], [0, 100, 200]), config)
-    scores = model.score(np.array([[0]]))[0]
+    scores = model.score(Histories.from_matrix(np.array([[0]])))[0]
     assert scores[1] < scores[2] < scores[3]
     assert scores[2] == pytest.approx(scores[3] / 2)
 

@@ -65,8 +65,9 @@ class Scorer:
         self.translation = Translation("dot", biased=True, overridden=False)
         self.num_items = NUM_ITEMS
 
-    def score(self, histories):
-        return np.stack([self.translation.scores(history) for history in histories]).astype(np.float32)
+    def score(self, histories, *, num_threads=None):  # noqa: ARG002
+        rows = np.split(histories.items, histories.indptr[1:-1])
+        return np.stack([self.translation.scores(history) for history in rows]).astype(np.float32)
 
     def scores(self, history):
         return self.translation.scores(history)
@@ -186,7 +187,7 @@ def test_a_nan_score_of_any_candidate_is_an_error():
         model = Scorer()
         scores = np.arange(NUM_ITEMS, dtype=np.float32)
         scores[slot] = np.nan
-        model.score = lambda histories, scores=scores: np.tile(scores, (len(histories), 1))
+        model.score = lambda histories, scores=scores, **_: np.tile(scores, (len(histories), 1))
         with pytest.raises(NotANumberError, match="1"):
             rank_candidates(model, np.array([[5]]), np.arange(4)[None])
         with pytest.raises(NotANumberError, match="1"):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metatl
+from metatl.data.histories import Histories
 from metatl.evaluation.evaluate_runs import rank_users
 from metatl.exceptions import InvalidArgumentError
 from metatl.runs.run_directory import Run
@@ -28,7 +29,11 @@ class LastItemNeighbours:
 
     num_items = len(ITEM_IDS)
 
-    def score(self, histories):
+    def score(self, histories, *, num_threads=None):  # noqa: ARG002
+        rows = np.split(histories.items, histories.indptr[1:-1])
+        return np.concatenate([self.score_one(row[None]) for row in rows])
+
+    def score_one(self, histories):
         items = np.arange(len(ITEM_IDS))
         closeness = -np.abs(items - histories[:, :, None]).astype(np.float32)
         weights = np.arange(1, histories.shape[1] + 1, dtype=np.float32)
@@ -51,7 +56,7 @@ def test_users_get_the_best_items_outside_the_history(histories, top):
     assert len(answer) == len(histories)
     for user, history in enumerate(histories):
         items = [ITEM_IDS.to_list().index(raw) for raw in history if raw in ITEM_IDS.to_list()]
-        scores = RUN.model.score(np.array([items]))[0] if items else COUNTS
+        scores = RUN.model.score(Histories.from_matrix(np.array([items])))[0] if items else COUNTS
         allowed = [item for item in range(len(ITEM_IDS)) if item not in items]
         expected = sorted(allowed, key=lambda item: (-scores[item], item))[:top]
         assert [best.item_id for best in answer[user]] == [ITEM_IDS[item] for item in expected]
@@ -103,8 +108,8 @@ def test_the_model_sees_the_last_items_but_none_is_recommended_again():
     class Recorder:
         num_items = 200
 
-        def score(self, histories):
-            seen_lengths.append(histories.shape[1])
+        def score(self, histories, *, num_threads=None):  # noqa: ARG002
+            seen_lengths.extend(histories.lengths.tolist())
             return np.tile(np.arange(200, dtype=np.float32), (len(histories), 1))
 
     run = replace(run_of(Recorder(), item_ids), item_counts=np.zeros(200, np.int64))

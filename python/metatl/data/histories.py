@@ -49,7 +49,7 @@ class Histories:
     @property
     def lengths(self) -> np.ndarray:
         """(B,) int64, items per row."""
-        return np.diff(self.indptr)
+        return self.indptr[1:] - self.indptr[:-1]
 
     def select(self, rows: np.ndarray | slice) -> Histories:
         """Select rows.

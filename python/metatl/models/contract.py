@@ -342,13 +342,15 @@ class ScoringModel(Protocol):
         """I, number of items in the catalogue."""
         ...
 
-    def score(self, histories: np.ndarray) -> np.ndarray:
-        """Score every item for histories of equal length.
+    def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:
+        """Score every item for histories of any lengths.
 
         Parameters
         ----------
-        histories : ndarray
-            (B, L) int64 with L ≥ 1, oldest item first.
+        histories : Histories
+            B rows of at least one item, oldest first.
+        num_threads : int, optional
+            Threads of the kernels.
 
         Returns
         -------

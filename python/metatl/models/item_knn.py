@@ -17,12 +17,12 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from metatl import _metatl
-from metatl.data.histories import Histories
 from metatl.models.counting import ItemMatrixModel
 from metatl.models.item_start.co_occurrences import co_occurrences, invert, scale_rows
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
+    from metatl.data.histories import Histories
     from metatl.data.interactions import Interactions
 
 
@@ -169,21 +169,22 @@ class ItemKNN(ItemMatrixModel):
             similarity.data *= train.num_items / total
         return cls(config, similarity, item_counts)
 
-    def score(self, histories: np.ndarray) -> np.ndarray:
-        """Score every item for histories of equal length.
+    def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:
+        """Score every item for histories of any lengths.
 
         Parameters
         ----------
-        histories : ndarray
-            (B, L) int64 with L ≥ 1, oldest item first.
+        histories : Histories
+            B rows of at least one item, oldest first.
+        num_threads : int, optional
+            Threads of the kernel.
 
         Returns
         -------
         ndarray
             (B, I) float32, C-contiguous.
         """
-        rows = Histories.from_matrix(histories)
-        return self._walks.score(rows.indptr, rows.items)
+        return self._walks.score(histories.indptr, histories.items, num_threads=num_threads)
 
 
 def _keep_nearest(matrix: sp.csr_array, count: int) -> sp.csr_array:

@@ -22,6 +22,7 @@ from metatl.models.preset_config import PresetConfig
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
+    from metatl.data.histories import Histories
     from metatl.data.interactions import Interactions
 
 
@@ -106,20 +107,22 @@ class MarkovChain(ItemMatrixModel):
         )
         return cls(config, transitions, train.item_counts)
 
-    def score(self, histories: np.ndarray) -> np.ndarray:
+    def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:  # noqa: ARG002
         """Return the probability that each item comes next.
 
         Parameters
         ----------
-        histories : ndarray
-            (B, L) int64 with L ≥ 1, oldest item first. Only the last item of each history is used.
+        histories : Histories
+            B rows of at least one item, oldest first. Only the last item of each history is used.
+        num_threads : int, optional
+            Unused.
 
         Returns
         -------
         ndarray
             (B, I) float32, C-contiguous.
         """
-        last = histories[:, -1]
+        last = histories.items[histories.indptr[1:] - 1]
         smoothing = self.config.smoothing
         mass = self._totals[last] + smoothing
         is_known = mass > 0

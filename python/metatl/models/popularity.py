@@ -12,6 +12,7 @@ from metatl.models.preset_config import PresetConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from metatl.data.histories import Histories
     from metatl.data.interactions import Interactions
 
 
@@ -50,13 +51,15 @@ class Popularity(CountingModel):
         """
         return cls(config, train.item_counts)
 
-    def score(self, histories: np.ndarray) -> np.ndarray:
+    def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:  # noqa: ARG002
         """Score every item.
 
         Parameters
         ----------
-        histories : ndarray
-            (B, L) int64. The items have no effect.
+        histories : Histories
+            B rows. The items have no effect.
+        num_threads : int, optional
+            Unused.
 
         Returns
         -------

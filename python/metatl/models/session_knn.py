@@ -25,6 +25,7 @@ from metatl.models.preset_config import PresetConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from metatl.data.histories import Histories
     from metatl.data.interactions import Interactions
 
 
@@ -145,13 +146,15 @@ class SessionKNN(CountingModel):
                 weights = weights * np.exp2(-ages / (config.half_life * unit))
         return cls(config, train.indptr, train.items, weights, train.item_counts)
 
-    def score(self, histories: np.ndarray) -> np.ndarray:
-        """Score every item for histories of equal length.
+    def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:  # noqa: ARG002
+        """Score every item for histories of any lengths.
 
         Parameters
         ----------
-        histories : ndarray
-            (B, L) int64 with L ≥ 1, oldest item first.
+        histories : Histories
+            B rows of at least one item, oldest first.
+        num_threads : int, optional
+            Unused.
 
         Returns
         -------
@@ -162,7 +165,7 @@ class SessionKNN(CountingModel):
         similarities = (item_weights @ self._owners).tocsr()
         similarities.data *= self.user_weights[similarities.indices]
         scores = np.empty(item_weights.shape, dtype=np.float32)
-        for row, history in enumerate(histories):
+        for row, history in enumerate(np.split(histories.items, histories.indptr[1:-1])):
             entries = slice(similarities.indptr[row], similarities.indptr[row + 1])
             votes = self._votes(history, similarities.indices[entries], similarities.data[entries])
             votes = votes * self._discount

@@ -218,18 +218,15 @@ class ScoringEncoder:
         """I, size of the catalogue."""
         return self.model.num_items
 
-    @property
-    def max_rows(self) -> int:
-        """Rows of scores that fit in `SCORE_BLOCK_BYTES`, at least 1."""
-        return max(1, SCORE_BLOCK_BYTES // (4 * self.num_items))
-
-    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, Block]]:
-        """See :meth:`Encoder.blocks`."""
-        return _equal_lengths(self, histories)
-
-    def encode(self, histories: np.ndarray) -> ScoredBlock:
-        """Encode (b, L) int64 histories of one length; b is at most `max_rows`."""
-        return ScoredBlock(np.ascontiguousarray(self.model.score(histories)), self.num_threads, self.timings)
+    def blocks(self, histories: Histories) -> Iterator[tuple[Rows, ScoredBlock]]:
+        """See :meth:`Encoder.blocks`; the scores of a block take `SCORE_BLOCK_BYTES`, but for one user."""
+        size = max(1, SCORE_BLOCK_BYTES // (4 * self.num_items))
+        for start in range(0, len(histories), size):
+            rows = slice(start, min(start + size, len(histories)))
+            with self.timings.stage("encode"):
+                scores = self.model.score(histories.select(rows), num_threads=self.num_threads)
+                block = ScoredBlock(np.ascontiguousarray(scores), self.num_threads, self.timings)
+            yield rows, block
 
 
 @dataclass(frozen=True, eq=False)

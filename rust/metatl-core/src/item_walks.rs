@@ -15,21 +15,20 @@ pub const ENTRIES_PER_NANOSECOND: u64 = 1;
 /// Users that are scored as one unit of work.
 const CHUNK: usize = 16;
 
-/// A sparse matrix of items by items, in compressed rows.
-#[derive(Clone, Copy, Debug)]
-pub struct SparseMatrix<'a> {
-    indptr: &'a [i64],
-    indices: &'a [i64],
-    values: &'a [f64],
+/// A sparse matrix of items by items, in compressed rows. It is checked once, when it is made.
+#[derive(Clone, Debug)]
+pub struct SparseMatrix {
+    indptr: Vec<i64>,
+    indices: Vec<i64>,
+    values: Vec<f64>,
 }
 
-impl<'a> SparseMatrix<'a> {
-    /// Row i has `values[indptr[i]..indptr[i + 1]]` in the columns of the same part of `indices`. The caller passes
-    /// copies that nobody else writes to.
+impl SparseMatrix {
+    /// Row i has `values[indptr[i]..indptr[i + 1]]` in the columns of the same part of `indices`.
     pub fn new(
-        indptr: &'a [i64],
-        indices: &'a [i64],
-        values: &'a [f64],
+        indptr: Vec<i64>,
+        indices: Vec<i64>,
+        values: Vec<f64>,
         num_items: usize,
     ) -> Result<Self, Error> {
         if indptr.len() != num_items + 1 {
@@ -39,8 +38,8 @@ impl<'a> SparseMatrix<'a> {
                 format_args!("{}, one more than there are items", num_items + 1),
             ));
         }
-        check_indptr("indptr", indptr, indices.len())?;
-        check_ids("indices", indices, num_items as u64)?;
+        check_indptr("indptr", &indptr, indices.len())?;
+        check_ids("indices", &indices, num_items as u64)?;
         if values.len() != indices.len() {
             return Err(Error::invalid(
                 "values",
@@ -84,7 +83,7 @@ impl<'a> SparseMatrix<'a> {
 
 /// Writes out S + s · P S: then a walk of two steps is a sum of rows. For small catalogues.
 pub fn compose_steps(
-    matrix: SparseMatrix,
+    matrix: &SparseMatrix,
     second_step: f64,
     interrupt: &Interrupt,
 ) -> Result<Vec<f64>, Error> {
@@ -115,7 +114,7 @@ pub fn compose_steps(
 #[derive(Clone, Copy, Debug)]
 pub enum Walks<'a> {
     /// S, and s.
-    Sparse(SparseMatrix<'a>, f64),
+    Sparse(&'a SparseMatrix, f64),
     /// The rows that [`compose_steps`] returns, items × items.
     Composed(Matrix<'a, f64>),
 }
@@ -316,7 +315,7 @@ mod tests {
             second_step in prop_oneof![Just(0.0), 0.1f64..3.0],
         ) {
             let (indptr, indices, values) = compress(&rows);
-            let matrix = SparseMatrix::new(&indptr, &indices, &values, ITEMS).unwrap();
+            let matrix = SparseMatrix::new(indptr, indices, values, ITEMS).unwrap();
             let mut dense = [[0.0; ITEMS]; ITEMS];
             for (dense, row) in dense.iter_mut().zip(&rows) {
                 for &(column, value) in row {
@@ -348,9 +347,9 @@ mod tests {
             let mut offsets = vec![0];
             offsets.extend(histories.iter().scan(0, |end, row| { *end += row.len() as i64; Some(*end) }));
             let interrupt = &Interrupt::new();
-            let composed = compose_steps(matrix, second_step, interrupt).unwrap();
+            let composed = compose_steps(&matrix, second_step, interrupt).unwrap();
             let composed = Matrix::new("composed", &composed, ITEMS, ITEMS).unwrap();
-            for walks in [Walks::Sparse(matrix, second_step), Walks::Composed(composed)] {
+            for walks in [Walks::Sparse(&matrix, second_step), Walks::Composed(composed)] {
                 let score = |threads| {
                     let kernel = |interrupt: &Interrupt| {
                         let lists = ItemLists::new(["o", "i"], &offsets, &items, histories.len(), ITEMS)?;

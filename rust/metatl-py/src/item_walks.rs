@@ -11,9 +11,7 @@ use crate::{arrays, parallel};
 /// A sparse matrix of items by items and the settings of the walks: copies, checked once.
 #[pyclass(frozen, module = "metatl._metatl")]
 pub(crate) struct ItemWalks {
-    indptr: Vec<i64>,
-    indices: Vec<i64>,
-    values: Vec<f64>,
+    matrix: SparseMatrix,
     recency: f64,
     second_step: f64,
     prior: Vec<f64>,
@@ -22,19 +20,13 @@ pub(crate) struct ItemWalks {
 }
 
 impl ItemWalks {
-    fn matrix(&self) -> Result<SparseMatrix<'_>, Error> {
-        let num_items = self.indptr.len().saturating_sub(1);
-        SparseMatrix::new(&self.indptr, &self.indices, &self.values, num_items)
-    }
-
     fn walks(&self) -> Result<Walks<'_>, Error> {
-        let matrix = self.matrix()?;
-        let num_items = matrix.num_items();
+        let num_items = self.matrix.num_items();
         Ok(match &self.composed {
             Some(composed) => {
                 Walks::Composed(Matrix::new("composed", composed, num_items, num_items)?)
             }
-            None => Walks::Sparse(matrix, self.second_step),
+            None => Walks::Sparse(&self.matrix, self.second_step),
         })
     }
 }
@@ -56,23 +48,25 @@ impl ItemWalks {
         composed: bool,
         num_threads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let indptr: Vec<i64> = arrays::vector_copy("indptr", indptr)?;
+        let num_items = indptr.len().saturating_sub(1);
+        let indices = arrays::vector_copy("indices", indices)?;
+        let values = arrays::vector_copy("values", values)?;
+        let matrix = SparseMatrix::new(indptr, indices, values, num_items);
         let mut made = Self {
-            indptr: arrays::vector_copy("indptr", indptr)?,
-            indices: arrays::vector_copy("indices", indices)?,
-            values: arrays::vector_copy("values", values)?,
+            matrix: matrix.map_err(crate::error::to_py)?,
             recency: arrays::number("recency", recency)?,
             second_step: arrays::number("second_step", second_step)?,
             prior: arrays::vector_copy("prior", prior)?,
             composed: None,
         };
 
-        let entries = made.indices.len() as u64;
-        let of_row = entries / (made.indptr.len() as u64).max(1);
+        let entries = made.matrix.entries() as u64;
+        let of_row = entries / (num_items as u64).max(1);
         let work = entries.saturating_mul(of_row) / ENTRIES_PER_NANOSECOND;
         let rows = parallel::run(py, num_threads, work, |interrupt| {
-            let matrix = made.matrix()?;
             if composed {
-                item_walks::compose_steps(matrix, made.second_step, interrupt).map(Some)
+                item_walks::compose_steps(&made.matrix, made.second_step, interrupt).map(Some)
             } else {
                 Ok(None)
             }
