@@ -8,7 +8,7 @@ Ctrl-C. Optional numbers are 0 by default.
 """
 
 from types import TracebackType
-from typing import Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ __all__ = [
     "bootstrap_means",
     "encode_transitions",
     "group_by_user",
+    "look_up_ids",
     "random_order",
     "rank_candidates",
     "rank_catalogue",
@@ -120,6 +121,9 @@ def sample_candidates(
     exclude_target: bool = True,
     num_threads: int | None = None,
 ) -> _Ids: ...
+def look_up_ids(
+    lists: list[Any], index: dict[int, int] | dict[str, int], texts: bool
+) -> tuple[_Ids, _Ids] | None: ...
 def random_order(count: int, *, seed: int, epoch: int | None = None) -> _Ids: ...
 
 @disjoint_base

@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import metatl
-from metatl.data.ids import find_ids
+from metatl import _metatl
+from metatl.data.ids import find_ids, id_text
 from metatl.exceptions import ArgumentTypeError, DataError, InvalidArgumentError, RunError
 from metatl.serving.item_lookup import ItemLookup
+from metatl.serving.raw_histories import look_up_histories
 from planted_data import write_ring
 
 ITEMS = 40
@@ -353,6 +355,35 @@ SPELLINGS = st.one_of(
 def test_lookup_finds_what_the_rule_of_ids_finds(item_ids, wanted):
     lookup = ItemLookup(item_ids)
     np.testing.assert_array_equal(lookup.find(wanted, str), find_ids(item_ids, wanted))
+
+
+@given(
+    st.sampled_from([pl.Series([-3, 0, 1, 7, 10]), pl.Series(["-3", "007", "1", "7", "x"])]),
+    st.lists(st.lists(st.one_of(SPELLINGS, st.integers(-3, 12), st.sampled_from("17x")), max_size=4)),
+    st.booleans(),
+)
+def test_many_lists_are_looked_up_like_each_id(item_ids, histories, in_tuples):
+    histories = [tuple(row) if in_tuples else row for row in histories]
+    known, unknown = look_up_histories(ItemLookup(item_ids), item_ids, histories)
+    for row, history in enumerate(histories):
+        found = find_ids(item_ids, history).tolist()
+        assert known.items[known.indptr[row] : known.indptr[row + 1]].tolist() == [
+            item for item in found if item >= 0
+        ]
+        lost = [id_text(value) for value, item in zip(history, found, strict=True) if item < 0]
+        assert unknown[row] == tuple(lost)
+
+
+def test_lists_of_other_types_are_left_to_the_rule():
+    index = {7: 0, 9: 1}
+    for lists in ([[7], {9}], [[7], [True]], [[7], [9.0]], [[7, "9"]], [range(7, 9)], [np.array([7])]):
+        assert _metatl.look_up_ids(lists, index, texts=False) is None
+    indptr, items = _metatl.look_up_ids([[9, 7], (), (8, 2**70)], index, texts=False)
+    assert (indptr.tolist(), items.tolist()) == ([0, 2, 2, 4], [1, 0, -1, -1])
+    assert _metatl.look_up_ids([["7"]], {"7": 3}, texts=True)[1].tolist() == [3]
+    for wrong in ((([7],), index, False), ([[7]], [7], False), ([[7]], {7: "x"}, False)):
+        with pytest.raises(TypeError):
+            _metatl.look_up_ids(*wrong)
 
 
 def test_large_catalogues_are_searched(monkeypatch):

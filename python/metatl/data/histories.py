@@ -49,7 +49,8 @@ class Histories:
     @property
     def lengths(self) -> np.ndarray:
         """(B,) int64, items per row."""
-        return self.indptr[1:] - self.indptr[:-1]
+        lengths: np.ndarray = self.indptr[1:] - self.indptr[:-1]
+        return lengths
 
     def select(self, rows: np.ndarray | slice) -> Histories:
         """Select rows.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from metatl import _metatl
 from metatl.data.ids import id_text, spelt_integer
 from metatl.exceptions import ArgumentTypeError
 
@@ -37,6 +38,28 @@ class ItemLookup:
         self._index: dict[Any, int] = {}
         if self._integers is None or len(item_ids) <= _SMALL_CATALOGUE:
             self._index = {value: index for index, value in enumerate(item_ids.to_list())}
+
+    def find_lists(self, lists: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Look up the ids of many lists at once, where all are of the type of the catalogue's.
+
+        Parameters
+        ----------
+        lists : list
+            Lists or tuples of raw ids.
+
+        Returns
+        -------
+        indptr, items : ndarray
+            (B + 1,) and (N,) int64: the items of list b are ``items[indptr[b]:indptr[b + 1]]``; -1 for an
+            unknown id. None if another type is among them, a text is unknown, or the catalogue is large: then
+            `find` has the answer.
+        """
+        if not self._index:
+            return None
+        texts = self._integers is None
+        rows = _metatl.look_up_ids(lists, self._index, texts)
+        # An unknown text may be another spelling of an id.
+        return None if rows is None or (texts and rows[1].min(initial=0) < 0) else rows
 
     def find(self, ids: Sequence[Any], argument: Callable[[int], str]) -> NDArray[np.int64]:
         """Look up ids.

@@ -64,6 +64,10 @@ def look_up_histories(
         texts = histories.item_ids.cast(pl.String)
         items = find_ids(item_ids, texts)[histories.items]
         return _divide(histories.indptr, items, lambda row: texts[int(histories.items[row])])
+    at_once = lookup.find_lists(histories) if type(histories) is list else None
+    if at_once is not None:
+        offsets, items = at_once
+        return _divide(offsets, items, lambda position: _id_at(histories, offsets, position))
     indptr, ids = flatten("histories", histories)
     items = lookup.find(ids, lambda position: _row_name("histories", indptr, position))
     return _divide(indptr, items, lambda position: id_text(ids[position]))
@@ -113,6 +117,11 @@ def as_list(argument: str, values: Any) -> list[Any]:
 
 def _row_name(argument: str, indptr: np.ndarray, position: int) -> str:
     return f"{argument}[{int(np.searchsorted(indptr, position, side='right')) - 1}]"
+
+
+def _id_at(histories: Sequence[Sequence[Any]], indptr: np.ndarray, position: int) -> str:
+    row = int(np.searchsorted(indptr, position, side="right")) - 1
+    return id_text(histories[row][position - int(indptr[row])])
 
 
 def _divide(indptr: np.ndarray, items: np.ndarray, text: Any) -> KnownHistories:

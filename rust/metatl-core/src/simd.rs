@@ -594,6 +594,11 @@ pub fn add_sigmoids(level: Level, left: &[f32], right: &[f32], sums: &mut [f32])
     dispatch!(level, add_sigmoids(left, right, sums));
 }
 
+/// Replaces costs by exp(least − cost), and returns the least cost and the sum of the results.
+pub fn exp_of_least(level: Level, costs: &mut [f32]) -> [f32; 2] {
+    dispatch!(level, exp_of_least(costs))
+}
+
 /// Writes left + right, number by number.
 ///
 /// # Panics
@@ -681,6 +686,11 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn add_sigmoids(left: &[f32], right: &[f32], sums: &mut [f32]) {
             scalar::add_sigmoids_of::<true>(left, right, sums);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn exp_of_least(costs: &mut [f32]) -> [f32; 2] {
+            scalar::exp_of_least_of::<true>(costs)
         }
 
         #[target_feature(enable = $features)]

@@ -343,9 +343,9 @@ impl<'a> Encoder<'a> {
                 simd::add_products(level, of_tails, self.row(tail), transition);
             }
         }
-        let pairs = (history.len() - 1) as f32;
+        let share = 1.0 / (history.len() - 1) as f32;
         for number in transition {
-            *number /= pairs;
+            *number *= share;
         }
         Ok(())
     }
@@ -419,8 +419,11 @@ impl<'a> Encoder<'a> {
             let all_exist = simd::squared_distances(self.level, point, table, rows, distances);
             debug_assert!(all_exist);
             self.write_weights(rows, distances, weight, weights);
-            // Σ w (point − row), the derivative of the pair's loss by the point.
-            simd::add_scaled(self.level, weights.iter().sum(), point, gradient);
+            // Σ w (point − row), the derivative of the pair's loss by the point. All costs enter the loss by their
+            // differences, so that the weights of squared distances add up to 0.
+            if self.similarity.takes_root() {
+                simd::add_scaled(self.level, weights.iter().sum(), point, gradient);
+            }
             let (of_pair, of_common) = weights.split_at(1 + own);
             for (factor, weight) in factors.iter_mut().zip(of_common) {
                 *factor -= weight;
@@ -472,15 +475,11 @@ impl<'a> Encoder<'a> {
             }
             PairLoss::Softmax => {
                 // With l = log Σ exp(−c⁻): the loss is log(1 + exp(c⁺ + l)).
-                let least = negatives.iter().copied().fold(f32::INFINITY, f32::min);
-                let mut total = 0.0;
-                for cost in &mut *negatives {
-                    *cost = (least - *cost).exp();
-                    total += *cost;
-                }
+                let [least, total] = simd::exp_of_least(self.level, negatives);
                 let missed = 1.0 / (1.0 + (least - positive).exp() / total);
+                let of_all = -weight * missed / total;
                 for (share, factor) in negatives.iter().zip(of_negatives) {
-                    *factor *= -weight * missed * share / total;
+                    *factor *= of_all * share;
                 }
                 of_positive[0] *= weight * missed;
             }

@@ -18,6 +18,7 @@ mod negatives;
 mod parallel;
 mod randomisation;
 mod ranking;
+mod raw_ids;
 mod rng;
 mod sequences;
 mod transitions;
@@ -28,7 +29,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _metatl {
     // In the order of the files: batches, bootstrap, candidates, episodes, grouping, interactions, item_table, item_walks,
-    // metrics, negatives, parallel, randomisation, ranking, rng, sequences, transitions.
+    // metrics, negatives, parallel, randomisation, ranking, raw_ids, rng, sequences, transitions.
 
     #[pymodule_export]
     use crate::batches::{BatchPrefetcher, BatchSampler};
@@ -59,6 +60,8 @@ mod _metatl {
         rank_candidates, rank_catalogue, rank_score_matrix, rank_scores, top_n, top_n_of,
         top_n_scores,
     };
+    #[pymodule_export]
+    use crate::raw_ids::look_up_ids;
     #[pymodule_export]
     use crate::rng::random_order;
     #[pymodule_export]

@@ -447,6 +447,55 @@ pub(super) fn add_sigmoids(left: &[f32], right: &[f32], sums: &mut [f32]) {
     add_sigmoids_of::<false>(left, right, sums);
 }
 
+/// Partial results of a row that are computed side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+/// Joins the partial results in pairs: no step waits for more than four others.
+#[inline(always)]
+fn join(mut parts: [f32; SIDE_BY_SIDE], both: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = SIDE_BY_SIDE / 2;
+    while width > 0 {
+        for lane in 0..width {
+            parts[lane] = both(parts[lane], parts[lane + width]);
+        }
+        width /= 2;
+    }
+    parts[0]
+}
+
+/// Replaces costs by exp(least − cost), and returns the least cost and the sum of the results.
+#[inline(always)]
+pub(super) fn exp_of_least_of<const FUSED: bool>(costs: &mut [f32]) -> [f32; 2] {
+    let less = |cost: f32, least: f32| if cost < least { cost } else { least };
+    let mut least = [f32::INFINITY; SIDE_BY_SIDE];
+    let mut sums = [0.0; SIDE_BY_SIDE];
+    let (whole, rest) = costs.as_chunks_mut::<SIDE_BY_SIDE>();
+    for costs in &*whole {
+        for (least, &cost) in least.iter_mut().zip(costs) {
+            *least = less(cost, *least);
+        }
+    }
+    for (least, &cost) in least.iter_mut().zip(&*rest) {
+        *least = less(cost, *least);
+    }
+    let least = join(least, less);
+    for costs in whole {
+        for (cost, sum) in costs.iter_mut().zip(&mut sums) {
+            *cost = exp::<FUSED>(least - *cost);
+            *sum += *cost;
+        }
+    }
+    for (cost, sum) in rest.iter_mut().zip(&mut sums) {
+        *cost = exp::<FUSED>(least - *cost);
+        *sum += *cost;
+    }
+    [least, join(sums, |left, right| left + right)]
+}
+
+pub(super) fn exp_of_least(costs: &mut [f32]) -> [f32; 2] {
+    exp_of_least_of::<false>(costs)
+}
+
 /// eˣ to about 2⁻²³, in operations that compilers turn into vector instructions, unlike `f32::exp`.
 ///
 /// With n = round(x / ln 2), eˣ = 2ⁿ eʳ and |r| ≤ ln 2 / 2, where the Taylor polynomial of degree 7 is exact to 2⁻²⁷.
