@@ -579,6 +579,17 @@ pub fn above_in_tile(
     dispatch!(level, above_in_tile(tile, items, thresholds, above))
 }
 
+/// The greatest score of each lane over the panels of a row; −∞ in a lane of NaN.
+#[must_use]
+pub fn lane_maxima(level: Level, row: &[[f32; LANES]]) -> [f32; LANES] {
+    dispatch!(level, lane_maxima(row))
+}
+
+/// Appends for each panel of a row which of its scores are above the threshold, as bits from the lowest on.
+pub fn bits_above(level: Level, row: &[[f32; LANES]], threshold: f32, bits: &mut Vec<u32>) {
+    dispatch!(level, bits_above(row, threshold, bits));
+}
+
 /// Compares scores with a threshold.
 #[must_use]
 pub fn count(level: Level, scores: &[f32], threshold: f32) -> Counts {
@@ -754,6 +765,16 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn scores_from_squared_distances(distances: &mut [f32], root: bool) {
             scalar::scores_from_squared_distances(distances, root);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn lane_maxima(row: &[[f32; LANES]]) -> [f32; LANES] {
+            scalar::lane_maxima(row)
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn bits_above(row: &[[f32; LANES]], threshold: f32, bits: &mut Vec<u32>) {
+            bits.extend(row.iter().map(|scores| row_above(scores, threshold).0));
         }
 
         #[target_feature(enable = $features)]

@@ -10,6 +10,7 @@ mod best_of_block;
 mod changes;
 mod panel;
 mod plan;
+mod score_rows;
 mod tiles;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +19,11 @@ use self::best_of_block::BestOfBlock;
 use self::changes::Changes;
 use self::panel::blocks_of_zeros;
 use self::plan::{CHUNK_QUERIES, Piece, Plan};
+use self::score_rows::ScoreRows;
 use self::tiles::Tiles;
 use super::best::Best;
 use super::inputs::{ItemLists, check_allowed, check_targets, sort_distinct};
+use super::item_table::ItemTable;
 use super::outputs::{Comparisons, TopN, check_nan};
 use super::scoring::Scoring;
 use crate::Error;
@@ -85,21 +88,32 @@ pub fn top_n(
         items: allocate(queries, n)?,
         scores: allocate(queries, n)?,
     };
-    let plan = Plan::new(scoring);
+    // The panels of an arranged table need not be transposed for each piece, so pieces may be small.
+    let rows = match scoring.item_table {
+        ItemTable::Panels(table) => ScoreRows::most_queries(table.rows()),
+        _ => None,
+    };
+    let plan = rows.map_or_else(
+        || Plan::new(scoring),
+        |chunk| Plan::of_whole_rows(chunk, scoring),
+    );
     let mut best: Vec<Option<Best>> = Vec::new();
     best.resize_with(plan.ranges() * queries, || None);
     let nan = AtomicU64::new(0);
     let pieces = plan.pieces().zip(
         best.chunks_mut(queries.max(1))
-            .flat_map(|best| best.chunks_mut(CHUNK_QUERIES)),
+            .flat_map(|best| best.chunks_mut(plan.chunk)),
     );
     for_each_chunk(
         pieces,
         interrupt,
-        || (),
-        |(), _, (piece, best)| {
-            let piece_nan =
-                select_from_piece(&piece, scoring, n, excluded, allowed, best, interrupt)?;
+        || rows.map(|_| ScoreRows::default()),
+        |rows, _, (piece, best)| {
+            let lists = (n, excluded, allowed);
+            let piece_nan = match rows {
+                Some(rows) => select_from_rows(&piece, scoring, lists, rows, best, interrupt)?,
+                None => select_from_piece(&piece, scoring, lists, best, interrupt)?,
+            };
             nan.fetch_add(piece_nan, Ordering::Relaxed);
             Ok(())
         },
@@ -208,13 +222,38 @@ fn count_piece(
     Ok(nan - left_out)
 }
 
+/// The length of the lists, the items that a query does not get, and those that are allowed for all.
+type Lists<'a> = (usize, ItemLists<'a>, Option<&'a [bool]>);
+
+/// As [`select_from_piece`], for a piece with all items: keeps their scores first.
+fn select_from_rows(
+    piece: &Piece,
+    scoring: &Scoring,
+    (n, excluded, allowed): Lists,
+    rows: &mut ScoreRows,
+    best: &mut [Option<Best>],
+    interrupt: &Interrupt,
+) -> Result<u64, Error> {
+    let tiles = Tiles::new(scoring, piece);
+    let changes = Changes::new(scoring, piece, tiles.query_norms(), |query, left_out| {
+        sort_distinct(excluded.list(query), left_out);
+    });
+    rows.start(piece.items.len(), piece.queries.len(), allowed.is_none());
+    let mut nan = 0;
+    let left_out = tiles.for_each(&changes, allowed, interrupt, |block, items, tile| {
+        nan += rows.keep(scoring.level, block, &items, tile);
+    })?;
+    for (query, best) in best.iter_mut().enumerate() {
+        *best = Some(rows.best(scoring.level, query, n));
+    }
+    Ok(nan - left_out)
+}
+
 /// Writes the `n` best items of a piece for each query to `best`, and returns the number of NaN.
 fn select_from_piece(
     piece: &Piece,
     scoring: &Scoring,
-    n: usize,
-    excluded: ItemLists,
-    allowed: Option<&[bool]>,
+    (n, excluded, allowed): Lists,
     best: &mut [Option<Best>],
     interrupt: &Interrupt,
 ) -> Result<u64, Error> {

@@ -457,8 +457,9 @@ properties! {
     fn arranged_tables_rank_with_the_same_bits(
         shape in shapes(),
         dimension in 0usize..70,
-        num_items in 1usize..150,
-        n in 0usize..20,
+        // The scores of few items are kept, those of many are not.
+        num_items in prop_oneof![20 => 1usize..150, 1 => 2_600usize..2_900],
+        n in 0usize..90,
         origin in prop::sample::select(&ORIGINS),
         narrow in any::<bool>(),
     ) {
@@ -487,6 +488,11 @@ properties! {
                 prop_assert_eq!(
                     top_n(&plain, n, excluded, None, interrupt),
                     top_n(&panels, n, excluded, None, interrupt)
+                );
+                let allowed: Vec<bool> = (0..num_items).map(|item| item % 37 < 3).collect();
+                prop_assert_eq!(
+                    top_n(&plain, n, excluded, Some(&allowed), interrupt),
+                    top_n(&panels, n, excluded, Some(&allowed), interrupt)
                 );
                 let none = vec![0; world.num_queries() + 1];
                 let nothing =

@@ -294,6 +294,21 @@ pub(super) fn above_in_tile(
     nan
 }
 
+#[inline(always)]
+pub(super) fn lane_maxima(row: &[[f32; LANES]]) -> [f32; LANES] {
+    let mut greatest = [f32::NEG_INFINITY; LANES];
+    for scores in row {
+        for (greatest, &score) in greatest.iter_mut().zip(scores) {
+            *greatest = if score > *greatest { score } else { *greatest };
+        }
+    }
+    greatest
+}
+
+pub(super) fn bits_above(row: &[[f32; LANES]], threshold: f32, bits: &mut Vec<u32>) {
+    bits.extend(row.iter().map(|scores| row_above(scores, threshold).0));
+}
+
 /// The scores above the threshold, and those that are NaN, as bits.
 #[inline(always)]
 pub(super) fn row_above(scores: &[f32; LANES], threshold: f32) -> (u32, u32) {

@@ -350,6 +350,45 @@ proptest! {
             let mut above = vec![7; queries];
             prop_assert_eq!(above_in_tile(level, &tile, items, &thresholds, &mut above), nan);
             prop_assert_eq!(&above, &expected);
+            let mut bits = Vec::new();
+            bits_above(level, &tile.0, thresholds[0], &mut bits);
+            let of_row = |row: &[f32; LANES]| -> u32 {
+                let above = (0..LANES).filter(|&lane| row[lane] > thresholds[0]);
+                above.map(|lane| 1 << lane).sum()
+            };
+            prop_assert_eq!(bits, tile.0.iter().map(of_row).collect::<Vec<_>>());
+            let greatest: [f32; LANES] = std::array::from_fn(|lane| {
+                let scores = tile.0.iter().map(|row| row[lane]);
+                scores.filter(|score| !score.is_nan()).fold(f32::NEG_INFINITY, f32::max)
+            });
+            prop_assert_eq!(lane_maxima(level, &tile.0), greatest);
+        }
+    }
+}
+
+#[test]
+fn exponentials_of_costs_are_those_of_double_precision() {
+    for count in [1, 2, 15, 16, 17, 33, 100] {
+        let costs: Vec<f32> = (0..count)
+            .map(|step| ((step * 37) % 100) as f32 / 3.0 - 5.0)
+            .collect();
+        let least = costs.iter().copied().fold(f32::INFINITY, f32::min);
+        let expected: Vec<f64> = costs
+            .iter()
+            .map(|&cost| f64::from(least - cost).exp())
+            .collect();
+        for level in Level::available() {
+            let mut results = costs.clone();
+            let [found, total] = exp_of_least(level, &mut results);
+            assert_eq!(found.to_bits(), least.to_bits());
+            for (&result, &expected) in results.iter().zip(&expected) {
+                assert!(
+                    (f64::from(result) - expected).abs() <= 4e-7 * expected,
+                    "{result} {expected}"
+                );
+            }
+            let sum: f64 = expected.iter().sum();
+            assert!((f64::from(total) - sum).abs() <= 1e-6 * sum);
         }
     }
 }

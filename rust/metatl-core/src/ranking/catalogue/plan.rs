@@ -18,6 +18,8 @@ const PIECES_PER_THREAD: usize = 8;
 
 /// The division of queries and items into pieces. Results do not depend on it.
 pub(super) struct Plan {
+    /// Queries of a piece, at most.
+    pub(super) chunk: usize,
     queries: usize,
     num_items: usize,
     range_items: usize,
@@ -31,9 +33,10 @@ pub(super) struct Piece {
 
 impl Plan {
     pub(super) fn new(scoring: &Scoring) -> Self {
+        let chunk = CHUNK_QUERIES;
         let queries = scoring.queries.rows();
         let num_items = scoring.item_table.rows();
-        let chunks = queries.div_ceil(CHUNK_QUERIES).max(1);
+        let chunks = queries.div_ceil(chunk).max(1);
         let ranges = match current_threads() {
             1 => 1,
             threads => (threads * PIECES_PER_THREAD).div_ceil(chunks),
@@ -43,9 +46,21 @@ impl Plan {
             .next_multiple_of(LANES)
             .max(MIN_RANGE_ITEMS);
         Self {
+            chunk,
             queries,
             num_items,
             range_items,
+        }
+    }
+
+    /// Pieces of so many queries and all items.
+    pub(super) fn of_whole_rows(chunk: usize, scoring: &Scoring) -> Self {
+        let num_items = scoring.item_table.rows();
+        Self {
+            chunk,
+            queries: scoring.queries.rows(),
+            num_items,
+            range_items: num_items.next_multiple_of(LANES).max(LANES),
         }
     }
 
@@ -59,8 +74,8 @@ impl Plan {
         (0..self.ranges()).flat_map(move |range| {
             let first = range * self.range_items;
             let items = first..(first + self.range_items).min(self.num_items);
-            (0..self.queries).step_by(CHUNK_QUERIES).map(move |first| {
-                let queries = first..(first + CHUNK_QUERIES).min(self.queries);
+            (0..self.queries).step_by(self.chunk).map(move |first| {
+                let queries = first..(first + self.chunk).min(self.queries);
                 Piece {
                     queries,
                     items: items.clone(),
