@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 METATL_NUM_THREADS=1 \
 IN_PARALLEL := -n logical --maxprocesses 8 --dist worksteal -p no:benchmark
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-cuda test-rust bench instructions peers evaluators library-rankers training-peers results ablation settings lint format wheel test-wheel deny audit clean
+.PHONY: help setup demo test test-slow test-faults test-cuda test-rust bench serving-sizes instructions peers evaluators library-rankers training-peers results ablation settings lint format wheel test-wheel deny audit clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -65,6 +65,9 @@ bench: setup .venv-peers-rectools/.ready  ## Time every kernel and pipeline besi
 	cargo run --quiet --release --locked -p metatl-core --example kernels limits > benches/results/limits.json
 	$(BIN)/python benches/summary.py benches/results/benchmarks.json benches/results/limits.json docs/performance.md
 	cargo bench --locked -p metatl-core
+
+serving-sizes: setup  ## Measure memory and latency of a recommender by the size of its catalogue; write docs/serving_sizes.md
+	$(BIN)/python benches/serving_sizes.py docs/serving_sizes.md
 
 instructions: setup  ## Count the instructions of every kernel; fail where one needs more than its baseline
 	command -v valgrind >/dev/null || apt-get install --yes --quiet valgrind

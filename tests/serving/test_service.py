@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ pytest.importorskip("starlette")
 from starlette.testclient import TestClient
 
 import metatl
+from local_server import free_port
 from metatl.serving.service.app import build
 from metatl.serving.service.limits import RateLimit
 from metatl.serving.service.openapi import describe
@@ -256,12 +256,6 @@ def test_a_new_run_is_taken_over(folder, tmp_path):
 
 
 # --- The command
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def serve(*arguments):

@@ -16,6 +16,7 @@ import pytest
 
 import metatl
 
+LATE = 6
 DOCUMENT = Path(__file__).parents[2] / "docs" / "serving.md"
 
 
@@ -24,17 +25,25 @@ def blocks(language):
 
 
 def write_shop(folder):
-    """A click log with a broken row, a bot and late items, and a table of the items."""
+    """A click log of 130,000 rows with broken rows, a bot and late items, and a table of the items."""
     generator = np.random.default_rng(0)
-    names = ["cup, blue", "plate", "saucer", "sold out", *(f"item {number}" for number in range(36))]
-    lines = ["user_id,item_id,timestamp"]
-    for user in range(300):
-        start = int(generator.integers(len(names)))
+    names = ["cup, blue", "plate", "saucer", "sold out", *(f"item {number}" for number in range(236))]
+    users, day = 14_000, 86_400
+    lines = []
+    for user in range(users):
+        # The last items are sold for the last twentieth of the time only.
+        on_sale = len(names) if user > 0.95 * users else len(names) - LATE
+        start = int(generator.integers(on_sale))
         for step in range(int(generator.integers(6, 12))):
-            item = names[(start + step) % len(names)]
-            lines.append(f'u{user},"{item}",{1_388_000_000 + 86_400 * user + 1000 * step}')
-    lines += [f'bot,"{names[row % 30]}",{1_390_000_000 + row}' for row in range(2000)]
-    (folder / "clicks.csv").write_text("\n".join(lines) + "\n")
+            item = names[(start + step) % on_sale]
+            lines.append(f'u{user},"{item}",{1_388_000_000 + user * day // 40 + 1000 * step}')
+    lines += [f'bot,"{names[row % 200]}",{1_390_000_000 + row}' for row in range(12_000)]
+    broken = ["u1", "u2,plate,yesterday", ",plate,1390000000", 'u3,"",1390000000', "u4,plate,"]
+    for position, row in zip(generator.integers(len(lines), size=len(broken)), broken, strict=True):
+        lines.insert(position, row)
+    assert len(lines) > 130_000
+    text = "\n".join(["user_id,item_id,timestamp", *lines])
+    (folder / "clicks.csv").write_text(text + "\n")
     rows = [f'"{name}",{"cup" if "cup" in name else "plate"}' for name in names]
     (folder / "items.csv").write_text("item_id,kind\n" + "\n".join(rows) + "\n")
 
@@ -47,7 +56,7 @@ def test_the_commands_work_one_after_the_other(tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
-    (script,) = blocks("sh")
+    script = "".join(blocks("sh"))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     service = None
     answers = {}
@@ -80,6 +89,11 @@ def test_the_commands_work_one_after_the_other(tmp_path):
         assert '"shares"' not in answered
         assert '"adaptation"' in answered
         assert "metatl_requests_total" in answered
+        trained = next(text for command, text in answers.items() if command.startswith("metatl train"))
+        assert "dropped: 5 bad rows" in trained
+        for run in ("runs/shop", "exports/sasrec"):
+            known = set(metatl.Recommender.load(tmp_path / run).item_ids)
+            assert {f"item {number}" for number in range(236 - LATE, 236)} <= known
         assert service.poll() is None
         service.send_signal(signal.SIGTERM)
         assert service.wait(timeout=20) in (0, -signal.SIGTERM)

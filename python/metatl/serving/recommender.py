@@ -113,7 +113,7 @@ class Recommender:
         device : {"cpu", "cuda", "auto"}
             Where a system in torch computes.
         approximate : bool
-            Find the lists of catalogues of 300,000 items and more by an index of faiss: at least 97 % of the
+            Find the lists of catalogues of 300,000 items and more by an index of faiss: at least 96 % of the
             best 10 items, in a fraction of the time. Lists with `allow`, `candidates` or `where` stay
             exact. Building the index takes seconds at each load.
 
