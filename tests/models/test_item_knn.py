@@ -124,7 +124,7 @@ def test_tensors_that_are_no_matrix_of_the_items_are_refused():
     tensors = ItemKNN.fit(training_rows([[0, 1, 2]], 3), config).tensors()
     with pytest.raises(ValueError, match="item_counts"):
         ItemKNN.from_tensors(config, 4, tensors)
-    with pytest.raises(ValueError, match="indices"):
+    with pytest.raises(ValueError, match="an index is outside the 3 columns"):
         ItemKNN.from_tensors(config, 3, {**tensors, "indices": tensors["indices"] + 1})
 
 

@@ -10,18 +10,27 @@ import metatl
 from metatl import _metatl
 from metatl.data.histories import Histories
 from metatl.exceptions import InvalidArgumentError
-from metatl.models.history_weights import weigh_histories
+from metatl.models.counting import SparseRows, invert
 from metatl.models.item_knn import ItemKNN, ItemKNNConfig
-from metatl.models.item_start.co_occurrences import invert, scale_rows
+from metatl.models.item_start.co_occurrences import scale_rows
+
+
+def weigh(histories, recency, num_items):
+    """Histories as rows of weights: 1 for the last item, then recency, recency², and so on."""
+    users = np.repeat(np.arange(len(histories)), histories.lengths)
+    ages = histories.indptr[users + 1] - 1 - np.arange(len(users))
+    return sp.csr_array((recency**ages, (users, histories.items)), shape=(len(histories), num_items))
 
 
 def by_scipy(model, histories):
     config = model.config
-    step = scale_rows(model.matrix, invert(model.matrix.sum(axis=1)))
-    walk = weigh_histories(histories, config.recency, model.num_items)
+    indptr, indices, values = model.matrix
+    matrix = sp.csr_array((values, indices, indptr), shape=(model.num_items,) * 2)
+    step = scale_rows(matrix, invert(matrix.sum(axis=1)))
+    walk = weigh(histories, config.recency, model.num_items)
     walk = walk + config.second_step * (walk @ step)
     counts = model.item_counts
-    return (walk @ model.matrix).toarray() + config.popularity * counts / max(int(counts.sum()), 1)
+    return (walk @ matrix).toarray() + config.popularity * counts / max(int(counts.sum()), 1)
 
 
 @pytest.mark.parametrize("preset", ["tuned", "paper"])
@@ -38,7 +47,7 @@ def test_scores_on_wines_are_those_of_scipy(preset, limit, monkeypatch):
 
 def test_an_empty_matrix_scores_by_popularity():
     matrix = sp.csr_array((4, 4), dtype=np.float64)
-    model = ItemKNN(ItemKNNConfig(), matrix, np.array([1, 0, 3, 4]))
+    model = ItemKNN(ItemKNNConfig(), SparseRows.of(matrix), np.array([1, 0, 3, 4]))
     np.testing.assert_allclose(
         model.score(Histories.from_matrix(np.array([[0, 1]])))[0], 0.75 * np.array([1, 0, 3, 4]) / 8
     )

@@ -130,7 +130,7 @@ def test_recent_neighbours_weigh_more():
     [
         ("item_counts", lambda array: array[1:], "item_counts"),
         ("user_weights", lambda array: array[1:], "user_weights"),
-        ("items", lambda array: array + NUM_ITEMS, "indices"),
+        ("items", lambda array: array + NUM_ITEMS, "an index is outside the 7 columns"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(name, change, message):

@@ -13,15 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
 
 from metatl import _metatl
-from metatl.models.counting import ItemMatrixModel
-from metatl.models.item_start.co_occurrences import co_occurrences, invert, scale_rows
+from metatl.models.counting import ItemMatrixModel, SparseRows, invert
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+
     from metatl.data.histories import Histories
     from metatl.data.interactions import Interactions
 
@@ -118,20 +118,20 @@ class ItemKNN(ItemMatrixModel):
     ----------
     config : ItemKNNConfig
         The settings.
-    matrix : csr_array
-        (I, I) float64, S; rows are items of the history, columns are candidates.
+    matrix : SparseRows
+        (I, I), S; rows are items of the history, columns are candidates.
     item_counts : ndarray
         (I,) int64, training interactions per item.
     """
 
     matrix_name: ClassVar[str] = "similarity"
 
-    def __init__(self, config: ItemKNNConfig, matrix: sp.csr_array, item_counts: np.ndarray) -> None:
+    def __init__(self, config: ItemKNNConfig, matrix: SparseRows, item_counts: np.ndarray) -> None:
         super().__init__(config, matrix, item_counts)
         self._walks = _metatl.ItemWalks(
-            matrix.indptr.astype(np.int64),
-            matrix.indices.astype(np.int64),
-            matrix.data,
+            matrix.indptr,
+            matrix.indices,
+            matrix.values,
             recency=config.recency,
             second_step=config.second_step,
             prior=config.popularity * item_counts / max(int(item_counts.sum()), 1),
@@ -149,6 +149,8 @@ class ItemKNN(ItemMatrixModel):
         config : ItemKNNConfig
             The settings.
         """
+        from metatl.models.item_start.co_occurrences import co_occurrences, scale_rows
+
         item_counts = train.item_counts
         weights = co_occurrences(
             train.indptr,
@@ -167,7 +169,7 @@ class ItemKNN(ItemMatrixModel):
         total = similarity.sum()
         if total > 0:
             similarity.data *= train.num_items / total
-        return cls(config, similarity, item_counts)
+        return cls(config, SparseRows.of(similarity), item_counts)
 
     def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:
         """Score every item for histories of any lengths.
@@ -189,6 +191,8 @@ class ItemKNN(ItemMatrixModel):
 
 def _keep_nearest(matrix: sp.csr_array, count: int) -> sp.csr_array:
     """Keep the largest `count` entries of each row, ties by lower column."""
+    import scipy.sparse as sp
+
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, rows))
     rank = np.arange(len(order)) - matrix.indptr[rows]  # `order` sorts within rows, so `rows` is unchanged

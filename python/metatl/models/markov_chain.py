@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from metatl.models.counting import ItemMatrixModel
-from metatl.models.item_start.co_occurrences import co_occurrences
+from metatl.models.counting import ItemMatrixModel, SparseRows
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp
-
     from metatl.data.histories import Histories
     from metatl.data.interactions import Interactions
 
@@ -72,18 +69,19 @@ class MarkovChain(ItemMatrixModel):
     ----------
     config : MarkovChainConfig
         The settings.
-    matrix : csr_array
-        (I, I) float64, c; rows are the earlier items.
+    matrix : SparseRows
+        (I, I), c; rows are the earlier items.
     item_counts : ndarray
         (I,) int64, training interactions per item.
     """
 
     matrix_name: ClassVar[str] = "transitions"
 
-    def __init__(self, config: MarkovChainConfig, matrix: sp.csr_array, item_counts: np.ndarray) -> None:
+    def __init__(self, config: MarkovChainConfig, matrix: SparseRows, item_counts: np.ndarray) -> None:
         super().__init__(config, matrix, item_counts)
         self._prior = item_counts / max(int(item_counts.sum()), 1)
-        self._totals = np.asarray(matrix.sum(axis=1)).ravel()
+        rows = np.repeat(np.arange(self.num_items), matrix.lengths)
+        self._totals = np.bincount(rows, weights=matrix.values, minlength=self.num_items)
 
     @classmethod
     def fit(cls, train: Interactions, config: MarkovChainConfig) -> MarkovChain:
@@ -96,6 +94,8 @@ class MarkovChain(ItemMatrixModel):
         config : MarkovChainConfig
             The settings.
         """
+        from metatl.models.item_start.co_occurrences import co_occurrences
+
         transitions = co_occurrences(
             train.indptr,
             train.items,
@@ -105,7 +105,7 @@ class MarkovChain(ItemMatrixModel):
             length_discount=config.length_discount,
             backward=config.backward,
         )
-        return cls(config, transitions, train.item_counts)
+        return cls(config, SparseRows.of(transitions), train.item_counts)
 
     def score(self, histories: Histories, *, num_threads: int | None = None) -> np.ndarray:  # noqa: ARG002
         """Return the probability that each item comes next.
@@ -126,7 +126,11 @@ class MarkovChain(ItemMatrixModel):
         smoothing = self.config.smoothing
         mass = self._totals[last] + smoothing
         is_known = mass > 0
-        scores = self.matrix[last].toarray()
+        lengths, starts = self.matrix.lengths[last], self.matrix.indptr[last]
+        users = np.repeat(np.arange(len(last)), lengths)
+        entries = np.arange(len(users)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        scores = np.zeros((len(last), self.num_items))
+        scores[users, self.matrix.indices[entries]] = self.matrix.values[entries]
         scores += smoothing * self._prior
         scores /= np.where(is_known, mass, 1.0)[:, None]
         scores[~is_known] = self._prior

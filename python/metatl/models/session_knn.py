@@ -14,12 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
 
-from metatl.models.counting import CountingModel, check_item_counts
-from metatl.models.history_weights import weigh_histories
-from metatl.models.item_start.co_occurrences import invert
+from metatl.models.counting import CountingModel, SparseRows, check_item_counts, invert
 from metatl.models.preset_config import PresetConfig
 
 if TYPE_CHECKING:
@@ -117,11 +114,12 @@ class SessionKNN(CountingModel):
         self.indptr = indptr
         self.items = items
         self.user_weights = user_weights
-        shape = (len(indptr) - 1, len(item_counts))
-        owners = sp.csr_array((np.ones(len(items)), items, indptr), shape=shape, copy=True)
-        owners.sum_duplicates()
-        owners.data[:] = 1.0
-        self._owners = owners.T.tocsr()
+        # The users of each item, once each: pairs of an item and a user as one number, in order.
+        num_users = max(1, len(indptr) - 1)
+        owners = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+        of_items = np.unique(items * num_users + owners)
+        self._users = of_items % num_users
+        self._first_users = np.searchsorted(of_items, np.arange(len(item_counts) + 1) * num_users)
         self._discount = invert((item_counts + config.shrinkage) ** config.candidate_exponent)
         self._prior = config.popularity * item_counts / max(int(item_counts.sum()), 1)
 
@@ -161,17 +159,22 @@ class SessionKNN(CountingModel):
         ndarray
             (B, I) float32, C-contiguous.
         """
-        item_weights = weigh_histories(histories, self.config.recency, self.num_items)
-        similarities = (item_weights @ self._owners).tocsr()
-        similarities.data *= self.user_weights[similarities.indices]
-        scores = np.empty(item_weights.shape, dtype=np.float32)
+        scores = np.empty((len(histories), self.num_items), dtype=np.float32)
         for row, history in enumerate(np.split(histories.items, histories.indptr[1:-1])):
-            entries = slice(similarities.indptr[row], similarities.indptr[row + 1])
-            votes = self._votes(history, similarities.indices[entries], similarities.data[entries])
-            votes = votes * self._discount
+            votes = self._votes(history, *self._neighbours(history)) * self._discount
             total = votes.sum()
             scores[row] = (votes / total if total > 0 else votes) + self._prior
         return scores
+
+    def _neighbours(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the users (n,) who share an item with a history, and their similarities (n,)."""
+        ages = np.arange(len(history) - 1, -1, -1, dtype=np.float64)
+        shared, position = np.unique(history, return_inverse=True)
+        weights = np.bincount(position, weights=self.config.recency**ages)
+        lists = [self._users[self._first_users[item] : self._first_users[item + 1]] for item in shared]
+        users, column = np.unique(np.concatenate(lists), return_inverse=True)
+        sums = np.bincount(column, weights=np.repeat(weights, [len(one) for one in lists]))
+        return users, sums * self.user_weights[users]
 
     def _votes(self, history: np.ndarray, users: np.ndarray, similarities: np.ndarray) -> np.ndarray:
         """Return the summed votes (I,) of the nearest among users (n,) with similarities (n,)."""
@@ -216,8 +219,5 @@ class SessionKNN(CountingModel):
         weights, indptr = tensors["user_weights"], tensors["indptr"]
         if weights.shape != (len(indptr) - 1,):
             raise ValueError(f"user_weights has shape {weights.shape}, expected ({len(indptr) - 1},)")
-        rows = sp.csr_array(
-            (np.ones(len(tensors["items"])), tensors["items"], indptr), shape=(len(weights), num_items)
-        )
-        rows.check_format(full_check=True)
+        SparseRows(indptr, tensors["items"], np.ones(len(tensors["items"]))).check(len(weights), num_items)
         return cls(config, indptr, tensors["items"], weights, item_counts)

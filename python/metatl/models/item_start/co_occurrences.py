@@ -88,9 +88,3 @@ def scale_rows(matrix: sp.csr_array, factors: np.ndarray) -> sp.csr_array:
     scaled: sp.csr_array = matrix.copy()
     scaled.data *= np.repeat(factors, np.diff(matrix.indptr))
     return scaled
-
-
-def invert(values: np.ndarray) -> np.ndarray:
-    """Return 1 / values as (n,) float64, with 0 where a value is 0."""
-    inverse: np.ndarray = np.divide(1.0, values, out=np.zeros(len(values)), where=values > 0)
-    return inverse
