@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from metatl.exceptions import ConfigError
 from metatl.models.contract import EncodesAnyLength
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from metatl.models.contract import FactorisedModel
@@ -72,9 +75,7 @@ def onnx_graph(model: FactorisedModel) -> bytes:
     shapes: list[dict[int, Any]] = [{0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}]
     shapes += [{0: torch.export.Dim.DYNAMIC}] * (len(inputs) - 1)
     graph = _traced(model, inputs) if isinstance(model, EncodesAnyLength) else _Encode(model)
-    # What the exporter says, it says to people who write exporters.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _silence(), torch.no_grad():
         program = torch.onnx.export(
             graph.eval(),
             tuple(inputs),
@@ -86,6 +87,20 @@ def onnx_graph(model: FactorisedModel) -> bytes:
         )
     assert program is not None  # noqa: S101 (mypy reads it)
     return bytes(program.model_proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep to itself what the exporter says to people who write exporters."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Encode(nn.Module):
