@@ -280,6 +280,20 @@ class Scenarios:
 
         return self._make("update", before, command, check=_old_or_new_run)
 
+    def _export(self) -> Scenario:
+        """Replace the export of one run by that of another."""
+        trained = self.folder / "exported"
+        for seed in ("0", "1"):
+            self._run(*self._train_command("--seed", seed)(trained / seed), folder=trained / seed)
+
+        def command(folder: Path, seed: str = "1") -> list[str]:
+            options = ["--format", "safetensors", "--out", str(folder / "run"), "--overwrite"]
+            return ["metatl", "export", str(trained / seed / "run"), *options]
+
+        before = self._before("export")
+        self._run(*command(before, "0"), folder=before)
+        return self._make("export", before, command, check=_old_or_new_run)
+
     def _candidates(self) -> Scenario:
         def command(folder: Path, seed: str = "1") -> list[str]:
             out, train = str(folder / "candidates.parquet"), str(folder / "train.parquet")

@@ -12,8 +12,8 @@ from faulty_commands import Action, Fault
 from kill_scenarios import Tally, differences, faults_of, judge
 
 SCENARIOS = (
-    "train", "train_counting", "train_all_data", "resume", "overwrite", "update", "candidates", "scores",
-    "recommend", "reproduce",
+    "train", "train_counting", "train_all_data", "resume", "overwrite", "update", "export", "candidates",
+    "scores", "recommend", "reproduce",
 )  # fmt: skip
 
 

@@ -86,7 +86,11 @@ def onnx_graph(model: FactorisedModel) -> bytes:
             verbose=False,
         )
     assert program is not None  # noqa: S101 (mypy reads it)
-    return bytes(program.model_proto.SerializeToString())
+    content = program.model_proto
+    # Where in the source each operation comes from: paths of this machine.
+    for part in (content.graph, *content.graph.node, *content.graph.value_info, *content.functions):
+        part.ClearField("metadata_props")
+    return bytes(content.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
