@@ -96,6 +96,7 @@ def implicit_model(request, wines):
     return model, name, of_model, options
 
 
+@pytest.mark.filterwarnings("ignore")  # implicit advises on threads and types of numbers
 def test_many_implicit(measure, wines, implicit_model):
     model, name, of_model, options = implicit_model
     matrix, users = rows_of(wines[2], wines[1].shape[1]), np.arange(MANY)
@@ -109,6 +110,7 @@ def test_many_implicit(measure, wines, implicit_model):
     )
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_one_by_one_implicit(measure, wines, implicit_model):
     model, name, of_model, options = implicit_model
     matrix = rows_of(wines[2][:ONE_BY_ONE], wines[1].shape[1])
@@ -128,19 +130,20 @@ def test_many_rectools(measure, wines, tmp_path):
     _, matrix, histories, _ = wines
     np.savez(tmp_path / "rows.npz", items=matrix.indices, indptr=matrix.indptr, histories=histories, top=TOP)
     script = Path(__file__).parent / "peers" / "rectools_serving.py"
-    process = subprocess.Popen(
-        [RECTOOLS, script, tmp_path / "rows.npz"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [RECTOOLS, "-W", "ignore", script, tmp_path / "rows.npz"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
 
-    def recommend():
-        process.stdin.write("recommend\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == f"{MANY}\n"
+        def recommend():
+            process.stdin.write("recommend\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{MANY}\n"
 
-    assert process.stdout.readline() == "ready\n"
-    measure(recommend, work=OF_MANY + ", item-kNN", system="RecTools, cosine", units=MANY, unit="users")
-    process.stdin.close()
-    assert process.wait(timeout=60) == 0
+        assert process.stdout.readline() == "ready\n"
+        measure(recommend, work=OF_MANY + ", item-kNN", system="RecTools, cosine", units=MANY, unit="users")
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
 
 
 # --- Large catalogues
