@@ -519,20 +519,23 @@ pub fn panel_norms(level: Level, panel: &[Lanes]) -> Lanes {
     dispatch!(level, panel_norms(panel))
 }
 
-/// Turns the dot products in rows of a tile into squared distances: |q|² + |e|² − 2 q·e.
+/// Turns the dot products in rows of a tile into scores: with the squared distance |q|² + |e|² − 2 q·e, the negative
+/// distance (`root`) or squared distance, plus the items' bias.
 ///
-/// Returns whether all of them are finite. If one is not, infinities may have cancelled, and
-/// the caller computes that distance from the differences.
+/// Returns whether all distances are finite. If one is not, infinities may have cancelled; its score is not finite
+/// either, and the caller computes it from the differences.
 #[must_use]
-pub fn tile_to_squared_distances(
+pub fn tile_to_scores(
     level: Level,
     rows: &mut [[f32; LANES]],
     query_norms: &QueryCoordinates,
     item_norms: &Lanes,
+    bias: &Lanes,
+    root: bool,
 ) -> bool {
     dispatch!(
         level,
-        tile_to_squared_distances(rows, query_norms, item_norms)
+        tile_to_scores(rows, query_norms, item_norms, bias, root)
     )
 }
 
@@ -754,12 +757,14 @@ macro_rules! compile_plain_kernels {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn tile_to_squared_distances(
+        pub(super) fn tile_to_scores(
             rows: &mut [[f32; LANES]],
             query_norms: &QueryCoordinates,
             item_norms: &Lanes,
+            bias: &Lanes,
+            root: bool,
         ) -> bool {
-            scalar::tile_to_squared_distances(rows, query_norms, item_norms)
+            scalar::tile_to_scores(rows, query_norms, item_norms, bias, root)
         }
 
         #[target_feature(enable = $features)]

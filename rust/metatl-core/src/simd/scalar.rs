@@ -240,17 +240,35 @@ pub(super) fn panel_norms(panel: &[Lanes]) -> Lanes {
 }
 
 #[inline(always)]
-pub(super) fn tile_to_squared_distances(
+pub(super) fn tile_to_scores(
     rows: &mut [[f32; LANES]],
     query_norms: &QueryCoordinates,
     item_norms: &Lanes,
+    bias: &Lanes,
+    root: bool,
+) -> bool {
+    if root {
+        tile_to_scores_of::<true>(rows, query_norms, item_norms, bias)
+    } else {
+        tile_to_scores_of::<false>(rows, query_norms, item_norms, bias)
+    }
+}
+
+#[inline(always)]
+fn tile_to_scores_of<const ROOT: bool>(
+    rows: &mut [[f32; LANES]],
+    query_norms: &QueryCoordinates,
+    item_norms: &Lanes,
+    bias: &Lanes,
 ) -> bool {
     let mut all_finite = true;
     for (products, &query_norm) in rows.iter_mut().zip(query_norms) {
         let mut finite = true;
-        for (product, &item_norm) in products.iter_mut().zip(&item_norms.0) {
-            *product = squared_distance_from_dot(*product, query_norm, item_norm);
-            finite &= product.abs() < f32::INFINITY;
+        let items = item_norms.0.iter().zip(&bias.0);
+        for (product, (&item_norm, &bias)) in products.iter_mut().zip(items) {
+            let distance = squared_distance_from_dot(*product, query_norm, item_norm);
+            finite &= distance.abs() < f32::INFINITY;
+            *product = score_from_squared_distance(distance, ROOT) + bias;
         }
         all_finite &= finite;
     }

@@ -271,13 +271,10 @@ properties! {
         let query_norms: QueryCoordinates = std::array::from_fn(|query| numbers[LANES * QUERIES + query].abs());
         let item_norms = Lanes(std::array::from_fn(|lane| numbers[LANES * QUERIES + QUERIES + lane].abs()));
         for level in Level::available() {
-            let mut tile = dots;
-            let finite = tile_to_squared_distances(level, &mut tile.0, &query_norms, &item_norms);
-            prop_assert_eq!(finite, special.is_none());
             for root in [false, true] {
-                let mut scores = tile;
-                scores_from_squared_distances(level, scores.0.as_flattened_mut(), root);
-                add_bias_to_tile(level, &mut scores.0, &item_norms);
+                let mut scores = dots;
+                let finite = tile_to_scores(level, &mut scores.0, &query_norms, &item_norms, &item_norms, root);
+                prop_assert_eq!(finite, special.is_none());
                 for (query, &query_norm) in query_norms.iter().enumerate() {
                     for (lane, &item_norm) in item_norms.0.iter().enumerate() {
                         let distance =

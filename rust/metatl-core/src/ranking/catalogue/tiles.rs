@@ -193,25 +193,26 @@ impl<'a> Tiles<'a> {
         let (scoring, level) = (self.scoring, self.scoring.level);
         let queries = self.queries.clone().skip(block * QUERIES);
         let rows = &mut tile.0[..queries.len().min(QUERIES)];
-        if scoring.similarity != Similarity::Dot {
-            let finite = simd::tile_to_squared_distances(level, rows, query_norms, item_norms);
-            if !finite {
-                let mut buffer = Vec::new();
-                let item_rows = scoring.rows_of(items.clone(), &mut buffer);
-                for (query, distances) in queries.zip(&mut *rows) {
-                    let item_rows = item_rows.chunks_exact(scoring.queries.columns().max(1));
-                    for (row, distance) in item_rows.zip(distances) {
-                        if !distance.is_finite() {
-                            *distance = scoring.exact_squared_distance(query, row);
-                        }
-                    }
+        if scoring.similarity == Similarity::Dot {
+            if scoring.item_bias.is_some() {
+                simd::add_bias_to_tile(level, rows, item_bias);
+            }
+            return;
+        }
+        let root = scoring.similarity.takes_root();
+        if simd::tile_to_scores(level, rows, query_norms, item_norms, item_bias, root) {
+            return;
+        }
+        let mut buffer = Vec::new();
+        let item_rows = scoring.rows_of(items.clone(), &mut buffer);
+        for (query, scores) in queries.zip(rows) {
+            let item_rows = item_rows.chunks_exact(scoring.queries.columns().max(1));
+            for ((row, score), bias) in item_rows.zip(scores).zip(&item_bias.0) {
+                if !score.is_finite() {
+                    let distance = scoring.exact_squared_distance(query, row);
+                    *score = simd::score_from_squared_distance(distance, root) + bias;
                 }
             }
-            let root = scoring.similarity.takes_root();
-            simd::scores_from_squared_distances(level, rows.as_flattened_mut(), root);
-        }
-        if scoring.item_bias.is_some() {
-            simd::add_bias_to_tile(level, rows, item_bias);
         }
     }
 }
