@@ -519,6 +519,12 @@ pub fn panel_norms(level: Level, panel: &[Lanes]) -> Lanes {
     dispatch!(level, panel_norms(panel))
 }
 
+/// The squared norm of each query of a block, with the bits of [`sequential_dot`] of the query with itself.
+#[must_use]
+pub fn block_norms(level: Level, queries: &[QueryCoordinates]) -> QueryCoordinates {
+    dispatch!(level, block_norms(queries))
+}
+
 /// Turns the dot products in rows of a tile into scores: with the squared distance |q|² + |e|² − 2 q·e, the negative
 /// distance (`root`) or squared distance, plus the items' bias.
 ///
@@ -749,6 +755,11 @@ macro_rules! compile_plain_kernels {
         #[target_feature(enable = $features)]
         pub(super) fn widen_panel_int8(codes: &[[i8; LANES]], scales: &Lanes, panel: &mut [Lanes]) {
             scalar::widen_panel_int8(codes, scales, panel);
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn block_norms(queries: &[QueryCoordinates]) -> QueryCoordinates {
+            scalar::block_norms_of::<true>(queries)
         }
 
         #[target_feature(enable = $features)]

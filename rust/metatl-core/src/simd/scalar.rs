@@ -1,6 +1,6 @@
 //! Kernels in plain Rust. The vector levels compile some of them again, with their own instructions.
 
-use super::{Counts, LANES, Lanes, QueryCoordinates, Table, Tile};
+use super::{Counts, LANES, Lanes, QUERIES, QueryCoordinates, Table, Tile};
 use super::{score_from_squared_distance, squared_distance_from_dot};
 
 /// Partial sums of a row: enough to fill vector registers.
@@ -194,14 +194,30 @@ pub(super) fn panel_dots_int8(
 }
 
 #[inline(always)]
-pub(super) fn panel_norms_of<const FUSED: bool>(panel: &[Lanes]) -> Lanes {
-    let mut norms = [0.0; LANES];
-    for items in panel {
-        for (norm, &item) in norms.iter_mut().zip(&items.0) {
-            *norm = multiply_add::<FUSED>(item, item, *norm);
+fn norms_of<'a, const FUSED: bool, const COUNT: usize>(
+    coordinates: impl Iterator<Item = &'a [f32; COUNT]>,
+) -> [f32; COUNT] {
+    let mut norms = [0.0; COUNT];
+    for coordinates in coordinates {
+        for (norm, &number) in norms.iter_mut().zip(coordinates) {
+            *norm = multiply_add::<FUSED>(number, number, *norm);
         }
     }
-    Lanes(norms)
+    norms
+}
+
+#[inline(always)]
+pub(super) fn panel_norms_of<const FUSED: bool>(panel: &[Lanes]) -> Lanes {
+    Lanes(norms_of::<FUSED, LANES>(panel.iter().map(|items| &items.0)))
+}
+
+#[inline(always)]
+pub(super) fn block_norms_of<const FUSED: bool>(queries: &[QueryCoordinates]) -> QueryCoordinates {
+    norms_of::<FUSED, QUERIES>(queries.iter())
+}
+
+pub(super) fn block_norms(queries: &[QueryCoordinates]) -> QueryCoordinates {
+    block_norms_of::<false>(queries)
 }
 
 #[inline(always)]

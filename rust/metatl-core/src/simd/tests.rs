@@ -198,6 +198,10 @@ properties! {
             let mut tile = Tile::EMPTY;
             dot_tile(level, &panel, &block, &mut tile);
             let norms = panel_norms(level, &panel);
+            for (query, norm) in block_norms(level, &block).iter().enumerate() {
+                let row = &queries[query * dimension..][..dimension];
+                prop_assert_eq!(norm.to_bits(), sequential_dot(level, row, row).to_bits());
+            }
             for lane in 0..LANES {
                 let item = &items[lane * dimension..][..dimension];
                 for query in 0..QUERIES {

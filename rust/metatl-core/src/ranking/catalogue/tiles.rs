@@ -20,21 +20,27 @@ pub(super) struct Tiles<'a> {
     scoring: &'a Scoring<'a>,
     queries: Range<usize>,
     items: Range<usize>,
+    /// The coordinates of the queries in blocks, one after the other. Lanes after the last query hold zeros.
+    packed: Vec<QueryCoordinates>,
     /// |q|² in blocks. Lanes after the last query hold zeros.
     norms: Vec<QueryCoordinates>,
 }
 
 impl<'a> Tiles<'a> {
     pub(super) fn new(scoring: &'a Scoring<'a>, piece: &Piece) -> Self {
+        let packed = pack_queries(scoring, piece.queries.clone());
         let mut norms = blocks_of_zeros(piece.queries.len());
-        let flat = norms.as_flattened_mut().iter_mut();
-        for (norm, query) in flat.zip(piece.queries.clone()) {
-            *norm = scoring.query_norm(query);
+        if scoring.similarity != Similarity::Dot {
+            let blocks = packed.chunks(scoring.queries.columns().max(1));
+            for (norms, block) in norms.iter_mut().zip(blocks) {
+                *norms = simd::block_norms(scoring.level, block);
+            }
         }
         Self {
             scoring,
             queries: piece.queries.clone(),
             items: piece.items.clone(),
+            packed,
             norms,
         }
     }
@@ -57,7 +63,6 @@ impl<'a> Tiles<'a> {
     ) -> Result<u64, Error> {
         let scoring = self.scoring;
         let dimension = scoring.queries.columns();
-        let queries = self.pack_queries();
         let transposed = self.queries.len() > FEW_QUERIES;
         let mut panel = Panel::new(dimension);
         let mut buffer = Vec::new();
@@ -108,7 +113,7 @@ impl<'a> Tiles<'a> {
                         prefetched = part.end;
                         scoring.item_table.prefetch(part);
                     }
-                    let packed = &queries[block * dimension..][..dimension];
+                    let packed = &self.packed[block * dimension..][..dimension];
                     simd::dot_tile(scoring.level, coordinates, packed, &mut tile);
                 } else if let Some((table, index)) = arranged {
                     panel.item_norms = *table.norms(index);
@@ -165,21 +170,6 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// The queries in blocks, coordinate by coordinate. Lanes after the last query hold zeros.
-    fn pack_queries(&self) -> Vec<QueryCoordinates> {
-        let dimension = self.scoring.queries.columns();
-        let blocks = self.queries.len().div_ceil(QUERIES);
-        let mut packed = vec![[0.0; QUERIES]; blocks * dimension];
-        for (offset, query) in self.queries.clone().enumerate() {
-            let block = &mut packed[offset / QUERIES * dimension..][..dimension];
-            let row = self.scoring.queries.row(query);
-            for (coordinates, &coordinate) in block.iter_mut().zip(row) {
-                coordinates[offset % QUERIES] = coordinate;
-            }
-        }
-        packed
-    }
-
     /// Turns the dot products of a tile into scores, with the same operations as [`Scoring::pair_score`].
     fn finish_tile(
         &self,
@@ -227,4 +217,18 @@ fn leave_out(allowed: &[bool], rows: &mut [[f32; LANES]]) -> u64 {
         left_out += rows.len() as u64;
     }
     left_out
+}
+
+/// The queries in blocks, coordinate by coordinate. Lanes after the last query hold zeros.
+fn pack_queries(scoring: &Scoring, queries: Range<usize>) -> Vec<QueryCoordinates> {
+    let dimension = scoring.queries.columns();
+    let blocks = queries.len().div_ceil(QUERIES);
+    let mut packed = vec![[0.0; QUERIES]; blocks * dimension];
+    for (offset, query) in queries.enumerate() {
+        let block = &mut packed[offset / QUERIES * dimension..][..dimension];
+        for (coordinates, &coordinate) in block.iter_mut().zip(scoring.queries.row(query)) {
+            coordinates[offset % QUERIES] = coordinate;
+        }
+    }
+    packed
 }
