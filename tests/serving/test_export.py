@@ -94,7 +94,19 @@ def test_the_graph_agrees_with_torch_at_every_length(exported, name):
             )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gru4rec",
+        "transrec",
+        "metacf",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in CASES
+            if name not in ("gru4rec", "transrec", "metacf")
+        ),
+    ],
+)
 def test_a_recommender_answers_from_an_export_without_torch(exported, name):
     paths = exported(name, name, CASES[name])
     generator = np.random.default_rng(1)
