@@ -15,17 +15,19 @@ use metatl_core::candidates::{CandidateSettings, sample_candidates};
 use metatl_core::episodes::{EpisodeSampler, EpisodeSettings};
 use metatl_core::grouping::group_by_user;
 use metatl_core::interactions::Interactions;
+use metatl_core::item_walks::{SparseMatrix, Walks, score_walks};
 use metatl_core::metrics::{TieRule, user_metrics};
 use metatl_core::negatives::sample_support_negatives;
 use metatl_core::parallel::Interrupt;
 use metatl_core::randomisation::sign_flip_counts;
 use metatl_core::ranking::{
-    Matrix, Similarity, rank_candidates, rank_catalogue, rank_scores, round_to_bf16, round_to_int8,
-    top_n,
+    ItemLists, ItemTable, Matrix, PanelTable, Scoring, Similarity, rank_candidates, rank_catalogue,
+    rank_scores, round_to_bf16, round_to_int8, top_n,
 };
 use metatl_core::rng::{Rng, Stage};
 use metatl_core::sequences::{Draw, SequenceSampler, SequenceSettings};
 use metatl_core::simd::Level;
+use metatl_core::transitions::{Encoder, InnerLoop, Learner, PairLoss, Terms};
 
 #[path = "../benches/limits/mod.rs"]
 mod limits;
@@ -203,6 +205,93 @@ fn item_tables(world: &World, level: Level) -> Vec<Kernel<'_>> {
     kernels
 }
 
+const SMALL_CATALOGUE: usize = 800;
+const HISTORY: usize = 3;
+const NEGATIVES: usize = 32;
+const NEIGHBOURS: usize = 20;
+
+/// Histories of [`ROWS`] users with items of a small catalogue: offsets and items.
+fn histories(world: &World) -> (Vec<i64>, Vec<i64>) {
+    let offsets = (0..=ROWS).map(|user| (user * HISTORY) as i64).collect();
+    let items = world.candidates[..ROWS * HISTORY].iter();
+    (
+        offsets,
+        items.map(|item| item % SMALL_CATALOGUE as i64).collect(),
+    )
+}
+
+fn lists<'a>(offsets: &'a [i64], items: &'a [i64]) -> ItemLists<'a> {
+    ItemLists::new(["indptr", "items"], offsets, items, ROWS, SMALL_CATALOGUE).unwrap()
+}
+
+/// The encoder, and lists of a small catalogue.
+fn serving(world: &World, level: Level) -> Vec<Kernel<'_>> {
+    let square = &world.table[..DIMENSION * DIMENSION];
+    let weight = Matrix::new("weight", square, DIMENSION, DIMENSION).unwrap();
+    let vector = &world.bias[..DIMENSION];
+    let numbers = &world.table[..SMALL_CATALOGUE * DIMENSION];
+    let table = Matrix::new("table", numbers, SMALL_CATALOGUE, DIMENSION).unwrap();
+    let terms = Some(Terms {
+        heads: table,
+        tails: table,
+    });
+    let learner = Learner {
+        head_weight: weight,
+        tail_weight: weight,
+        bias: vector,
+        skip: Some([vector; 2]),
+    };
+    let inner = InnerLoop {
+        steps: 1,
+        rates: vector,
+        inverse_temperature: 0.1,
+        mean: true,
+        loss: PairLoss::Softmax,
+        common: NEGATIVES,
+        own: 0,
+        own_drawn: 0,
+    };
+    let similarity = Similarity::SquaredL2;
+    let encoder = Encoder::new(
+        table, None, similarity, learner, terms, inner, vector, level,
+    )
+    .unwrap();
+    let (offsets, items) = histories(world);
+    let panels = PanelTable::new(table.into(), level, &NONE).unwrap();
+    let (of_lists, excluded) = (offsets.clone(), items.clone());
+    let queries = &world.table[..ROWS * DIMENSION];
+    let queries = Matrix::new("queries", queries, ROWS, DIMENSION).unwrap();
+    vec![
+        Kernel::new(format!("encode_transitions/{level}"), ROWS, move || {
+            black_box(encoder.encode(lists(&offsets, &items), 0, &NONE).unwrap());
+        }),
+        Kernel::new(
+            format!("top_n/{SMALL_CATALOGUE}/{level}"),
+            ROWS,
+            move || {
+                let table = ItemTable::Panels(&panels);
+                let scoring = Scoring::new(queries, table, None, similarity, None, level).unwrap();
+                black_box(top_n(&scoring, 10, lists(&of_lists, &excluded), None, &NONE).unwrap());
+            },
+        ),
+    ]
+}
+
+fn walks(world: &World) -> Kernel<'_> {
+    let entries = SMALL_CATALOGUE * NEIGHBOURS;
+    let indptr = (0..=SMALL_CATALOGUE)
+        .map(|item| (item * NEIGHBOURS) as i64)
+        .collect();
+    let columns = world.candidates[..entries].iter();
+    let indices = columns.map(|item| item % SMALL_CATALOGUE as i64).collect();
+    let matrix = SparseMatrix::new(indptr, indices, vec![0.5; entries], SMALL_CATALOGUE).unwrap();
+    let (offsets, items) = histories(world);
+    Kernel::new("score_walks", ROWS, move || {
+        let (walks, prior) = (Walks::Sparse(&matrix, 1.0), [0.0; SMALL_CATALOGUE]);
+        black_box(score_walks(walks, lists(&offsets, &items), 0.9, &prior, &NONE).unwrap());
+    })
+}
+
 /// Resamples of 100 groups of `users` each.
 fn group_bootstrap<'a>(
     name: &str,
@@ -272,6 +361,12 @@ fn main() -> Result<(), String> {
             .into_iter()
             .flat_map(|level| ranking(&world, level)),
     );
+    kernels.extend(
+        Level::available()
+            .into_iter()
+            .flat_map(|level| serving(&world, level)),
+    );
+    kernels.push(walks(&world));
     kernels.extend(rounding(&world));
     kernels.extend(statistics(&world));
     match arguments.as_slice() {
