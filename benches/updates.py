@@ -84,10 +84,10 @@ whole call. A fit from nothing chooses its steps and is then fitted on every row
 
 {table}
 
-The seconds are of a machine with other work. With a tenth of the users and an eighth to a third of the items
-new, an update of a trained system takes between a fifteenth and a quarter of the time, and its MRR is
-between .004 better and .015 worse: the vectors of known items stay near those of the run, and a fit from
-nothing computes them again. Fit from nothing now and then, and update in between.
+With a tenth of the users and an eighth to a third of the items new, an update of a trained system takes
+between an eighteenth and a sixth of the time, and its MRR is between .004 better and .015 worse: the vectors
+of known items stay near those of the run, and a fit from nothing computes them again. Fit from nothing now
+and then, and update in between.
 """
 
 
