@@ -42,7 +42,7 @@ FURTHER = {
     "metacf, pairs": ("metacf", {**SMALL, "loss": "bpr", "layers": 1, "item_bias": False}),
     "metatl, three layers": (
         "metatl",
-        {**SMALL, "learner": "mlp", "hidden": [16, 8], "transition_skip": None},
+        {**SMALL, "learner": "mlp", "hidden": [16, 8], "transition_skip": None, "learner_bias": 0},
     ),
     "metatl, learner": ("metatl", {**SMALL, "adapt": "learner", "transition_skip": None, "inner_steps": 2}),
     "metatl, no step": ("metatl", {**SMALL, "inner_steps": 0, "distance": "l2"}),
